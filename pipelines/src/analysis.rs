@@ -1,0 +1,154 @@
+//! What an analysis says.
+
+use std::collections::BTreeMap;
+
+use schemas::SensorRole;
+use serde::{Deserialize, Serialize};
+
+/// The result of analysing one recording. Serialises to the JSON of `volant analyze --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Analysis {
+    /// The swings in time order; they do not overlap.
+    pub strokes: Vec<Stroke>,
+    pub session: SessionFigures,
+    /// What is wrong with the recording, and which figures it affects.
+    pub issues: Vec<Issue>,
+    pub provenance: Provenance,
+}
+
+/// One swing and what it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stroke {
+    /// ms since session start.
+    pub start_ms: f64,
+    /// Impact, or the peak of the swing where no impact was felt, ms since session start.
+    pub impact_ms: f64,
+    pub end_ms: f64,
+    /// The sensor the swing was found on.
+    pub sensor: SensorRole,
+    /// Class name, or `other`.
+    pub stroke: String,
+    /// Probability of `stroke`; absent when no model ran.
+    pub confidence: Option<f64>,
+    /// Every class with its probability; they sum to 1. Empty when no model ran.
+    pub probabilities: BTreeMap<String, f64>,
+    /// Figures of this stroke, unit in the name; a figure that cannot be computed is absent.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Figures over the whole session. `None` means: cannot be computed from this recording; `issues` says why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionFigures {
+    pub duration_s: f64,
+    pub frame_count: usize,
+    /// Swings by class.
+    pub stroke_counts: BTreeMap<String, usize>,
+    /// Median over swings, s.
+    pub phase_delay: PhaseDelay,
+    /// 0 to 1.
+    pub energy_ratio: Option<f64>,
+    /// °.
+    pub rom_data: RangeOfMotion,
+    /// The legacy scores, 0 to 100; a score whose figures are absent is absent.
+    pub scores: Scores,
+    /// Further figures, unit in the name.
+    pub metrics: BTreeMap<String, f64>,
+    /// Codes of the advice that applies, for the text catalogue.
+    pub recommendations: Vec<String>,
+    pub sensors: BTreeMap<SensorRole, SensorQuality>,
+}
+
+/// Median delays between the peaks of angular velocity, s; `None` where not resolved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseDelay {
+    pub waist_to_shoulder: Option<f64>,
+    pub shoulder_to_wrist: Option<f64>,
+    pub wrist_to_racket: Option<f64>,
+}
+
+/// Range of motion over the session, °: waist yaw, shoulder pitch, wrist roll, unwrapped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RangeOfMotion {
+    pub waist: Option<f64>,
+    pub shoulder: Option<f64>,
+    pub wrist: Option<f64>,
+}
+
+/// Scores of the legacy report, 0 to 100.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    pub overall: Option<f64>,
+    pub delay: Option<f64>,
+    pub energy: Option<f64>,
+    pub rom: Option<f64>,
+}
+
+/// What one sensor delivered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SensorQuality {
+    pub samples: usize,
+    /// Measured from the time stamps.
+    pub rate_hz: Option<f64>,
+    /// Time without samples, gaps over five sample periods, s.
+    pub gap_s: f64,
+    pub gaps: usize,
+    /// Share of samples with a component at the sensor's limit, 0 to 1.
+    pub saturated_share: f64,
+    /// 1 for m/s², 9.80665 for g; absent if undecided.
+    pub acc_to_mps2: Option<f32>,
+}
+
+/// How much an issue matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Info,
+    Warning,
+    Error,
+}
+
+/// What can be wrong with a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum IssueCode {
+    NoData,
+    SensorMissing,
+    Gap,
+    Saturation,
+    ClockJump,
+    ClockUnsynced,
+    RateLow,
+    UnitUndecided,
+    NoSwings,
+    NotResolved,
+    NoModel,
+    AnglesMissing,
+}
+
+/// Something wrong with a recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Issue {
+    pub code: IssueCode,
+    pub severity: Severity,
+    pub sensor: Option<SensorRole>,
+    /// English text with the figures in it.
+    pub message: String,
+    /// The same in Chinese.
+    pub message_zh: String,
+    /// Names of the figures that it affects or removes.
+    pub affects: Vec<String>,
+}
+
+/// What produced the result; the same provenance on the same input gives the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Name and version of the pipeline.
+    pub pipeline: String,
+    /// SHA-256 of the parameters, hex.
+    pub params_sha256: String,
+    /// Name of the model; absent if none ran.
+    pub model: Option<String>,
+    /// SHA-256 of the model file, hex.
+    pub model_sha256: Option<String>,
+}

@@ -1,0 +1,1 @@
+//! Generated four-sensor sessions with planted truth.

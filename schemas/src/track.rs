@@ -1,0 +1,81 @@
+//! What the pipelines read: the samples of a recording, one track a sensor.
+
+use crate::SensorRole;
+
+/// The samples of one sensor in time order. All vectors have the same length.
+///
+/// Values are as the sensor sent them: acceleration (specific force, gravity included) in g **or** m/s², which the
+/// pipelines decide from the resting magnitude; angular velocity in °/s; angles in °. A component that is missing or
+/// was not finite is NaN.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SensorTrack {
+    /// Time since the start of the session, ns, on the clock common to all sensors. Not decreasing.
+    pub t_ns: Vec<i64>,
+    /// Specific force x, y, z.
+    pub acc: Vec<[f32; 3]>,
+    /// Angular velocity x, y, z, °/s.
+    pub gyro: Vec<[f32; 3]>,
+    /// Roll, pitch, yaw of the device's own filter, °. NaN where the device sends none.
+    pub angle: Vec<[f32; 3]>,
+}
+
+impl SensorTrack {
+    /// Number of samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.t_ns.len()
+    }
+
+    /// True without samples.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.t_ns.is_empty()
+    }
+
+    /// Adds one sample.
+    pub fn push(&mut self, t_ns: i64, acc: [f32; 3], gyro: [f32; 3], angle: [f32; 3]) {
+        self.t_ns.push(t_ns);
+        self.acc.push(acc);
+        self.gyro.push(gyro);
+        self.angle.push(angle);
+    }
+}
+
+/// A recording as the pipelines see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Track {
+    /// One entry for each place of [`SensorRole::CHAIN`]; `None` if that sensor sent nothing.
+    pub sensors: [Option<SensorTrack>; 4],
+    /// Estimated error between the clocks of different sensors, ns (one standard deviation).
+    pub sync_error_ns: i64,
+}
+
+impl Track {
+    /// The track of one sensor.
+    #[must_use]
+    pub fn get(&self, role: SensorRole) -> Option<&SensorTrack> {
+        self.sensors[role.chain_index()?].as_ref()
+    }
+
+    /// The track of one sensor, made if absent. `None` for [`SensorRole::Unknown`], which is never analysed.
+    pub fn get_or_insert(&mut self, role: SensorRole) -> Option<&mut SensorTrack> {
+        Some(self.sensors[role.chain_index()?].get_or_insert_default())
+    }
+
+    /// The sensors present with their places, proximal first.
+    pub fn iter(&self) -> impl Iterator<Item = (SensorRole, &SensorTrack)> {
+        SensorRole::CHAIN.into_iter().zip(&self.sensors).filter_map(|(role, track)| Some((role, track.as_ref()?)))
+    }
+
+    /// Number of samples of all sensors.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.iter().map(|(_, track)| track.len()).sum()
+    }
+
+    /// True without samples.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,1 @@
+//! Every configuration key: file, environment, flag; and where its value came from.

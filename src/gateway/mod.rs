@@ -1,0 +1,1 @@
+//! The edge: sockets and HTTP, limits, authentication, the only map from errors to codes.

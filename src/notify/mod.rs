@@ -1,0 +1,1 @@
+//! Outbox to the mini-program: delivers each notice at least once.

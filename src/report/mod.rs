@@ -1,0 +1,1 @@
+//! A readable report of one session: text, HTML and SVG.

@@ -1,0 +1,1 @@
+//! Devices as firmware V3.3 makes them, for tests, demos and load.

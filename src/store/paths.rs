@@ -1,0 +1,1 @@
+//! Typed paths of everything below the data folder.

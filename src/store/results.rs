@@ -1,0 +1,1 @@
+//! Strokes and results as Parquet.
