@@ -18,7 +18,6 @@ use std::sync::Arc;
 
 use schemas::{DeviceCode, FrameColumns, SessionId, SessionStatus};
 
-pub(crate) use recording::track_of;
 pub use service::{EVENT_QUEUE_LIMIT, Handle, Live, Options, Recovery};
 
 use crate::store::{catalog, seal, wal};

@@ -123,8 +123,28 @@ pub struct NewResult {
     pub created_at_us: i64,
     /// `pipelines::Analysis` as JSON.
     pub analysis: String,
+    pub strokes_file: StoredFile,
+    pub result_file: StoredFile,
     /// The owed notice; `None` when the session has no owner.
     pub notice: Option<NewNotice>,
+}
+
+/// A Parquet file that the catalog answers for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFile {
+    /// Relative to the data folder.
+    pub path: String,
+    pub bytes: i64,
+}
+
+/// The files of a published analysis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedFiles {
+    pub session_id: SessionId,
+    pub started_at_us: i64,
+    pub created_at_us: i64,
+    pub strokes: StoredFile,
+    pub result: StoredFile,
 }
 
 /// A notice that is owed from the moment its result exists.
@@ -611,15 +631,18 @@ impl Catalog {
             return Ok(false);
         }
         sqlx::query(
-            "INSERT INTO results (session_id, analysis_id, revision, created_at_us, analysis) VALUES (?, ?, ?, ?, ?) \
-             ON CONFLICT (session_id) DO UPDATE SET analysis_id = excluded.analysis_id, \
-             revision = excluded.revision, created_at_us = excluded.created_at_us, analysis = excluded.analysis",
+            "INSERT OR REPLACE INTO results (session_id, analysis_id, revision, created_at_us, analysis, \
+             strokes_path, strokes_bytes, result_path, result_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(new.job.session_id.get())
         .bind(new.job.analysis_id.get())
         .bind(new.job.revision)
         .bind(new.created_at_us)
         .bind(&new.analysis)
+        .bind(&new.strokes_file.path)
+        .bind(new.strokes_file.bytes)
+        .bind(&new.result_file.path)
+        .bind(new.result_file.bytes)
         .execute(&mut *transaction)
         .await
         .map_err(at(step))?;
@@ -661,6 +684,28 @@ impl Catalog {
             })
         })
         .transpose()
+    }
+
+    /// The files of every published analysis, for the SQL tables.
+    pub async fn published_files(&self) -> Result<Vec<PublishedFiles>, Error> {
+        let rows = sqlx::query(
+            "SELECT r.session_id, s.started_at_us, r.created_at_us, r.strokes_path, r.strokes_bytes, r.result_path, \
+             r.result_bytes FROM results r JOIN sessions s USING (session_id) ORDER BY r.session_id",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(at("list published analyses"))?;
+        rows.iter()
+            .map(|row| {
+                Ok(PublishedFiles {
+                    session_id: SessionId(get(row, 0)?),
+                    started_at_us: get(row, 1)?,
+                    created_at_us: get(row, 2)?,
+                    strokes: StoredFile { path: get(row, 3)?, bytes: get(row, 4)? },
+                    result: StoredFile { path: get(row, 5)?, bytes: get(row, 6)? },
+                })
+            })
+            .collect()
     }
 
     // Outbox.

@@ -64,7 +64,12 @@ CREATE TABLE results (
     analysis_id   INTEGER NOT NULL UNIQUE,
     revision      INTEGER NOT NULL,
     created_at_us INTEGER NOT NULL,
-    analysis      TEXT NOT NULL
+    analysis      TEXT NOT NULL,
+    -- The Parquet files of this analysis, relative to the data folder.
+    strokes_path  TEXT NOT NULL,
+    strokes_bytes INTEGER NOT NULL,
+    result_path   TEXT NOT NULL,
+    result_bytes  INTEGER NOT NULL
 );
 CREATE TABLE outbox (
     notification_id TEXT PRIMARY KEY,
