@@ -125,7 +125,7 @@ pub(super) fn scores(analysis: &Analysis, lang: Lang) -> [(&'static str, &'stati
     ]
 }
 
-/// Why a figure is absent: the most serious issue that names it, or one that names what it is a part of.
+/// Why a figure is absent: the most serious issue that names it or what it is a part of, at best the figure itself.
 pub(super) fn reason<'a>(analysis: &'a Analysis, name: &str, lang: Lang) -> &'a str {
     let names =
         |affected: &str| affected == name || name.strip_prefix(affected).is_some_and(|rest| rest.starts_with('.'));
@@ -133,7 +133,7 @@ pub(super) fn reason<'a>(analysis: &'a Analysis, name: &str, lang: Lang) -> &'a 
         .issues
         .iter()
         .filter(|issue| issue.affects.iter().any(|affected| names(affected)))
-        .max_by_key(|issue| issue.severity);
+        .max_by_key(|issue| (issue.severity, issue.affects.iter().any(|affected| affected == name)));
     match issue {
         Some(issue) => issue_text(issue, lang),
         None => label(lang, "no_reason"),

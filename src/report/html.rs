@@ -192,9 +192,9 @@ impl Page {
                     note.push(' ');
                     note.push_str(&label(lang, "chain_first").replace("{count}", &plot.drawn.to_string()));
                 }
-                if plot.unresolved > 0 {
+                if plot.without_peaks > 0 {
                     note.push(' ');
-                    note.push_str(&label(lang, "chain_left_out").replace("{count}", &plot.unresolved.to_string()));
+                    note.push_str(&label(lang, "chain_left_out").replace("{count}", &plot.without_peaks.to_string()));
                 }
                 self.note(&note);
             }

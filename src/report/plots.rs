@@ -8,7 +8,7 @@ use pipelines::{Analysis, Stroke};
 use schemas::SensorRole;
 
 use super::Curve;
-use super::figures::{classes, clock, count, delays_ms, fixed};
+use super::figures::{classes, clock, count, fixed, metric};
 use super::html::escape;
 use super::texts::{Lang, class, label, sensor};
 
@@ -196,93 +196,100 @@ fn confidences<'a>(analysis: &'a Analysis, class: &'a str) -> impl Iterator<Item
     analysis.strokes.iter().filter(move |stroke| stroke.stroke == class).filter_map(|stroke| stroke.confidence)
 }
 
-/// Peak times of one stroke relative to the last that is resolved, ms, proximal first.
-///
-/// Delays are chained from the racket inward; an unresolved one ends the chain, so that no place is drawn at a time that
-/// nobody knows.
-fn peaks_ms(delays: [Option<f64>; 3]) -> Vec<(SensorRole, f64)> {
-    let Some(last) = delays.iter().rposition(Option::is_some) else { return Vec::new() };
-    let mut peaks = vec![(SensorRole::CHAIN[last + 1], 0.0)];
-    for at in (0..=last).rev() {
-        let Some(delay) = delays[at] else { break };
-        let (_, outer_ms) = peaks[peaks.len() - 1];
-        peaks.push((SensorRole::CHAIN[at], outer_ms - delay));
-    }
-    // Zero is the latest of them, whichever sensor that is.
-    let latest = peaks.iter().map(|&(_, ms)| ms).fold(f64::NEG_INFINITY, f64::max);
-    peaks.iter_mut().for_each(|(_, ms)| *ms -= latest);
-    peaks.reverse();
-    peaks
+/// When each sensor of a stroke turned fastest, ms relative to the impact, proximal first; sensors without a peak are
+/// left out.
+fn peaks_ms(stroke: &Stroke) -> Vec<(SensorRole, f64)> {
+    SensorRole::CHAIN
+        .into_iter()
+        .filter_map(|role| Some((role, -metric(stroke, &format!("peak_before_impact_{role}_ms"))?)))
+        .collect()
 }
 
-/// The chain plot and how many strokes it shows, leaves out as unresolved, and leaves out for want of room.
+/// The median over strokes of each sensor's peak time, ms relative to the impact.
+fn median_peaks_ms(rows: &[Row<'_>]) -> Vec<(SensorRole, f64)> {
+    SensorRole::CHAIN
+        .into_iter()
+        .filter_map(|role| {
+            let mut times: Vec<f64> =
+                rows.iter().flat_map(|row| &row.peaks).filter(|(of, _)| *of == role).map(|&(_, ms)| ms).collect();
+            times.sort_by(f64::total_cmp);
+            Some((role, f64::midpoint(*times.get(times.len().checked_sub(1)? / 2)?, *times.get(times.len() / 2)?)))
+        })
+        .collect()
+}
+
+/// A stroke with peaks on two sensors or more.
+struct Row<'a> {
+    number: usize,
+    stroke: &'a Stroke,
+    peaks: Vec<(SensorRole, f64)>,
+}
+
+/// The chain plot, and how many strokes it shows, leaves out for want of peaks, and leaves out for want of room.
 pub(super) struct ChainPlot {
     pub(super) svg: String,
     pub(super) drawn: usize,
-    pub(super) unresolved: usize,
+    pub(super) without_peaks: usize,
     pub(super) beyond: usize,
 }
 
-/// When each sensor peaks, a row a stroke, under a row with the session's medians.
+/// When each sensor peaks before the impact, a row a stroke, under a row with the medians of all strokes.
 pub(super) fn chain(analysis: &Analysis, lang: Lang) -> Option<ChainPlot> {
-    const MEDIAN_ROW: f64 = 44.0;
-    let rows: Vec<(usize, &Stroke, Vec<(SensorRole, f64)>)> = analysis
+    const TOP: f64 = 34.0;
+    const MEDIAN_ROW: f64 = 40.0;
+    const ROWS_TOP: f64 = TOP + MEDIAN_ROW;
+    const AXIS_LEFT: f64 = LEFT + 30.0;
+    let rows: Vec<Row<'_>> = analysis
         .strokes
         .iter()
         .enumerate()
-        .map(|(index, stroke)| (index + 1, stroke, peaks_ms(delays_ms(stroke))))
-        .filter(|(_, _, peaks)| !peaks.is_empty())
+        .map(|(index, stroke)| Row { number: index + 1, stroke, peaks: peaks_ms(stroke) })
+        .filter(|row| row.peaks.len() > 1)
         .collect();
-    let phase = &analysis.session.phase_delay;
-    let median = peaks_ms(
-        [phase.waist_to_shoulder, phase.shoulder_to_wrist, phase.wrist_to_racket].map(|delay| delay.map(|s| s * 1e3)),
-    );
-    if rows.is_empty() && median.is_empty() {
+    if rows.is_empty() {
         return None;
     }
-    let unresolved = analysis.strokes.len() - rows.len();
+    let median = median_peaks_ms(&rows);
     let drawn = rows.len().min(CHAIN_ROW_LIMIT);
-    let row_height = (420.0 / drawn.max(1) as f64).clamp(15.0, 24.0);
+    let row_height = (420.0 / drawn as f64).clamp(15.0, 24.0);
 
-    let longest_ms =
-        rows[..drawn].iter().flat_map(|(_, _, peaks)| peaks).chain(&median).map(|&(_, ms)| -ms).fold(20.0, f64::max);
-    let step = round_step(longest_ms, 10.0);
-    let span_ms = (longest_ms / step).ceil() * step;
-    let left = LEFT + 30.0;
-    let x = |ms: f64| left + (WIDTH - RIGHT - 10.0 - left) * (1.0 + ms / span_ms);
+    let times = || rows[..drawn].iter().flat_map(|row| &row.peaks).chain(&median).map(|&(_, ms)| ms);
+    let (first_ms, last_ms) = (times().fold(-20.0, f64::min), times().fold(0.0, f64::max));
+    let step = round_step(last_ms - first_ms, 12.0);
+    let (first_tick, last_tick) = ((first_ms / step).floor(), (last_ms / step).ceil());
+    let width = WIDTH - RIGHT - 10.0 - AXIS_LEFT;
+    let x = |ms: f64| AXIS_LEFT + width * (ms / step - first_tick) / (last_tick - first_tick);
 
-    let top = 34.0;
-    let rows_top = top + if median.is_empty() { 0.0 } else { MEDIAN_ROW };
-    let bottom = rows_top + drawn as f64 * row_height + 4.0;
+    let bottom = ROWS_TOP + drawn as f64 * row_height + 4.0;
     let mut svg = Svg::new(bottom + 42.0, label(lang, "kinetic_chain"));
+    for (place, role) in SensorRole::CHAIN.into_iter().enumerate() {
+        let at = AXIS_LEFT + 100.0 * place as f64;
+        svg.add(format_args!("<circle cx=\"{at:.1}\" cy=\"10\" r=\"5.5\" fill=\"{}\"/>", color(role)));
+        svg.text(at + 11.0, 14.5, "", sensor(lang, role));
+    }
+    for tick in first_tick as i64..=last_tick as i64 {
+        let ms = tick as f64 * step;
+        let class = if tick == 0 { "impact" } else { "grid" };
+        svg.line([x(ms), TOP - 6.0, x(ms), bottom], class);
+        svg.text(x(ms), bottom + 17.0, "mid small", &fixed(ms, usize::from(step < 1.0)));
+    }
+    svg.text(AXIS_LEFT + width / 2.0, bottom + 35.0, "mid small", label(lang, "chain_axis"));
 
-    let mut legend_x = left;
-    for role in SensorRole::CHAIN {
-        let name = sensor(lang, role);
-        svg.add(format_args!("<circle cx=\"{legend_x:.1}\" cy=\"10\" r=\"5.5\" fill=\"{}\"/>", color(role)));
-        svg.text(legend_x + 11.0, 14.0, "", name);
-        legend_x += 100.0;
+    let middle = TOP + 14.0;
+    svg.text(AXIS_LEFT - 22.0, middle + 4.5, "end strong", label(lang, "median"));
+    chain_row(&mut svg, &median, middle, 8.5, x);
+    for (index, row) in rows[..drawn].iter().enumerate() {
+        let middle = ROWS_TOP + (index as f64 + 0.5) * row_height;
+        let text = format!("{} {}", class(lang, &row.stroke.stroke), row.number);
+        svg.text(AXIS_LEFT - 22.0, middle + 4.0, "end small", &text);
+        chain_row(&mut svg, &row.peaks, middle, 5.0, x);
     }
-    let ticks = (span_ms / step).round() as usize;
-    for tick in 0..=ticks {
-        let ms = tick as f64 * -step;
-        svg.line([x(ms), top - 6.0, x(ms), bottom], "grid");
-        svg.text(x(ms), bottom + 17.0, "mid small", &fixed(-ms, usize::from(step < 1.0)));
-    }
-    svg.text(f64::midpoint(left, WIDTH - RIGHT), bottom + 35.0, "mid small", label(lang, "chain_axis"));
-
-    if !median.is_empty() {
-        let middle = top + 14.0;
-        svg.text(left - 22.0, middle + 4.5, "end strong", label(lang, "median"));
-        chain_row(&mut svg, &median, middle, 8.5, x);
-    }
-    for (row, (number, stroke, peaks)) in rows[..drawn].iter().enumerate() {
-        let middle = rows_top + (row as f64 + 0.5) * row_height;
-        let text = format!("{} {number}", class(lang, &stroke.stroke));
-        svg.text(left - 22.0, middle + 4.0, "end small", &text);
-        chain_row(&mut svg, peaks, middle, 5.0, x);
-    }
-    Some(ChainPlot { svg: svg.finish(), drawn, unresolved, beyond: rows.len() - drawn })
+    Some(ChainPlot {
+        svg: svg.finish(),
+        drawn,
+        without_peaks: analysis.strokes.len() - rows.len(),
+        beyond: rows.len() - drawn,
+    })
 }
 
 fn chain_row(svg: &mut Svg, peaks: &[(SensorRole, f64)], middle: f64, radius: f64, x: impl Fn(f64) -> f64) {
@@ -307,20 +314,5 @@ mod tests {
         for (span, most, step) in [(62.0, 12.0, 10.0), (600.0, 12.0, 50.0), (3.0, 12.0, 0.5), (160.0, 10.0, 20.0)] {
             assert!((round_step(span, most) - step).abs() < 1e-9, "{span} {most}: {}", round_step(span, most));
         }
-    }
-
-    #[test]
-    fn an_unresolved_delay_ends_the_chain() {
-        use SensorRole::{Racket, Shoulder, Waist, Wrist};
-        let peaks = |delays| peaks_ms(delays);
-        assert_eq!(
-            peaks([Some(80.0), Some(50.0), Some(30.0)]),
-            [(Waist, -160.0), (Shoulder, -80.0), (Wrist, -30.0), (Racket, 0.0)]
-        );
-        assert_eq!(peaks([Some(80.0), None, Some(30.0)]), [(Wrist, -30.0), (Racket, 0.0)]);
-        assert_eq!(peaks([Some(80.0), None, None]), [(Waist, -80.0), (Shoulder, 0.0)]);
-        assert_eq!(peaks([None; 3]), []);
-        // A reversed order puts zero at the waist.
-        assert_eq!(peaks([Some(-40.0), None, None]), [(Waist, 0.0), (Shoulder, -40.0)]);
     }
 }

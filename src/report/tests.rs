@@ -28,6 +28,10 @@ fn analysis() -> Analysis {
                 ("delay_waist_shoulder_ms".to_owned(), 84.0 + 9.0 * wave),
                 ("delay_wrist_racket_ms".to_owned(), 29.0 - 5.0 * wave),
                 ("order_tau".to_owned(), 1.0),
+                ("peak_before_impact_waist_ms".to_owned(), 171.0 + 4.0 * wave),
+                ("peak_before_impact_shoulder_ms".to_owned(), 87.0 - 5.0 * wave),
+                ("peak_before_impact_wrist_ms".to_owned(), 35.0 + 2.0 * wave),
+                ("peak_before_impact_racket_ms".to_owned(), 6.0 + 7.0 * wave),
             ]);
             if index != 3 {
                 metrics.insert("delay_shoulder_wrist_ms".to_owned(), 52.0 - 7.0 * wave);
