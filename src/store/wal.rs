@@ -79,7 +79,8 @@ impl Handle {
         &self,
         _permit: Permit,
         _record: &WalRecord,
-    ) -> tokio::sync::oneshot::Receiver<Result<(), std::sync::Arc<Error>>> {
+        _settled: impl FnOnce(Result<(), std::sync::Arc<Error>>) + Send + 'static,
+    ) {
         unimplemented!()
     }
     /// No record of this session is needed any more; a segment with only such records is deleted.
