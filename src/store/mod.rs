@@ -1,5 +1,6 @@
 //! The only room that touches files: write-ahead log, Parquet, results, catalog.
 
+pub mod class;
 pub mod paths;
 pub mod results;
 pub mod seal;
