@@ -63,15 +63,19 @@ impl SegmentHeader {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
         let fields = Fields::under_crc(bytes).filter(|fields| fields.bytes.starts_with(&SEGMENT_MAGIC));
         let mut fields = fields.ok_or(BadHeader::Damaged)?;
-        fields.skip(8);
-        let version = u16::from_le_bytes(fields.take().ok_or(BadHeader::Damaged)?);
-        if version > SEGMENT_VERSION {
-            return Err(BadHeader::Newer(version));
+        let mut parse = || {
+            fields.take::<8>()?;
+            let version = u16::from_le_bytes(fields.take()?);
+            fields.take::<6>()?;
+            let number = u64::from_le_bytes(fields.take()?);
+            let salt = u32::from_le_bytes(fields.take()?);
+            Some((version, Self { number, salt }))
+        };
+        match parse() {
+            Some((version, _)) if version > SEGMENT_VERSION => Err(BadHeader::Newer(version)),
+            Some((_, header)) => Ok(header),
+            None => Err(BadHeader::Damaged),
         }
-        fields.skip(6);
-        let number = u64::from_le_bytes(fields.take().ok_or(BadHeader::Damaged)?);
-        let salt = u32::from_le_bytes(fields.take().ok_or(BadHeader::Damaged)?);
-        Ok(Self { number, salt })
     }
 }
 
@@ -105,14 +109,14 @@ impl RecordHeader {
             return None;
         }
         let mut fields = Fields::under_crc(bytes)?;
-        fields.skip(4);
+        fields.take::<4>()?;
         let header = Self {
             salt: u32::from_le_bytes(fields.take()?),
             offset: u64::from_le_bytes(fields.take()?),
             kind: fields.take::<1>()?[0],
             version: fields.take::<1>()?[0],
             body_bytes: {
-                fields.skip(2);
+                fields.take::<2>()?;
                 u32::from_le_bytes(fields.take()?)
             },
             body_crc: u32::from_le_bytes(fields.take()?),
@@ -251,18 +255,8 @@ fn take_column<T: Cell>(bytes: &mut &[u8], count: usize, constant: bool) -> Opti
 /// Encodes a record.
 pub(super) fn encode(record: &WalRecord) -> Result<Encoded, Error> {
     let WalRecord { session_id, first_seq, content_hash, packet_ms, frames } = record;
-    let FrameColumns {
-        sensor_id,
-        sensor,
-        device_time_raw,
-        t_ns,
-        clock,
-        received_at_us,
-        acc,
-        gyro,
-        angle,
-        flags,
-    } = frames;
+    let FrameColumns { sensor_id, sensor, device_time_raw, t_ns, clock, received_at_us, acc, gyro, angle, flags } =
+        frames;
     let count = frames.len();
     let lengths = [
         sensor_id.len(),
@@ -319,7 +313,7 @@ pub(super) fn decode_frames(body: &[u8]) -> Option<WalRecord> {
     let packet_ms = i64::from_le_bytes(fields.take()?);
     let count = u32::from_le_bytes(fields.take()?) as usize;
     let mask = u16::from_le_bytes(fields.take()?);
-    fields.skip(2);
+    fields.take::<2>()?;
     // Constant columns let a short body claim any number of frames: the limit bounds what is allocated for it.
     if count > RECORD_LIMIT_FRAMES {
         return None;
@@ -358,9 +352,5 @@ impl<'a> Fields<'a> {
         let (taken, rest) = self.bytes.split_first_chunk()?;
         self.bytes = rest;
         Some(*taken)
-    }
-
-    fn skip(&mut self, count: usize) {
-        self.bytes = self.bytes.get(count..).unwrap_or_default();
     }
 }

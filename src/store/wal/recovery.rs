@@ -78,8 +78,7 @@ pub(super) fn open(dir: &Path, mut replay: impl FnMut(WalRecord)) -> Result<Open
     };
     fs::create_dir_all(dir).map_err(at(dir))?;
     let lock_path = dir.join("_lock");
-    let lock =
-        File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
+    let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: lock_path }),
@@ -190,8 +189,6 @@ struct Found {
     damages: Vec<Damage>,
     /// The header to write over a damaged one, once the salt is known.
     new_header: Option<SegmentHeader>,
-    /// True if there are good records of any kind.
-    any_record: bool,
 }
 
 impl Found {
@@ -260,7 +257,6 @@ fn scan(
             }
             (KIND_FRAMES, _) => match decode_frames(window.body_of(&header).map_err(failed)?) {
                 Some(record) => {
-                    found.any_record = true;
                     found.sessions.insert(record.session_id);
                     report.records += 1;
                     report.frames += record.frames.len() as u64;
@@ -270,10 +266,7 @@ fn scan(
             },
             (KIND_HOLE, _) => {}
             (kind, _) if kind >= KIND_MANDATORY_FROM => return Err(newer("a kind of record", u32::from(kind))),
-            _ => {
-                found.any_record = true;
-                report.skipped_records += 1;
-            }
+            _ => report.skipped_records += 1,
         }
         position = header.end();
     }
@@ -303,8 +296,8 @@ fn repair(path: &Path, file: &File, found: &Found, report: &mut RecoveryReport) 
     if found.damages.is_empty() {
         return Ok(());
     }
-    if !found.any_record {
-        // Nothing in it is good: the file as a whole steps aside, unless it is empty or zeros.
+    if found.new_header.is_none() && found.damages.iter().any(|damage| damage.from == 0) {
+        // Not even the header is good or can be told from a record: the file as a whole steps aside, unless it is zeros.
         if found.damages.iter().any(|damage| damage.cause != Cause::Zeros) {
             let aside = free_name(path)?;
             fs::rename(path, &aside)?;

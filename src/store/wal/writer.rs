@@ -437,8 +437,7 @@ impl Writer {
             Error::Poisoned(_) => "poisoned",
             _ => "io",
         };
-        metrics::counter!("volant_store_wal_refused_records_total", "reason" => reason)
-            .increment(waiting.len() as u64);
+        metrics::counter!("volant_store_wal_refused_records_total", "reason" => reason).increment(waiting.len() as u64);
         if self.poison.is_none() {
             if self.shared.health().is_good() {
                 tracing::error!(error = &*error as &dyn std::error::Error, "the write-ahead log cannot take records");
@@ -528,10 +527,7 @@ impl Writer {
 
 /// True for the errors that go away when somebody makes room.
 fn is_no_space(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 struct CloseOnDrop(Arc<Shared>);
