@@ -281,6 +281,20 @@ impl Config {
         }
     }
 
+    /// See [`Store`]. `seed` makes the salts of log segments.
+    #[must_use]
+    pub fn wal_options(&self, dir: PathBuf, seed: u64) -> wal::Options {
+        wal::Options {
+            dir,
+            durability: self.durability,
+            segment_limit_bytes: self.store.segment_limit_bytes,
+            commit_window: Duration::from_millis(self.store.commit_window_ms),
+            queue_limit_bytes: self.store.queue_limit_bytes,
+            min_free_bytes: self.store.min_free_bytes,
+            seed,
+        }
+    }
+
     /// See [`Ingest`].
     #[must_use]
     pub fn ingest_options(&self) -> ingest::Options {
