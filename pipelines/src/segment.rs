@@ -251,7 +251,7 @@ fn lowest(score: &[f32], from: usize, to: usize) -> usize {
 /// The hit: the largest change of acceleration near the fastest rotation, if it stands out from the rest of the swing.
 fn impact(signal: &Signal, peak_ns: i64, start_ns: i64, end_ns: i64, params: &SegmentParams) -> (i64, Option<f64>) {
     let ns = |seconds: f64| (seconds * 1e9) as i64;
-    let fastest_ns = if signal.has_gyro { fastest(signal, peak_ns, ns(params.smooth_s)) } else { peak_ns };
+    let fastest_ns = if signal.has_gyro { fastest(signal, peak_ns, ns(0.6 * params.smooth_s)) } else { peak_ns };
     if !signal.has_acc || signal.rate_hz < params.impact_rate_hz_min {
         return (fastest_ns, None);
     }
