@@ -62,6 +62,7 @@ impl Handle {
         futures::stream::unfold((receiver, guard), |(mut receiver, guard)| async move {
             receiver.recv().await.map(|piece| (piece, (receiver, guard)))
         })
+        .fuse()
         .boxed()
     }
 }

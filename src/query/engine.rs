@@ -204,7 +204,7 @@ impl Shared {
                 None => task.error().await.map(|error| (Err(error), None)),
             }
         });
-        Ok(Answer { query_id, schema, batches: batches.boxed() })
+        Ok(Answer { query_id, schema, batches: batches.fuse().boxed() })
     }
 
     async fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
@@ -229,7 +229,7 @@ struct Waiting<'a>(&'a AtomicUsize);
 impl<'a> Waiting<'a> {
     fn enter(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
         let entered = waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
-        entered.is_ok().then_some(Self(waiting))
+        entered.is_ok().then(|| Self(waiting))
     }
 }
 
