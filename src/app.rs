@@ -130,7 +130,8 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         notify.waker(),
     )?;
     let source = query::Rooms::new(ingest.clone(), catalog.clone(), hub.clone());
-    let query = query::Handle::start(config.query_options(), data_dir.root(), Arc::new(source))?;
+    let files = query::Folder::open(data_dir.root())?.files();
+    let query = query::Handle::start(config.query_options(), files, Arc::new(source))?;
     let rooms = Rooms { accounts, analysis, hub, ingest, notify, query, sessions };
 
     let listener =

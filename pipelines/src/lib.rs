@@ -19,8 +19,6 @@ pub use analysis::{
     Stroke,
 };
 pub use model::{Model, ModelError, OTHER};
-pub use params::{
-    CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams,
-};
+pub use params::{CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams};
 pub use pipeline::{PIPELINE, analyze};
 pub use report::{ADVICE, advice_text};

@@ -51,10 +51,13 @@ pub(crate) fn segment(signal: &Signal, params: &SegmentParams) -> Vec<Swing> {
         let values = &score[island.start..island.end()];
         let threshold = Threshold::over(values, step_s, params);
         peaks.extend(
-            find_peaks(values, step_s, params)
-                .into_iter()
-                .filter(|&at| f64::from(values[at]) >= threshold.at(at))
-                .map(|at| Peak { index: island.start + at, height: values[at], t_ns: signal.time_ns(island, island.start + at) }),
+            find_peaks(values, step_s, params).into_iter().filter(|&at| f64::from(values[at]) >= threshold.at(at)).map(
+                |at| Peak {
+                    index: island.start + at,
+                    height: values[at],
+                    t_ns: signal.time_ns(island, island.start + at),
+                },
+            ),
         );
     }
     let spaced = keep_pace(&peaks, params);
@@ -227,7 +230,8 @@ fn delimit(
     let level = (params.edge_fraction * f64::from(peak.height)).max(params.edge_level) as f32;
     let first = before.unwrap_or(island.start).max(peak.index.saturating_sub(steps(params.reach_before_s)));
     let last = after.unwrap_or(island.end() - 1).min(peak.index + steps(params.reach_after_s));
-    let start = (first..peak.index).rev().find(|&i| score[i] <= level).unwrap_or_else(|| lowest(score, first, peak.index));
+    let start =
+        (first..peak.index).rev().find(|&i| score[i] <= level).unwrap_or_else(|| lowest(score, first, peak.index));
     let end = (peak.index + 1..=last)
         .find(|&i| score[i] <= level)
         .unwrap_or_else(|| lowest(score, (peak.index + 1).min(last), last + 1));
