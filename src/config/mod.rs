@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use layers::{Loaded, Origin, Overrides, load, process_environment};
 
 use crate::store::wal;
-use crate::{analysis, ingest, notify, sessions};
+use crate::{analysis, ingest, notify, query, sessions};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -160,12 +160,14 @@ pub struct Query {
     pub threads: usize,
     /// Statements at the same time; further ones wait.
     pub concurrent_limit: usize,
-    /// Memory of all statements together.
+    /// Statements that wait; further ones are refused.
+    pub waiting_limit: usize,
+    /// Memory of one statement.
     pub memory_limit_bytes: usize,
     /// A statement that takes longer is ended.
     pub timeout_s: u64,
     /// Rows of one answer; more end it with an error.
-    pub row_limit: usize,
+    pub row_limit: u64,
 }
 
 impl Default for Config {
@@ -204,8 +206,9 @@ impl Default for Config {
             notify: Notify { receipt_timeout_s: 10, retry_interval_s: 30 },
             query: Query {
                 threads: 0,
-                concurrent_limit: 8,
-                memory_limit_bytes: 1 << 30,
+                concurrent_limit: 4,
+                waiting_limit: 32,
+                memory_limit_bytes: 512 << 20,
                 timeout_s: 60,
                 row_limit: 10_000_000,
             },
@@ -240,7 +243,7 @@ impl Config {
             ("ingest.session_limit_frames", self.ingest.session_limit_frames),
             ("analysis.concurrent_jobs", self.analysis.concurrent_jobs),
             ("query.concurrent_limit", self.query.concurrent_limit),
-            ("query.row_limit", self.query.row_limit),
+            ("query.row_limit", self.query.row_limit as usize),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return invalid(format!("{key} must be at least 1"));
@@ -281,6 +284,20 @@ impl Config {
         }
     }
 
+    /// See [`Store`]. `seed` makes the salts of log segments.
+    #[must_use]
+    pub fn wal_options(&self, dir: PathBuf, seed: u64) -> wal::Options {
+        wal::Options {
+            dir,
+            durability: self.durability,
+            segment_limit_bytes: self.store.segment_limit_bytes,
+            commit_window: Duration::from_millis(self.store.commit_window_ms),
+            queue_limit_bytes: self.store.queue_limit_bytes,
+            min_free_bytes: self.store.min_free_bytes,
+            seed,
+        }
+    }
+
     /// See [`Ingest`].
     #[must_use]
     pub fn ingest_options(&self) -> ingest::Options {
@@ -295,6 +312,22 @@ impl Config {
             concurrent_jobs: self.analysis.concurrent_jobs,
             timeout: Duration::from_secs(self.analysis.timeout_s),
             attempts_limit: self.analysis.attempts_limit,
+        }
+    }
+
+    /// See [`Query`].
+    #[must_use]
+    pub fn query_options(&self) -> query::Options {
+        query::Options {
+            workers: Self::threads(self.query.threads),
+            running: self.query.concurrent_limit,
+            waiting: self.query.waiting_limit,
+            limits: query::Limits {
+                rows: self.query.row_limit,
+                wall_time: Duration::from_secs(self.query.timeout_s),
+                memory_bytes: self.query.memory_limit_bytes,
+            },
+            ..query::Options::default()
         }
     }
 

@@ -127,11 +127,16 @@ impl Handle {
             };
             let (settled_rows, settling) = (rows.clone(), Arc::clone(&recording));
             // Under the lock, so that the order of the log is the order of the rows.
-            self.0.log.append(permit, &record, move |result| {
+            let appended = self.0.log.append_then(permit, &record, move |result| {
                 settling.settle(settled_rows, result.is_ok());
                 // The socket may be gone; the rows are settled all the same.
                 drop(settled.send(result));
             });
+            if let Err(source) = appended {
+                drop(state);
+                recording.settle(rows, false);
+                return Err(log_failed(source));
+            }
             (rows, state.revision > 0)
         };
         recording.note_packet(packet.received_at_us);

@@ -429,6 +429,15 @@ impl Catalog {
         .transpose()
     }
 
+    /// The highest session number that was ever given out.
+    pub async fn newest_session(&self) -> Result<Option<SessionId>, Error> {
+        let row = sqlx::query("SELECT max(session_id) FROM sessions")
+            .fetch_one(&self.readers)
+            .await
+            .map_err(at("find the newest session"))?;
+        Ok(get::<Option<i64>>(&row, 0)?.map(SessionId))
+    }
+
     /// Sessions that are not closed, oldest first: what a restart has to go on with.
     pub async fn unclosed_sessions(&self) -> Result<Vec<SessionRow>, Error> {
         let rows = sqlx::query("SELECT * FROM sessions WHERE closed = 0 ORDER BY session_id")

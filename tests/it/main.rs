@@ -1,0 +1,3 @@
+//! Behavior of the whole service; one binary, a module a behavior.
+
+mod sql;
