@@ -1,1 +1,4 @@
 //! The commands, one file each.
+
+pub mod recover;
+pub mod verify;
