@@ -116,8 +116,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         Arc::clone(&job_ready),
     );
     sessions.adopt(open).await;
-    let (notify, notify_service) =
-        notify::new(config.notify_options(), clock.clone(), catalog.clone(), hub.clone());
+    let (notify, notify_service) = notify::new(config.notify_options(), clock.clone(), catalog.clone(), hub.clone());
     let analysis = analysis::Handle::new(catalog.clone());
     let analysis_service = analysis::Service::new(
         config.analysis_options(),
@@ -134,8 +133,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let query = query::Handle::start(config.query_options(), files, Arc::new(source))?;
     let rooms = Rooms { accounts, analysis, hub, ingest, notify, query, sessions };
 
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address")?;
     let pages = admin::router(&rooms, &clock);
     let router = gateway::router(config.gateway_options(), &rooms, clock, pages, stopping.clone());
@@ -173,7 +171,12 @@ async fn open_log(
     if report.lost_data() {
         warn!(?report, "the write-ahead log was damaged; what could be read is kept, the rest is set aside");
     } else if report.records > 0 {
-        info!(wal.records = report.records, wal.frames = report.frames, "{} frames recovered from the log", report.frames);
+        info!(
+            wal.records = report.records,
+            wal.frames = report.frames,
+            "{} frames recovered from the log",
+            report.frames
+        );
     }
     Ok((log, recovery))
 }

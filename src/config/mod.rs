@@ -298,6 +298,12 @@ impl Config {
         }
     }
 
+    /// See [`Gateway`].
+    #[must_use]
+    pub fn gateway_options(&self) -> crate::gateway::Options {
+        crate::gateway::Options {}
+    }
+
     /// See [`Ingest`].
     #[must_use]
     pub fn ingest_options(&self) -> ingest::Options {

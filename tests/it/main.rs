@@ -1,3 +1,4 @@
 //! Behavior of the whole service; one binary, a module a behavior.
 
 mod sql;
+mod tidy;
