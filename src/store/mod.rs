@@ -1,5 +1,7 @@
 //! The only room that touches files: write-ahead log, Parquet, results, catalog.
 
+pub mod catalog;
+pub mod class;
 pub mod paths;
 pub mod results;
 pub mod seal;

@@ -1,1 +1,8 @@
-//! Typed paths of everything below the data folder.
+//! Typed paths.
+#[derive(Clone, Debug)]
+pub struct DataDir(std::path::PathBuf);
+impl DataDir {
+    pub fn root(&self) -> &std::path::Path {
+        &self.0
+    }
+}
