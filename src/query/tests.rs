@@ -297,7 +297,7 @@ async fn a_wrong_statement_is_told_where() {
     assert!(matches!(rows(&handle, &"x".repeat(70_000)).await, Err(Error::TooLong { .. })));
     assert!(matches!(
         rows(&handle, &format!("SELECT {}1{}", "(".repeat(3000), ")".repeat(3000))).await,
-        Err(Error::Statement { .. })
+        Err(Error::Syntax { .. })
     ));
     assert!(matches!(rows(&handle, "SELECT 1 / (session_id - 7) FROM sessions").await, Err(Error::Evaluate { .. })));
 }
