@@ -54,17 +54,18 @@ pub async fn serve(
     // Every connection holds a sender; when all are gone, the receiver ends.
     let (alive, mut ended) = mpsc::channel::<Infallible>(1);
     loop {
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    metrics::counter!("volant_gateway_failed_accepts_total").increment(1);
-                    warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
             _ = shutdown.wait_for(|stop| *stop) => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                metrics::counter!("volant_gateway_failed_accepts_total").increment(1);
+                warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
         if let Err(error) = stream.set_nodelay(true) {
             debug!(error = &error as &dyn std::error::Error, "no TCP_NODELAY");
@@ -75,7 +76,8 @@ pub async fn serve(
                 tokio::spawn(connection(stream, http.clone(), router.clone(), peer, shutdown.clone()));
             }
             Err(refusal) => {
-                metrics::counter!("volant_gateway_refused_connections_total", "reason" => refusal.as_str()).increment(1);
+                metrics::counter!("volant_gateway_refused_connections_total", "reason" => refusal.as_str())
+                    .increment(1);
                 refuse(stream, peer, &refusals);
             }
         }
@@ -103,9 +105,13 @@ async fn connection(
     });
     let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(serving);
-    let outcome = tokio::select! {
-        outcome = &mut serving => outcome,
-        _ = shutdown.wait_for(|stop| *stop) => {
+    let ended = tokio::select! {
+        outcome = &mut serving => Some(outcome),
+        _ = shutdown.wait_for(|stop| *stop) => None,
+    };
+    let outcome = match ended {
+        Some(outcome) => outcome,
+        None => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
