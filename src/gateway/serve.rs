@@ -54,18 +54,17 @@ pub async fn serve(
     // Every connection holds a sender; when all are gone, the receiver ends.
     let (alive, mut ended) = mpsc::channel::<Infallible>(1);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = shutdown.wait_for(|stop| *stop) => break,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                metrics::counter!("volant_gateway_failed_accepts_total").increment(1);
-                warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    metrics::counter!("volant_gateway_failed_accepts_total").increment(1);
+                    warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            () = crate::shutdown::requested(&mut shutdown) => break,
         };
         if let Err(error) = stream.set_nodelay(true) {
             debug!(error = &error as &dyn std::error::Error, "no TCP_NODELAY");
@@ -76,8 +75,7 @@ pub async fn serve(
                 tokio::spawn(connection(stream, http.clone(), router.clone(), peer, shutdown.clone()));
             }
             Err(refusal) => {
-                metrics::counter!("volant_gateway_refused_connections_total", "reason" => refusal.as_str())
-                    .increment(1);
+                metrics::counter!("volant_gateway_refused_connections_total", "reason" => refusal.as_str()).increment(1);
                 refuse(stream, peer, &refusals);
             }
         }
@@ -105,13 +103,9 @@ async fn connection(
     });
     let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(serving);
-    let ended = tokio::select! {
-        outcome = &mut serving => Some(outcome),
-        _ = shutdown.wait_for(|stop| *stop) => None,
-    };
-    let outcome = match ended {
-        Some(outcome) => outcome,
-        None => {
+    let outcome = tokio::select! {
+        outcome = &mut serving => outcome,
+        () = crate::shutdown::requested(&mut shutdown) => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
