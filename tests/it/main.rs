@@ -1,7 +1,9 @@
 //! Behavior of the whole service; one binary, a module a behavior.
 
 mod flow;
+mod hostile;
 mod packets;
 mod sql;
 mod support;
 mod tidy;
+mod wire_samples;
