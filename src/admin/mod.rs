@@ -1,1 +1,44 @@
-//! The dashboard and what operators do.
+//! The dashboard: its files, and the small JSON routes it lives on.
+//!
+//! In: what the rooms know of devices, sessions and results. Out: a page at `/` that works without any network but this
+//! server, and `/api/v2/{status,devices,sessions}`. Numbers are the rooms' own; the page computes only ages and sums.
+//!
+//! Everything is read-only. Absent: authentication and rate limits (the gateway's layers are around these routes), the
+//! live socket (`/ws/admin/` is the gateway's), the report page, and SQL itself (`query::http`).
+
+mod api;
+mod assets;
+#[cfg(test)]
+mod tests;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::clock::Clock;
+use crate::{analysis, hub, query, sessions};
+
+pub use assets::index;
+
+/// The rooms that the dashboard shows.
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    pub analysis: analysis::Handle,
+    pub hub: hub::Handle,
+    pub query: query::Handle,
+    pub sessions: sessions::Handle,
+}
+
+/// The page, its files, its JSON routes and `POST /api/v2/sql`.
+pub fn router(rooms: Rooms, clock: Clock) -> Router {
+    let sql = query::http::router(rooms.query.clone());
+    Router::new()
+        .route("/", get(assets::index))
+        .route("/assets/{*path}", get(assets::asset))
+        .route("/api/v2/status", get(api::status))
+        .route("/api/v2/devices", get(api::devices))
+        .route("/api/v2/sessions", get(api::sessions))
+        .route("/api/v2/sessions/{session_id}", get(api::session))
+        .route("/api/v2/sessions/{session_id}/result", get(api::result))
+        .with_state(api::State { rooms, clock })
+        .merge(sql)
+}

@@ -1,0 +1,2 @@
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+
