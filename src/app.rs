@@ -116,8 +116,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         Arc::clone(&job_ready),
     );
     sessions.adopt(open).await;
-    let (notify, notify_service) =
-        notify::new(config.notify_options(), clock.clone(), catalog.clone(), hub.clone());
+    let (notify, notify_service) = notify::new(config.notify_options(), clock.clone(), catalog.clone(), hub.clone());
     let analysis = analysis::Handle::new(catalog.clone());
     let analysis_service = analysis::Service::new(
         config.analysis_options(),
@@ -134,18 +133,34 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let query = query::Handle::start(config.query_options(), files, Arc::new(source))?;
     let rooms = Rooms { accounts, analysis, hub, ingest, notify, query, sessions };
 
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address")?;
-    let pages = admin::router(&rooms, &clock);
-    let router = gateway::router(config.gateway_options(), &rooms, clock, pages, stopping.clone());
+    let shown = admin::Rooms {
+        analysis: rooms.analysis.clone(),
+        hub: rooms.hub.clone(),
+        sessions: rooms.sessions.clone(),
+    };
+    let pages = admin::router(shown, clock.clone()).merge(query::http::router(rooms.query.clone()));
+    let options = config.gateway_options();
+    let state = gateway::State {
+        sessions: rooms.sessions.clone(),
+        ingest: rooms.ingest.clone(),
+        hub: rooms.hub.clone(),
+        accounts: rooms.accounts.clone(),
+        analysis: rooms.analysis.clone(),
+        notify: rooms.notify.clone(),
+        clock,
+        options: options.clone(),
+        shutdown: stopping.clone(),
+    };
+    let router = gateway::router(state, pages);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(sessions_service.run(stopping.clone()));
     tasks.spawn(notify_service.run(stopping.clone()));
     tasks.spawn(analysis_service.run(stopping.clone()));
     tasks.spawn(async move {
-        if let Err(error) = gateway::serve(listener, router, stopping).await {
+        if let Err(error) = gateway::serve(listener, router, &options, stopping).await {
             error!(error = &error as &dyn std::error::Error, "the server ended");
         }
     });
@@ -173,7 +188,12 @@ async fn open_log(
     if report.lost_data() {
         warn!(?report, "the write-ahead log was damaged; what could be read is kept, the rest is set aside");
     } else if report.records > 0 {
-        info!(wal.records = report.records, wal.frames = report.frames, "{} frames recovered from the log", report.frames);
+        info!(
+            wal.records = report.records,
+            wal.frames = report.frames,
+            "{} frames recovered from the log",
+            report.frames
+        );
     }
     Ok((log, recovery))
 }

@@ -15,7 +15,7 @@ use axum::Router;
 use axum::routing::get;
 
 use crate::clock::Clock;
-use crate::{analysis, hub, query, sessions};
+use crate::{analysis, hub, sessions};
 
 pub use assets::index;
 
@@ -24,13 +24,11 @@ pub use assets::index;
 pub struct Rooms {
     pub analysis: analysis::Handle,
     pub hub: hub::Handle,
-    pub query: query::Handle,
     pub sessions: sessions::Handle,
 }
 
-/// The page, its files, its JSON routes and `POST /api/v2/sql`.
+/// The page, its files and its JSON routes.
 pub fn router(rooms: Rooms, clock: Clock) -> Router {
-    let sql = query::http::router(rooms.query.clone());
     Router::new()
         .route("/", get(assets::index))
         .route("/assets/{*path}", get(assets::asset))
@@ -40,5 +38,4 @@ pub fn router(rooms: Rooms, clock: Clock) -> Router {
         .route("/api/v2/sessions/{session_id}", get(api::session))
         .route("/api/v2/sessions/{session_id}/result", get(api::result))
         .with_state(api::State { rooms, clock })
-        .merge(sql)
 }

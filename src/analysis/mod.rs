@@ -87,7 +87,11 @@ impl Error {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Threads(_) | Self::Catalog(_) | Self::Frames { .. } | Self::Write { .. } => true,
-            Self::NoFrames { .. } | Self::Decode { .. } | Self::Encode { .. } | Self::Broke { .. } | Self::TimedOut { .. } => false,
+            Self::NoFrames { .. }
+            | Self::Decode { .. }
+            | Self::Encode { .. }
+            | Self::Broke { .. }
+            | Self::TimedOut { .. } => false,
         }
     }
 }

@@ -70,7 +70,7 @@ impl Service {
                 // The name is stable over restarts, so that a new process takes its own old jobs over at once.
                 let owner = format!("local-{index}");
                 tokio::select! {
-                    _ = shutdown.wait_for(|stop| *stop) => {}
+                    () = crate::shutdown::requested(&mut shutdown) => {}
                     () = inner.work(&owner) => {}
                 }
             }

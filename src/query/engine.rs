@@ -123,7 +123,7 @@ pub struct Handle {
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("options", &self.shared.options).finish_non_exhaustive()
+        f.debug_struct("query::Handle").field("options", &self.shared.options).finish_non_exhaustive()
     }
 }
 
