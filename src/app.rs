@@ -138,6 +138,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let shown = admin::Rooms {
         analysis: rooms.analysis.clone(),
         hub: rooms.hub.clone(),
+        paths: paths.clone(),
         sessions: rooms.sessions.clone(),
     };
     let pages = admin::router(shown, clock.clone()).merge(query::http::router(rooms.query.clone()));

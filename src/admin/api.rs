@@ -1,17 +1,21 @@
 //! What the dashboard asks for. Times are µs since 1970 UTC, as everywhere; `now_us` is this server's clock, so that a page
 //! on a machine with another clock shows true ages.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, Query};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemas::{AnalysisId, DeviceCode, SessionId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
-use super::Rooms;
+use super::{Rooms, report};
 use crate::clock::Clock;
 use crate::hub::DevicePresence;
 use crate::sessions::SessionInfo;
+use crate::store::seal;
 use crate::{analysis, sessions};
 
 /// Sessions of one answer at most.
@@ -23,6 +27,14 @@ const SESSIONS_DEFAULT: i64 = 200;
 pub(super) struct State {
     pub(super) rooms: Rooms,
     pub(super) clock: Clock,
+    /// Room for the reports that are made at once.
+    pub(super) reports: Arc<Semaphore>,
+}
+
+impl State {
+    pub(super) fn new(rooms: Rooms, clock: Clock) -> Self {
+        Self { rooms, clock, reports: Arc::new(Semaphore::new(report::CONCURRENT)) }
+    }
 }
 
 type Shared = axum::extract::State<State>;
@@ -38,6 +50,14 @@ pub(super) enum Error {
     Sessions(#[from] sessions::Error),
     #[error("read the result")]
     Analysis(#[from] analysis::Error),
+    #[error("read the frames of session {session_id}")]
+    Frames {
+        session_id: SessionId,
+        #[source]
+        source: seal::Error,
+    },
+    #[error("finish the report before the service stopped")]
+    Stopped,
 }
 
 impl IntoResponse for Error {
@@ -45,7 +65,9 @@ impl IntoResponse for Error {
         let (status, code) = match &self {
             Self::NoSession { .. } => (StatusCode::NOT_FOUND, "no_session"),
             Self::NoResult { .. } => (StatusCode::NOT_FOUND, "no_result"),
-            Self::Sessions(_) | Self::Analysis(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Self::Sessions(_) | Self::Analysis(_) | Self::Frames { .. } | Self::Stopped => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
         };
         if status.is_server_error() {
             tracing::error!(error = &self as &dyn std::error::Error, "failed to {self} for the dashboard");
@@ -202,6 +224,6 @@ pub(super) async fn result(axum::extract::State(state): Shared, Path(id): Path<S
     }
 }
 
-fn parse(id: &str) -> Result<SessionId, Error> {
+pub(super) fn parse(id: &str) -> Result<SessionId, Error> {
     id.parse().map_err(|_| Error::NoSession { session_id: id.to_owned() })
 }

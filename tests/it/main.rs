@@ -1,5 +1,6 @@
 //! Behavior of the whole service; one binary, a module a behavior.
 
+mod dashboard;
 mod flow;
 mod packets;
 mod sql;
