@@ -63,7 +63,9 @@ async fn a_session_goes_from_start_to_notice_and_sql() {
     let (status, ended) = app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
     assert_eq!((status, &ended["status"]), (200, &json!("stopping")));
     obey(&mut device, "stop_collection").await;
-    device.send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2})).await;
+    device
+        .send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2}))
+        .await;
     assert_eq!(device.next_of("upload_complete_response").await["session_id"], session.to_string());
 
     let notice = player.next_of("analysis_complete_notification").await;
@@ -99,7 +101,9 @@ async fn a_session_goes_from_start_to_notice_and_sql() {
     // Stopping again and completing again change nothing.
     let (status, again) = app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
     assert_eq!(status, 200, "{again}");
-    device.send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":3})).await;
+    device
+        .send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":3}))
+        .await;
     device.next_of("upload_complete_response").await;
     assert!(player.is_silent_for(Duration::from_millis(700)).await, "the notice must not come twice");
     app.stop().await;
@@ -115,7 +119,9 @@ async fn a_player_who_was_away_gets_the_notice_once() {
     stream(&mut device, &session_packets(&session.to_string(), DEVICE, 3, 12.0)).await;
     app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
     obey(&mut device, "stop_collection").await;
-    device.send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2})).await;
+    device
+        .send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2}))
+        .await;
     device.next_of("upload_complete_response").await;
     wait_for_status(&app, session, "completed").await;
 
@@ -167,7 +173,9 @@ async fn an_open_session_survives_a_restart_and_a_repeated_packet() {
 
     app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
     obey(&mut device, "stop_collection").await;
-    device.send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2})).await;
+    device
+        .send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2}))
+        .await;
     wait_for_status(&app, session, "completed").await;
     // A late packet that names the session makes a new revision.
     let late = session_packets(&session.to_string(), DEVICE, 99, 1.0);
