@@ -90,7 +90,7 @@ fn fresh<T: Serialize>(body: T) -> Response {
 }
 
 #[derive(Serialize)]
-struct Status {
+struct Figures {
     now_us: i64,
     version: &'static str,
     /// Calibrating, collecting or analyzing.
@@ -104,7 +104,7 @@ struct Status {
 /// `GET /api/v2/status`
 pub(super) async fn status(axum::extract::State(state): Shared) -> Result<Response, Error> {
     let counts = state.rooms.sessions.system_counts().await?;
-    Ok(fresh(Status {
+    Ok(fresh(Figures {
         now_us: state.clock.now_us(),
         version: env!("CARGO_PKG_VERSION"),
         active_sessions: counts.active_sessions,
@@ -176,10 +176,7 @@ struct Sessions {
 }
 
 /// `GET /api/v2/sessions`: the newest, newest first.
-pub(super) async fn sessions(
-    axum::extract::State(state): Shared,
-    Query(page): Query<Page>,
-) -> Result<Response, Error> {
+pub(super) async fn sessions(axum::extract::State(state): Shared, Query(page): Query<Page>) -> Result<Response, Error> {
     let limit = page.limit.unwrap_or(SESSIONS_DEFAULT).clamp(1, SESSIONS_LIMIT);
     let sessions = state.rooms.sessions.list(limit).await?;
     Ok(fresh(Sessions { now_us: state.clock.now_us(), sessions }))

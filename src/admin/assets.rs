@@ -1,5 +1,6 @@
 //! The dashboard's files, built into the binary.
 
+use std::fmt::Write;
 use std::sync::LazyLock;
 
 use axum::extract::Path;
@@ -45,8 +46,13 @@ static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
         hash.update(asset.content);
     }
     let digest = hash.finalize();
-    let hex = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect::<String>();
-    HeaderValue::from_str(&format!("\"{hex}\"")).expect("hexadecimal digits are visible ASCII")
+    let mut tag = String::from("\"");
+    for byte in digest.iter().take(12) {
+        // Writing to a String cannot fail.
+        write!(tag, "{byte:02x}").ok();
+    }
+    tag.push('"');
+    HeaderValue::from_str(&tag).expect("hexadecimal digits are visible ASCII")
 });
 
 /// The page may load from this server only and is shown in no other page's frame.

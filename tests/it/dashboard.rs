@@ -20,12 +20,13 @@ async fn send(device: &mut Socket, packets: &[Value]) {
 
 /// The single number that a statement answers on the folder, as `volant sql --data-dir` asks it.
 async fn folder_count(app: &TestApp, sql: &str) -> i64 {
-    let folder = query::Folder::open(app.data_dir()).unwrap();
-    let handle = query::Handle::start(query::Options::default(), folder.files(), Arc::new(folder)).unwrap();
-    let answer = handle.query(sql, handle.limits()).await.unwrap();
-    let batches = answer.batches.try_collect::<Vec<_>>().await.unwrap();
+    let folder = query::Folder::open(app.data_dir()).expect("open the folder");
+    let handle =
+        query::Handle::start(query::Options::default(), folder.files(), Arc::new(folder)).expect("start the room");
+    let answer = handle.query(sql, handle.limits()).await.expect("an answer");
+    let batches = answer.batches.try_collect::<Vec<_>>().await.expect("rows");
     let column = batches[0].column(0);
-    column.as_any().downcast_ref::<arrow::array::Int64Array>().unwrap().value(0)
+    column.as_any().downcast_ref::<arrow::array::Int64Array>().expect("an integer").value(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,7 +42,10 @@ async fn the_dashboard_tells_the_truth_during_a_session_and_after_it() {
     let (_, devices) = app.get("/api/v2/devices").await;
     let first = &devices["devices"][0];
     assert_eq!(first["device_code"], DEVICE);
-    assert!(first["presence"]["connected_since_us"].is_i64() && first["presence"]["last_frame_us"].is_null(), "{first}");
+    assert!(
+        first["presence"]["connected_since_us"].is_i64() && first["presence"]["last_frame_us"].is_null(),
+        "{first}"
+    );
 
     let session = app.start_session(DEVICE).await;
     device.next_of("start_collection").await;
@@ -59,18 +63,25 @@ async fn the_dashboard_tells_the_truth_during_a_session_and_after_it() {
     assert_eq!((code, &missing["code"]), (404, &json!("no_result")));
     let (code, missing) = app.get(&format!("/sessions/{session}/report")).await;
     assert_eq!((code, &missing["code"]), (404, &json!("no_result")));
-    for sql in ["SELECT count(*) FROM frames", "SELECT sum(frame_count) FROM sessions", "SELECT max(frame_count) FROM devices"] {
+    for sql in
+        ["SELECT count(*) FROM frames", "SELECT sum(frame_count) FROM sessions", "SELECT max(frame_count) FROM devices"]
+    {
         assert_eq!(folder_count(&app, sql).await, frames, "{sql}");
     }
 
     let mut player = app.socket("/ws/miniprogram/test_user_123456/").await;
     app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
     device.next_of("stop_collection").await;
-    device.send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2})).await;
+    device
+        .send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2}))
+        .await;
     player.next_of("analysis_complete_notification").await;
 
     let (_, sessions) = app.get("/api/v2/sessions?limit=5").await;
-    assert_eq!((&sessions["sessions"][0]["session_id"], &sessions["sessions"][0]["status"]), (&json!(session), &json!("completed")));
+    assert_eq!(
+        (&sessions["sessions"][0]["session_id"], &sessions["sessions"][0]["status"]),
+        (&json!(session), &json!("completed"))
+    );
     let (code, result) = app.get(&format!("/api/v2/sessions/{session}/result")).await;
     assert_eq!(code, 200, "{result}");
     assert_eq!(result["analysis"]["session"]["frame_count"], frames);
