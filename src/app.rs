@@ -135,7 +135,13 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
 
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address")?;
-    let pages = admin::router(&rooms, &clock).merge(query::http::router(rooms.query.clone()));
+    let shown = admin::Rooms {
+        analysis: rooms.analysis.clone(),
+        hub: rooms.hub.clone(),
+        paths: paths.clone(),
+        sessions: rooms.sessions.clone(),
+    };
+    let pages = admin::router(shown, clock.clone()).merge(query::http::router(rooms.query.clone()));
     let options = config.gateway_options();
     let state = gateway::State {
         sessions: rooms.sessions.clone(),
