@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::catalog::{Catalog, SessionRow};
-use crate::store::paths::DataDir;
+use crate::store::paths::Paths;
 use crate::store::wal;
 use crate::{accounts, admin, analysis, gateway, hub, ingest, notify, query, sessions, telemetry};
 
@@ -85,12 +85,12 @@ impl App {
 
 async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     telemetry::init_metrics();
-    let data_dir = DataDir::new(&config.data_dir);
-    std::fs::create_dir_all(data_dir.root())
-        .with_context(|| format!("make the data folder {}", data_dir.root().display()))?;
-    let catalog = Catalog::open(&data_dir.catalog()).await?;
+    let paths = Paths::new(&config.data_dir);
+    std::fs::create_dir_all(paths.root())
+        .with_context(|| format!("make the data folder {}", paths.root().display()))?;
+    let catalog = Catalog::open(&paths.catalog()).await?;
     let unclosed = catalog.unclosed_sessions().await?;
-    let (log, recovery) = open_log(&config, &clock, &data_dir, &unclosed, &catalog).await?;
+    let (log, recovery) = open_log(&config, &clock, &paths, &unclosed, &catalog).await?;
 
     let (shutdown, stopping) = watch::channel(false);
     let job_ready = Arc::new(Notify::new());
@@ -102,7 +102,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         clock.clone(),
         log.clone(),
         catalog.clone(),
-        data_dir.clone(),
+        paths.clone(),
         events,
     );
     let open = ingest.adopt(recovery).await?;
@@ -116,36 +116,46 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         Arc::clone(&job_ready),
     );
     sessions.adopt(open).await;
-    let (notify, notify_service) =
-        notify::new(config.notify_options(), clock.clone(), catalog.clone(), hub.clone());
+    let (notify, notify_service) = notify::new(config.notify_options(), clock.clone(), catalog.clone(), hub.clone());
     let analysis = analysis::Handle::new(catalog.clone());
     let analysis_service = analysis::Service::new(
         config.analysis_options(),
         clock.clone(),
         catalog.clone(),
-        data_dir.clone(),
+        paths.clone(),
         ingest.clone(),
         hub.clone(),
         job_ready,
         notify.waker(),
     )?;
     let source = query::Rooms::new(ingest.clone(), catalog.clone(), hub.clone());
-    let files = query::Folder::open(data_dir.root())?.files();
+    let files = query::Folder::open(paths.root())?.files();
     let query = query::Handle::start(config.query_options(), files, Arc::new(source))?;
     let rooms = Rooms { accounts, analysis, hub, ingest, notify, query, sessions };
 
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address")?;
-    let pages = admin::router(&rooms, &clock);
-    let router = gateway::router(config.gateway_options(), &rooms, clock, pages, stopping.clone());
+    let pages = admin::router(&rooms, &clock).merge(query::http::router(rooms.query.clone()));
+    let options = config.gateway_options();
+    let state = gateway::State {
+        sessions: rooms.sessions.clone(),
+        ingest: rooms.ingest.clone(),
+        hub: rooms.hub.clone(),
+        accounts: rooms.accounts.clone(),
+        analysis: rooms.analysis.clone(),
+        notify: rooms.notify.clone(),
+        clock,
+        options: options.clone(),
+        shutdown: stopping.clone(),
+    };
+    let router = gateway::router(state, pages);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(sessions_service.run(stopping.clone()));
     tasks.spawn(notify_service.run(stopping.clone()));
     tasks.spawn(analysis_service.run(stopping.clone()));
     tasks.spawn(async move {
-        if let Err(error) = gateway::serve(listener, router, stopping).await {
+        if let Err(error) = gateway::serve(listener, router, &options, stopping).await {
             error!(error = &error as &dyn std::error::Error, "the server ended");
         }
     });
@@ -157,13 +167,13 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
 async fn open_log(
     config: &Config,
     clock: &Clock,
-    data_dir: &DataDir,
+    paths: &Paths,
     unclosed: &[SessionRow],
     catalog: &Catalog,
 ) -> anyhow::Result<(wal::Handle, ingest::Recovery)> {
     let newest = catalog.newest_session().await?;
     let mut recovery = ingest::Recovery::new(unclosed, newest);
-    let options = config.wal_options(data_dir.wal(), seed(clock));
+    let options = config.wal_options(paths.wal(), seed(clock));
     let (log, report, recovery) = tokio::task::spawn_blocking(move || {
         let opened = wal::Handle::open(options, |record| recovery.replay(record));
         opened.map(|(log, report)| (log, report, recovery))
@@ -173,7 +183,12 @@ async fn open_log(
     if report.lost_data() {
         warn!(?report, "the write-ahead log was damaged; what could be read is kept, the rest is set aside");
     } else if report.records > 0 {
-        info!(wal.records = report.records, wal.frames = report.frames, "{} frames recovered from the log", report.frames);
+        info!(
+            wal.records = report.records,
+            wal.frames = report.frames,
+            "{} frames recovered from the log",
+            report.frames
+        );
     }
     Ok((log, recovery))
 }

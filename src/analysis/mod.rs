@@ -6,6 +6,7 @@
 //!
 //! Absent: formulas (they are `pipelines`' own) and delivery (`notify` reads the outbox).
 
+mod rows;
 mod worker;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use schemas::{AnalysisId, SessionId};
 pub use worker::Service;
 
 use crate::store::catalog::{self, Catalog};
-use crate::store::{results, seal};
+use crate::store::seal;
 
 /// Limits of the analysis room.
 #[derive(Clone, Debug)]
@@ -60,7 +61,13 @@ pub enum Error {
     Write {
         session_id: SessionId,
         #[source]
-        source: results::Error,
+        source: seal::Error,
+    },
+    #[error("encode the result of session {session_id}")]
+    Encode {
+        session_id: SessionId,
+        #[source]
+        source: serde_json::Error,
     },
     #[error("read the result of session {session_id}")]
     Decode {
@@ -80,7 +87,11 @@ impl Error {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Threads(_) | Self::Catalog(_) | Self::Frames { .. } | Self::Write { .. } => true,
-            Self::NoFrames { .. } | Self::Decode { .. } | Self::Broke { .. } | Self::TimedOut { .. } => false,
+            Self::NoFrames { .. }
+            | Self::Decode { .. }
+            | Self::Encode { .. }
+            | Self::Broke { .. }
+            | Self::TimedOut { .. } => false,
         }
     }
 }

@@ -9,13 +9,13 @@ use schemas::{NotificationId, SessionId, SessionStatus, Track, UserId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{Instrument, error, info, info_span, warn};
 
-use super::{Error, Options};
+use super::{Error, Options, rows};
 use crate::clock::Clock;
 use crate::hub::{self, AdminMessage, Level};
 use crate::ingest;
 use crate::store::catalog::{Catalog, Job, NewNotice, NewResult, SessionRow};
-use crate::store::paths::DataDir;
-use crate::store::{results, seal};
+use crate::store::paths::Paths;
+use crate::store::seal;
 
 /// A lease outlives the job's own time limit by this much, so that only a dead worker's job is taken over.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ struct Inner {
     options: Options,
     clock: Clock,
     catalog: Catalog,
-    data_dir: DataDir,
+    paths: Paths,
     ingest: ingest::Handle,
     hub: hub::Handle,
     pool: rayon::ThreadPool,
@@ -47,7 +47,7 @@ impl Service {
         options: Options,
         clock: Clock,
         catalog: Catalog,
-        data_dir: DataDir,
+        paths: Paths,
         ingest: ingest::Handle,
         hub: hub::Handle,
         job_ready: Arc<Notify>,
@@ -58,7 +58,7 @@ impl Service {
             .thread_name(|index| format!("volant-analysis-{index}"))
             .build()
             .map_err(Error::Threads)?;
-        Ok(Self(Arc::new(Inner { options, clock, catalog, data_dir, ingest, hub, pool, job_ready, owed })))
+        Ok(Self(Arc::new(Inner { options, clock, catalog, paths, ingest, hub, pool, job_ready, owed })))
     }
 
     /// Runs until `shutdown` turns true; a job that is running then is finished by the next process.
@@ -70,7 +70,7 @@ impl Service {
                 // The name is stable over restarts, so that a new process takes its own old jobs over at once.
                 let owner = format!("local-{index}");
                 tokio::select! {
-                    _ = shutdown.wait_for(|stop| *stop) => {}
+                    () = crate::shutdown::requested(&mut shutdown) => {}
                     () = inner.work(&owner) => {}
                 }
             }
@@ -143,12 +143,11 @@ impl Inner {
         let analysis = self.analyze(session, track).await?;
         let created_at_us = self.clock.now_us();
         let (strokes_file, result_file) = {
-            let (data_dir, row, analysis) = (self.data_dir.clone(), row.clone(), Arc::clone(&analysis));
+            let (paths, row, analysis) = (self.paths.clone(), row.clone(), Arc::clone(&analysis));
             let analysis_id = job.analysis_id;
-            tokio::task::spawn_blocking(move || results::write(&data_dir, &row, analysis_id, created_at_us, &analysis))
+            tokio::task::spawn_blocking(move || rows::write(&paths, &row, analysis_id, created_at_us, &analysis))
                 .await
-                .map_err(|_| Error::Broke { session_id: session })?
-                .map_err(|source| Error::Write { session_id: session, source })?
+                .map_err(|_| Error::Broke { session_id: session })??
         };
         let notice = row.user_id.map(|user_id| NewNotice {
             notification_id: NotificationId(uuid_v7(created_at_us).into()),
@@ -156,7 +155,7 @@ impl Inner {
             payload: notice_payload(&row, &analysis).to_string(),
         });
         let analysis_json =
-            serde_json::to_string(&*analysis).map_err(|source| Error::Decode { session_id: session, source })?;
+            serde_json::to_string(&*analysis).map_err(|source| Error::Encode { session_id: session, source })?;
         let new =
             NewResult { job: job.clone(), created_at_us, analysis: analysis_json, strokes_file, result_file, notice };
         if !self.catalog.publish(&new).await? {
@@ -189,7 +188,7 @@ impl Inner {
             return Ok(track);
         }
         let path = row.frames_path.as_ref().ok_or(Error::NoFrames { session_id: session })?;
-        let path = self.data_dir.root().join(path);
+        let path = self.paths.root().join(path);
         let mut track = tokio::task::spawn_blocking(move || seal::read_track(&path))
             .await
             .map_err(|_| Error::Broke { session_id: session })?

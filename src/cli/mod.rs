@@ -7,15 +7,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub mod analyze;
 pub mod config;
-pub mod demo;
-pub mod evaluate;
 pub mod recover;
 pub mod serve;
-pub mod simulate;
 pub mod sql;
-pub mod train;
 pub mod verify;
 
 /// Volant: streaming analytics for badminton.
@@ -36,18 +31,8 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Args),
-    /// Stream a recorded session through a real socket, to a notification and a report
-    Demo(demo::Args),
-    /// Devices as firmware V3.3 makes them
-    Simulate(simulate::Args),
-    /// Run the pipeline on recording files, without a server
-    Analyze(analyze::Args),
     /// Ask SQL of a data folder or a server; interactive without a statement
     Sql(sql::Args),
-    /// Train a model on recording sets
-    Train(train::Args),
-    /// Judge the pipeline on recording sets
-    Evaluate(evaluate::Args),
     /// Re-read everything that is stored and say what is damaged or missing
     Verify(verify::Args),
     /// Repair the write-ahead log of a stopped folder and say what was found
@@ -75,14 +60,9 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => block_on(serve::run(args)),
-        Command::Demo(args) => block_on(demo::run(args)),
-        Command::Simulate(args) => block_on(simulate::run(args)),
         Command::Sql(args) => block_on(sql::run(args)),
-        Command::Analyze(args) => analyze::run(args),
-        Command::Train(args) => train::run(args),
-        Command::Evaluate(args) => evaluate::run(args),
-        Command::Verify(args) => verify::run(args),
-        Command::Recover(args) => recover::run(args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Recover(args) => recover::run(&args),
         Command::Config(args) => config::run(args),
     }
 }

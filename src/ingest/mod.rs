@@ -83,6 +83,8 @@ pub enum Error {
         #[source]
         source: seal::Error,
     },
+    #[error("seal session {session_id}: the writer broke")]
+    Broke { session_id: SessionId },
     #[error("use the catalog for session frames")]
     Catalog(#[from] catalog::Error),
 }

@@ -1,7 +1,6 @@
 //! The recordings that are open, by session and by device; taking packets, sealing, going on after a restart.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::RecordBatch;
@@ -13,7 +12,7 @@ use super::recording::{Finished, Recording, Taken, track_of};
 use super::{Accepted, Durable, Error, Event, Packet};
 use crate::clock::Clock;
 use crate::store::catalog::{Catalog, NewSession, Sealed, SessionKind, SessionRow};
-use crate::store::{paths::DataDir, seal, wal};
+use crate::store::{paths::Paths, seal, wal};
 
 /// Limits of the ingest room.
 #[derive(Clone, Debug)]
@@ -37,7 +36,7 @@ struct Inner {
     clock: Clock,
     log: wal::Handle,
     catalog: Catalog,
-    data_dir: DataDir,
+    paths: Paths,
     events: mpsc::Sender<Event>,
     registry: RwLock<Registry>,
     /// Held while a collection is made, so that two packets of one device do not make two.
@@ -74,7 +73,7 @@ impl Handle {
         clock: Clock,
         log: wal::Handle,
         catalog: Catalog,
-        data_dir: DataDir,
+        paths: Paths,
         events: mpsc::Sender<Event>,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -82,7 +81,7 @@ impl Handle {
             clock,
             log,
             catalog,
-            data_dir,
+            paths,
             events,
             registry: RwLock::default(),
             making_collection: tokio::sync::Mutex::new(()),
@@ -265,22 +264,25 @@ impl Handle {
             }
         };
         let rows = finished.frames.len();
-        let (data_dir, started_at_us) = (self.0.data_dir.clone(), recording.started_at_us);
+        let (paths, started_at_us) = (self.0.paths.clone(), recording.started_at_us);
         let sync_error_ns = finished.sync_error_ns;
-        let device = recording.device.clone();
+        let metadata = [
+            (seal::KEY_SYNC_ERROR_NS.to_owned(), sync_error_ns.to_string()),
+            (seal::KEY_DEVICE_CODE.to_owned(), recording.device.to_string()),
+        ];
         let manifest = tokio::task::spawn_blocking(move || {
             let Finished { frames, acc_to_mps2, .. } = finished;
             let unit = |sensor: u8| acc_to_mps2.get(usize::from(sensor)).copied().flatten();
-            seal::write_frames(&data_dir, session, started_at_us, revision, &frames, unit, &device)
+            seal::write_frames(&paths, session, started_at_us, revision as u32, &frames, unit, &metadata)
         })
         .await
-        .map_err(|_| Error::LogEnded { session_id: session })?
+        .map_err(|_| Error::Broke { session_id: session })?
         .map_err(|source| Error::Seal { session_id: session, source })?;
         let sealed = Sealed {
             session_id: session,
             revision,
             rows: rows as i64,
-            path: manifest.path,
+            path: manifest.path.to_string(),
             bytes: manifest.bytes as i64,
             sha256: manifest.sha256,
             sync_error_ns,
@@ -468,11 +470,5 @@ impl Handle {
             self.0.log.release(session);
         }
         Ok(rows)
-    }
-
-    /// Folder of the data, for readers of sealed files.
-    #[must_use]
-    pub fn data_dir(&self) -> PathBuf {
-        self.0.data_dir.root().to_path_buf()
     }
 }

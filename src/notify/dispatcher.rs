@@ -88,7 +88,7 @@ impl Service {
         retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => return,
+                () = crate::shutdown::requested(&mut shutdown) => return,
                 Some(user) = self.woken.recv() => self.inner.occasion(user),
                 _ = retry.tick() => {
                     for user in self.inner.hub.users() {

@@ -121,6 +121,12 @@ pub struct Handle {
     shared: Arc<Shared>,
 }
 
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("query::Handle").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
 struct Shared {
     engine: Arc<Engine>,
     options: Options,

@@ -43,7 +43,10 @@ pub enum Error {
     ManyStatements { count: usize },
     #[error("the statement has {bytes} bytes, {limit_bytes} are allowed")]
     TooLong { bytes: usize, limit_bytes: usize },
-    /// The text is not SQL, or names what does not exist.
+    /// The text is not SQL.
+    #[error("{message}{}", at(.position.as_ref()))]
+    Syntax { message: String, position: Option<Position> },
+    /// It is SQL, but names what does not exist, or does with it what cannot be done.
     #[error("{message}{}", at(.position.as_ref()))]
     Statement { message: String, position: Option<Position> },
     #[error("{statement} is refused, SQL here only reads")]
@@ -99,6 +102,7 @@ impl Error {
             Self::Empty
             | Self::ManyStatements { .. }
             | Self::TooLong { .. }
+            | Self::Syntax { .. }
             | Self::Statement { .. }
             | Self::NotReadOnly { .. }
             | Self::Evaluate { .. }
@@ -120,6 +124,7 @@ impl Error {
             Self::Empty => "empty_statement",
             Self::ManyStatements { .. } => "many_statements",
             Self::TooLong { .. } => "statement_too_long",
+            Self::Syntax { .. } => "bad_syntax",
             Self::Statement { .. } => "bad_statement",
             Self::NotReadOnly { .. } => "read_only",
             Self::Evaluate { .. } => "bad_value",
@@ -136,7 +141,7 @@ impl Error {
     /// Where in the statement, if that is known.
     pub const fn position(&self) -> Option<Position> {
         match self {
-            Self::Statement { position, .. } => *position,
+            Self::Syntax { position, .. } | Self::Statement { position, .. } => *position,
             _ => None,
         }
     }
@@ -211,12 +216,12 @@ fn from_parser(error: &ParserError) -> Error {
         ParserError::RecursionLimitExceeded => "the statement is nested too deeply",
     };
     let Some((message, place)) = text.rsplit_once(" at Line: ") else {
-        return Error::Statement { message: one_line(text), position: None };
+        return Error::Syntax { message: one_line(text), position: None };
     };
     let position = place.split_once(", Column: ").and_then(|(line, column)| {
         Some(Position { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? })
     });
-    Error::Statement { message: one_line(message), position }
+    Error::Syntax { message: one_line(message), position }
 }
 
 fn position_of(diagnostic: &Diagnostic) -> Option<Position> {

@@ -119,6 +119,7 @@ fn failure(error: &Error) -> Response {
         Error::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Empty
         | Error::ManyStatements { .. }
+        | Error::Syntax { .. }
         | Error::Statement { .. }
         | Error::Evaluate { .. }
         | Error::Encode { .. } => StatusCode::BAD_REQUEST,

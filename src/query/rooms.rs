@@ -106,10 +106,11 @@ impl Source for Rooms {
             Ok(rows
                 .into_iter()
                 .map(|row| {
-                    let taken =
-                        self.live.as_ref().and_then(|(ingest, _)| ingest.live(row.session_id)).map_or(0, |live| {
-                            if live.revision == 0 { live.frames as i64 } else { 0 }
-                        });
+                    let taken = self
+                        .live
+                        .as_ref()
+                        .and_then(|(ingest, _)| ingest.live(row.session_id))
+                        .map_or(0, |live| if live.revision == 0 { live.frames as i64 } else { 0 });
                     SessionRow {
                         session_id: row.session_id.get(),
                         device_code: row.device_code.to_string(),

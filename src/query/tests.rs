@@ -231,7 +231,7 @@ async fn what_changes_anything_is_refused() {
         match handle.query(sql, handle.limits()).await.map(|_| ()) {
             Err(Error::NotReadOnly { statement }) => assert_eq!(statement, word, "{sql}"),
             // Some dialect corners do not parse at all, which is as good.
-            Err(Error::Statement { .. }) if ["MERGE", "GRANT", "BEGIN"].contains(&word) => {}
+            Err(Error::Syntax { .. }) if ["MERGE", "GRANT", "BEGIN"].contains(&word) => {}
             other => panic!("{sql}: {other:?}"),
         }
     }
@@ -283,7 +283,11 @@ async fn a_wrong_statement_is_told_where() {
         ("SELECT * FROM nosuch", "nosuch' not found", position(1, 15)),
         ("SELECT 'open", "Unterminated string literal", position(1, 8)),
     ] {
-        let Err(Error::Statement { message, position }) = rows(&handle, sql).await else { panic!("{sql}") };
+        let Err(Error::Syntax { message, position } | Error::Statement { message, position }) =
+            rows(&handle, sql).await
+        else {
+            panic!("{sql}")
+        };
         assert!(message.contains(expected), "{sql}: {message}");
         assert_eq!(position, place, "{sql}: {message}");
         assert!(!message.contains('\n') && !message.contains("Line:"), "{message}");
@@ -293,7 +297,7 @@ async fn a_wrong_statement_is_told_where() {
     assert!(matches!(rows(&handle, &"x".repeat(70_000)).await, Err(Error::TooLong { .. })));
     assert!(matches!(
         rows(&handle, &format!("SELECT {}1{}", "(".repeat(3000), ")".repeat(3000))).await,
-        Err(Error::Statement { .. })
+        Err(Error::Syntax { .. })
     ));
     assert!(matches!(rows(&handle, "SELECT 1 / (session_id - 7) FROM sessions").await, Err(Error::Evaluate { .. })));
 }
@@ -594,6 +598,7 @@ fn error_codes_are_distinct_for_callers() {
         Error::Empty,
         Error::ManyStatements { count: 2 },
         Error::TooLong { bytes: 2, limit_bytes: 1 },
+        Error::Syntax { message: String::new(), position: None },
         Error::Statement { message: String::new(), position: None },
         Error::NotReadOnly { statement: String::new() },
         Error::Evaluate { message: String::new() },

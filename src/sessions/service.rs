@@ -616,7 +616,7 @@ impl Service {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = shutdown.wait_for(|stop| *stop) => return,
+                () = crate::shutdown::requested(&mut shutdown) => return,
                 Some(event) = self.events.recv() => self.noted(event).await,
                 _ = tick.tick() => self.look().await,
             }

@@ -103,7 +103,7 @@ use schemas::{FrameColumns, SessionId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::class::Class;
-pub use recovery::{read_only, recover};
+pub use recovery::read_only;
 use writer::{Append, Disk, Job, Shared, Storage, Writer};
 
 /// How far a record has gone when its append resolves.

@@ -147,7 +147,7 @@ async fn meta(database: &Database, command: &str, timing: &mut bool) -> Result<b
 
 fn show(batches: &[RecordBatch]) -> Result<(), Failure> {
     if let Some(first) = batches.first() {
-        let text = table::render(&first.schema(), batches, Width::of_terminal())
+        let text = table::render(&first.schema(), batches, Width { cell: 120, ..Width::of_terminal() })
             .map_err(|error| Failure::new(4, error.to_string()))?;
         io::stdout().lock().write_all(text.as_bytes())?;
     }

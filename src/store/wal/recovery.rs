@@ -33,14 +33,6 @@ pub(super) struct Opened {
     pub(super) lock: File,
 }
 
-/// Recovers the log in `dir` as [`super::Handle::open`] does, and leaves it closed.
-///
-/// # Errors
-/// As [`super::Handle::open`].
-pub fn recover(dir: &Path, replay: impl FnMut(WalRecord)) -> Result<RecoveryReport, Error> {
-    open(dir, replay).map(|opened| opened.report)
-}
-
 /// Reads every good record in order and changes nothing, also while a server writes the log.
 ///
 /// Records that have been written but not yet acknowledged may be among them. The end of the newest segment may be cut

@@ -94,6 +94,11 @@ fn log_of(bytes: &[u8]) -> TempDir {
     dir
 }
 
+/// Small, because a test that tries every byte syncs the disk some ten times for each.
+fn few_records() -> Vec<WalRecord> {
+    vec![record(1, 0, 1), record(2, 0, 0), record(1, 1, 2)]
+}
+
 fn records() -> Vec<WalRecord> {
     vec![record(1, 0, 2), record(2, 0, 1), record(1, 2, 0), record(1, 2, 3)]
 }
@@ -121,7 +126,7 @@ fn what_was_acknowledged_comes_back_in_order_over_many_segments() {
 
 #[test]
 fn a_log_cut_at_every_byte_replays_a_prefix_and_takes_records_again() {
-    let records = records();
+    let records = few_records();
     let (bytes, ends) = one_segment(&records);
     let expected: Vec<_> = records.iter().map(bits).collect();
     let next = record(9, 9, 2);
@@ -156,7 +161,7 @@ fn a_log_cut_at_every_byte_replays_a_prefix_and_takes_records_again() {
 
 #[test]
 fn a_flipped_bit_never_makes_a_wrong_record_and_never_costs_a_second_one() {
-    let records = [record(1, 0, 1), record(2, 0, 0), record(1, 1, 2)];
+    let records = few_records();
     let (bytes, ends) = one_segment(&records);
     let expected: Vec<_> = records.iter().map(bits).collect();
     for at in 0..bytes.len() {
@@ -280,13 +285,11 @@ fn one_log_has_one_owner() {
     let dir = TempDir::new().unwrap();
     let (log, ..) = open(options(dir.path()));
     assert!(matches!(Handle::open(options(dir.path()), |_| {}), Err(Error::Locked { .. })));
-    assert!(matches!(recover(dir.path(), |_| {}), Err(Error::Locked { .. })));
     let clone = log.clone();
     drop(log);
     assert!(matches!(Handle::open(options(dir.path()), |_| {}), Err(Error::Locked { .. })));
     drop(clone);
     open(options(dir.path()));
-    recover(dir.path(), |_| {}).unwrap();
 }
 
 #[test]
