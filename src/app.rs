@@ -44,6 +44,14 @@ pub struct Rooms {
     pub sessions: sessions::Handle,
 }
 
+impl Rooms {
+    /// What the pages of the admin room need.
+    #[must_use]
+    pub fn pages(&self) -> admin::State {
+        admin::State { analysis: self.analysis.clone(), query: self.query.clone(), sessions: self.sessions.clone() }
+    }
+}
+
 impl App {
     /// Starts the service; returns when it listens. The future is boxed: its type would otherwise be compiled again into
     /// every binary that starts one.
@@ -135,7 +143,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
 
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address")?;
-    let pages = admin::router(&rooms, &clock).merge(query::http::router(rooms.query.clone()));
+    let pages = admin::router(rooms.pages()).merge(query::http::router(rooms.query.clone()));
     let options = config.gateway_options();
     let state = gateway::State {
         sessions: rooms.sessions.clone(),
