@@ -135,15 +135,27 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
 
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address")?;
-    let pages = admin::router(&rooms, &clock);
-    let router = gateway::router(config.gateway_options(), &rooms, clock, pages, stopping.clone());
+    let pages = admin::router(&rooms, &clock).merge(query::http::router(rooms.query.clone()));
+    let options = config.gateway_options();
+    let state = gateway::State {
+        sessions: rooms.sessions.clone(),
+        ingest: rooms.ingest.clone(),
+        hub: rooms.hub.clone(),
+        accounts: rooms.accounts.clone(),
+        analysis: rooms.analysis.clone(),
+        notify: rooms.notify.clone(),
+        clock,
+        options: options.clone(),
+        shutdown: stopping.clone(),
+    };
+    let router = gateway::router(state, pages);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(sessions_service.run(stopping.clone()));
     tasks.spawn(notify_service.run(stopping.clone()));
     tasks.spawn(analysis_service.run(stopping.clone()));
     tasks.spawn(async move {
-        if let Err(error) = gateway::serve(listener, router, stopping).await {
+        if let Err(error) = gateway::serve(listener, router, &options, stopping).await {
             error!(error = &error as &dyn std::error::Error, "the server ended");
         }
     });

@@ -27,6 +27,7 @@ impl Key {
             Value::Boolean(_) => "true or false",
             Value::Integer(_) => "a whole number",
             Value::Float(_) => "a number",
+            Value::Array(_) => "a list of texts (comma-separated in the environment and in flags)",
             _ => "a text",
         }
     }
@@ -37,6 +38,10 @@ impl Key {
             Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
             Value::Integer(_) => text.parse().ok().map(Value::Integer),
             Value::Float(_) => text.parse().ok().map(Value::Float),
+            Value::Array(_) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Some(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
+            }
             _ => Some(Value::String(text.to_owned())),
         }
     }

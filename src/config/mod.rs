@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use layers::{Loaded, Origin, Overrides, load, process_environment};
 
 use crate::store::wal;
-use crate::{analysis, ingest, notify, query, sessions};
+use crate::{analysis, gateway, ingest, notify, query, sessions};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -72,18 +72,26 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
-    /// Open connections; further ones are answered 503 or not accepted.
-    pub connection_limit: usize,
-    /// Open connections of one address.
-    pub address_connection_limit: usize,
-    /// WebSocket ping when a connection was idle so long.
+    /// TCP connections in all; a further one is answered 503.
+    pub connections_limit: usize,
+    /// TCP connections of one address; a further one is answered 503.
+    pub connections_per_address_limit: usize,
+    /// A WebSocket ping is sent this often.
     pub ping_interval_s: u64,
     /// A peer that answered no ping for so long is dropped. Over 20: the firmware is deaf for 10 s after boot.
     pub pong_timeout_s: u64,
+    /// A peer that takes nothing for so long while we write is dropped.
+    pub write_timeout_s: u64,
     /// Largest message of a device; a larger one closes its connection (1009).
     pub device_message_limit_bytes: usize,
-    /// Frames a device may send per second on average; above it the server reads slower.
-    pub device_rate_limit_frames: u32,
+    /// Packets of a device that wait for the disk; at the limit its socket is not read.
+    pub in_flight_packets: usize,
+    /// Messages a second of a device; beyond, its socket is not read until they are due.
+    pub device_messages_per_s: u32,
+    /// Frames a second of a device; beyond, as above.
+    pub device_frames_per_s: u32,
+    /// Origins whose pages may open the admin socket, besides the service's own.
+    pub allowed_origins: Vec<String>,
 }
 
 /// Times of the session state machine.
@@ -179,12 +187,16 @@ impl Default for Config {
             allow_legacy_on_public_address: false,
             durability: wal::Durability::Fsync,
             gateway: Gateway {
-                connection_limit: 10_000,
-                address_connection_limit: 4_000,
+                connections_limit: 16_384,
+                connections_per_address_limit: 8_192,
                 ping_interval_s: 20,
                 pong_timeout_s: 30,
+                write_timeout_s: 15,
                 device_message_limit_bytes: 64 << 10,
-                device_rate_limit_frames: 20_000,
+                in_flight_packets: 64,
+                device_messages_per_s: 5_000,
+                device_frames_per_s: 150_000,
+                allowed_origins: Vec::new(),
             },
             sessions: Sessions {
                 command_resend_ms: 3_000,
@@ -237,9 +249,11 @@ impl Config {
             );
         }
         let positive = [
-            ("gateway.connection_limit", self.gateway.connection_limit),
-            ("gateway.address_connection_limit", self.gateway.address_connection_limit),
-            ("gateway.device_rate_limit_frames", self.gateway.device_rate_limit_frames as usize),
+            ("gateway.connections_limit", self.gateway.connections_limit),
+            ("gateway.connections_per_address_limit", self.gateway.connections_per_address_limit),
+            ("gateway.in_flight_packets", self.gateway.in_flight_packets),
+            ("gateway.device_messages_per_s", self.gateway.device_messages_per_s as usize),
+            ("gateway.device_frames_per_s", self.gateway.device_frames_per_s as usize),
             ("ingest.session_limit_frames", self.ingest.session_limit_frames),
             ("analysis.concurrent_jobs", self.analysis.concurrent_jobs),
             ("query.concurrent_limit", self.query.concurrent_limit),
@@ -300,8 +314,32 @@ impl Config {
 
     /// See [`Gateway`].
     #[must_use]
-    pub fn gateway_options(&self) -> crate::gateway::Options {
-        crate::gateway::Options {}
+    pub fn gateway_options(&self) -> gateway::Options {
+        let Gateway {
+            connections_limit,
+            connections_per_address_limit,
+            ping_interval_s,
+            pong_timeout_s,
+            write_timeout_s,
+            device_message_limit_bytes,
+            in_flight_packets,
+            device_messages_per_s,
+            device_frames_per_s,
+            ref allowed_origins,
+        } = self.gateway;
+        gateway::Options {
+            connections_limit,
+            connections_per_address_limit,
+            ping_interval: Duration::from_secs(ping_interval_s.max(1)),
+            pong_timeout: Duration::from_secs(pong_timeout_s),
+            write_timeout: Duration::from_secs(write_timeout_s.max(1)),
+            device_message_limit_bytes,
+            in_flight_packets,
+            device_messages_per_s,
+            device_frames_per_s,
+            allowed_origins: allowed_origins.clone(),
+            ..gateway::Options::default()
+        }
     }
 
     /// See [`Ingest`].
