@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::ops::Range;
 
 use pipelines::synth::{AccUnit, Loss, SynthSpec, generate};
-use schemas::{FrameColumns, SensorRole, Track};
+use schemas::{SensorRole, Track};
 
 /// Frames of a packet; the firmware sends no other number.
-pub const PACKET_FRAMES: usize = 30;
+pub(crate) const PACKET_FRAMES: usize = 30;
 /// Of everything that is drawn.
 const SEED: u64 = 20_261_123;
 /// Device clocks show UTC+8.
@@ -16,7 +16,7 @@ const DAY_MS: i64 = 86_400_000;
 
 /// Four sensors as they are worn in reality: mounted by hand, with bias, noise and 16-bit steps, ±16 g and ±2000 °/s.
 /// Nothing is lost, so that a size means the same in every bench.
-pub fn session(rate_hz: f64, duration_s: f64) -> Track {
+pub(crate) fn session(rate_hz: f64, duration_s: f64) -> Track {
     let spec = SynthSpec {
         rate_hz,
         duration_s,
@@ -28,7 +28,7 @@ pub fn session(rate_hz: f64, duration_s: f64) -> Track {
 }
 
 /// The samples of all sensors by time, as they reach the gateway: sensor and row in its track.
-fn interleaved(track: &Track) -> Vec<(i64, SensorRole, usize)> {
+pub(crate) fn interleaved(track: &Track) -> Vec<(i64, SensorRole, usize)> {
     let mut samples: Vec<(i64, SensorRole, usize)> = track
         .iter()
         .flat_map(|(role, sensor)| sensor.t_ns.iter().enumerate().map(move |(row, &t_ns)| (t_ns, role, row)))
@@ -37,40 +37,22 @@ fn interleaved(track: &Track) -> Vec<(i64, SensorRole, usize)> {
     samples
 }
 
-/// The session as ingest holds it when it seals: every column filled, rows in order of arrival.
-pub fn columns(track: &Track, started_at_us: i64) -> FrameColumns {
-    let samples = interleaved(track);
-    let mut frames = FrameColumns::with_capacity(samples.len());
-    for (t_ns, role, row) in samples {
-        let sensor = track.get(role).expect("the sample came from this track");
-        let values = [sensor.acc[row], sensor.gyro[row], sensor.angle[row]];
-        let stamp = stamp(started_at_us / 1000, t_ns);
-        frames.push_decoded(i32::from(role.to_byte()), role, Some(stamp), values);
-        let last = frames.len() - 1;
-        frames.t_ns[last] = t_ns;
-        frames.clock[last] = schemas::ClockKind::TimeOfDay as u8;
-        // A packet holds some 40 ms; its frames arrive together.
-        frames.received_at_us[last] = started_at_us + t_ns / 40_000_000 * 40_000 + 50_000;
-    }
-    frames
-}
-
 /// Time of day as the firmware writes it: HHMMSSmmm as a number.
-fn stamp(started_at_ms: i64, t_ns: i64) -> i64 {
+pub(crate) fn stamp(started_at_ms: i64, t_ns: i64) -> i64 {
     let of_day = (started_at_ms + UTC_PLUS_8_MS + t_ns / 1_000_000).rem_euclid(DAY_MS);
     let (hour, minute, second) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60);
     ((hour * 100 + minute) * 100 + second) * 1000 + of_day % 1000
 }
 
 /// The packets of a session: what lies between the brackets of `data`, printed once and shared by all devices.
-pub struct Packets {
+pub(crate) struct Packets {
     text: String,
     packets: Vec<(SensorRole, Range<usize>)>,
 }
 
 impl Packets {
     /// Prints the whole packets of a session; up to 29 frames at the end are left out, as the firmware does.
-    pub fn of(track: &Track, started_at_ms: i64) -> Self {
+    pub(crate) fn of(track: &Track, started_at_ms: i64) -> Self {
         let samples = interleaved(track);
         let mut text = String::with_capacity(samples.len() * 180);
         let mut packets = Vec::with_capacity(samples.len() / PACKET_FRAMES);
@@ -93,25 +75,19 @@ impl Packets {
     }
 
     /// Number of packets.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.packets.len()
     }
 
     /// A packet in three parts: what differs between devices and packets, the frames, and the session. After the last
     /// packet the first follows again, still told apart by its time.
-    pub fn parts(&self, number: usize, device: &str, session: &str) -> (String, &str, String) {
+    pub(crate) fn parts(&self, number: usize, device: &str, session: &str) -> (String, &str, String) {
         let (role, range) = &self.packets[number % self.packets.len()];
         let uptime_ms = 90_000 + number * 38;
         let head = format!(
             r#"{{"type":"batch_sensor_data","device_code":"{device}","sensor_type":"{role}","timestamp":{uptime_ms},"data":["#
         );
         (head, &self.text[range.clone()], format!(r#"],"session_id":"{session}"}}"#))
-    }
-
-    /// The text of a packet.
-    pub fn text(&self, number: usize, device: &str, session: &str) -> String {
-        let (head, frames, tail) = self.parts(number, device, session);
-        head + frames + &tail
     }
 }
 

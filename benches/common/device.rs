@@ -13,7 +13,7 @@ use super::data::Packets;
 const PACKET_ANSWER: &[u8] = br#"{"type":"batch_sensor_data_response""#;
 
 /// A connected device or user.
-pub struct Device {
+pub(crate) struct Device {
     stream: TcpStream,
     code: String,
     received: Vec<u8>,
@@ -24,7 +24,7 @@ pub struct Device {
 
 /// A message of the server.
 #[derive(Debug)]
-pub enum Message {
+pub(crate) enum Message {
     /// A packet is safe.
     Acked,
     /// Anything else.
@@ -33,12 +33,12 @@ pub enum Message {
 
 impl Device {
     /// Connects as a device.
-    pub async fn connect(address: SocketAddr, code: &str) -> io::Result<Self> {
+    pub(crate) async fn connect(address: SocketAddr, code: &str) -> io::Result<Self> {
         Self::connect_to(address, &format!("/ws/esp32/{code}/"), code).await
     }
 
     /// Connects to any socket of the server.
-    pub async fn connect_to(address: SocketAddr, path: &str, code: &str) -> io::Result<Self> {
+    pub(crate) async fn connect_to(address: SocketAddr, path: &str, code: &str) -> io::Result<Self> {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let request = format!(
@@ -63,13 +63,13 @@ impl Device {
     }
 
     /// Sends a packet of a recording.
-    pub async fn send_packet(&mut self, packets: &Packets, number: usize, session: &str) -> io::Result<()> {
+    pub(crate) async fn send_packet(&mut self, packets: &Packets, number: usize, session: &str) -> io::Result<()> {
         let (head, frames, tail) = packets.parts(number, &self.code, session);
         self.send(0x81, &[head.as_bytes(), frames.as_bytes(), tail.as_bytes()]).await
     }
 
     /// Sends a text.
-    pub async fn send_text(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) async fn send_text(&mut self, text: &str) -> io::Result<()> {
         self.send(0x81, &[text.as_bytes()]).await
     }
 
@@ -93,7 +93,7 @@ impl Device {
     }
 
     /// The next message. Pings are answered, and commands as the firmware answers them. Can be dropped while it waits.
-    pub async fn next(&mut self) -> io::Result<Message> {
+    pub(crate) async fn next(&mut self) -> io::Result<Message> {
         loop {
             while let Some((opcode, begin, end)) = self.whole_frame() {
                 self.taken = end;
@@ -124,7 +124,7 @@ impl Device {
     }
 
     /// The next text that has this type.
-    pub async fn next_of(&mut self, kind: &str) -> io::Result<String> {
+    pub(crate) async fn next_of(&mut self, kind: &str) -> io::Result<String> {
         let begin = format!(r#"{{"type":"{kind}""#);
         loop {
             if let Message::Text(text) = self.next().await?
@@ -133,15 +133,6 @@ impl Device {
                 return Ok(text);
             }
         }
-    }
-
-    /// Waits until this many packets were acknowledged.
-    pub async fn acks(&mut self, count: usize) -> io::Result<()> {
-        let mut acked = 0;
-        while acked < count {
-            acked += usize::from(matches!(self.next().await?, Message::Acked));
-        }
-        Ok(())
     }
 
     /// Says what the firmware says to a command.
@@ -167,19 +158,18 @@ impl Device {
             127 => (10, u64::from_be_bytes(rest.get(2..10)?.try_into().ok()?) as usize),
             short => (2, usize::from(short)),
         };
-        (rest.len() >= header + length)
-            .then_some((first & 0x0F, self.taken + header, self.taken + header + length))
+        (rest.len() >= header + length).then_some((first & 0x0F, self.taken + header, self.taken + header + length))
     }
 }
 
 /// The text of a member, if it needs no unescaping.
-pub fn member<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+fn member<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     let begin = text.split_once(&format!(r#""{name}":""#))?.1;
     Some(begin.split_once('"')?.0)
 }
 
 /// POST of a form on a connection of its own; the body of the answer.
-pub async fn post(address: SocketAddr, path: &str, form: &str) -> io::Result<serde_json::Value> {
+pub(crate) async fn post(address: SocketAddr, path: &str, form: &str) -> io::Result<serde_json::Value> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
@@ -198,13 +188,13 @@ pub async fn post(address: SocketAddr, path: &str, form: &str) -> io::Result<ser
 }
 
 /// Opens a session of the service's test user on a device; its number.
-pub async fn start_session(address: SocketAddr, code: &str) -> io::Result<String> {
+pub(crate) async fn start_session(address: SocketAddr, code: &str) -> io::Result<String> {
     let form = format!("openid=test_user_123456&device_group_code={code}&device_code={code}");
     let answer = post(address, "/wxapp/start_session/", &form).await?;
     let session = answer.get("session_id").and_then(serde_json::Value::as_i64);
     session.map(|session| session.to_string()).ok_or_else(|| broken(&answer.to_string()))
 }
 
-pub fn broken(what: &str) -> io::Error {
+pub(crate) fn broken(what: &str) -> io::Error {
     io::Error::other(what.to_owned())
 }

@@ -15,21 +15,21 @@ const WINDOW: usize = 32;
 
 /// One session's wait and what it was spent on, ms. The parts are read from the server's log.
 #[derive(Clone, Copy, Debug)]
-pub struct Announced {
-    pub frames: usize,
+pub(crate) struct Announced {
+    pub(crate) frames: usize,
     /// `upload_complete` sent, notice received.
-    pub total_ms: f64,
+    pub(crate) total_ms: f64,
     /// Until the answer to `upload_complete`.
-    pub answered_ms: f64,
+    pub(crate) answered_ms: f64,
     /// Until the file is sealed and committed.
-    pub sealed_ms: f64,
+    pub(crate) sealed_ms: f64,
     /// From there until the result is published.
-    pub analyzed_ms: f64,
+    pub(crate) analyzed_ms: f64,
     /// From there until the player has the notice.
-    pub delivered_ms: f64,
+    pub(crate) delivered_ms: f64,
 }
 
-pub async fn session(target: &Target, packets: &Packets, number: usize) -> io::Result<Announced> {
+pub(crate) async fn session(target: &Target, packets: &Packets, number: usize) -> io::Result<Announced> {
     let address = target.address();
     let code = format!("announce-{number}");
     let mut device = Device::connect(address, &code).await?;

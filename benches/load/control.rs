@@ -10,7 +10,7 @@ use axum::routing::get;
 use serde_json::Value;
 
 /// Serves until it is killed; says where on stdout, as the server does.
-pub fn run() -> io::Result<()> {
+pub(crate) fn run() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let upgrade = |ws: WebSocketUpgrade| async { ws.on_upgrade(life) };

@@ -14,7 +14,7 @@ const AT_ONCE: usize = 20;
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// Growth of resident memory for each of `count` idle connections, bytes.
-pub async fn bytes_per_connection(target: &Target, count: usize) -> io::Result<f64> {
+pub(crate) async fn bytes_per_connection(target: &Target, count: usize) -> io::Result<f64> {
     let mut devices = Vec::with_capacity(WARM_UP + count);
     connect(target, &mut devices, WARM_UP).await?;
     let before = target.resident_bytes()?;

@@ -16,7 +16,7 @@ const ANNOUNCE_GOAL_MS: f64 = 300.0;
 
 /// Rounds of one streaming phase.
 #[derive(Debug, Default)]
-pub struct Streams {
+pub(crate) struct Streams {
     server: Vec<Run>,
     control: Vec<Run>,
 }
@@ -30,7 +30,7 @@ struct Total {
 }
 
 impl Streams {
-    pub fn add(&mut self, kind: Kind, run: Run) {
+    pub(crate) fn add(&mut self, kind: Kind, run: Run) {
         match kind {
             Kind::Server => self.server.push(run),
             Kind::Control => self.control.push(run),
@@ -61,18 +61,18 @@ fn total(runs: &[Run]) -> Option<Total> {
 
 /// Everything that was measured.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     devices: usize,
     window: usize,
     idle_count: usize,
-    pub closed: Streams,
-    pub paced: Streams,
-    pub idle: Vec<(Kind, f64)>,
-    pub announced: Vec<Announced>,
+    pub(crate) closed: Streams,
+    pub(crate) paced: Streams,
+    pub(crate) idle: Vec<(Kind, f64)>,
+    pub(crate) announced: Vec<Announced>,
 }
 
 impl Report {
-    pub fn new(args: &Args) -> Self {
+    pub(crate) fn new(args: &Args) -> Self {
         Self {
             devices: args.devices,
             window: args.window,
@@ -94,7 +94,7 @@ impl Report {
         values.get(values.len() / 2).copied()
     }
 
-    pub fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         let (devices, window) = (self.devices, self.window);
         let phases = [
             (format!("closed loop, {devices} devices x {window} packets in flight"), &self.closed, true),
@@ -133,8 +133,7 @@ impl Report {
             let goal = goal(total_ms <= ANNOUNCE_GOAL_MS, "at most 300");
             writeln!(out, "\nupload_complete to notice, {frames} frames, ms")?;
             writeln!(out, "  {:<50}{total_ms:>12.1}{goal}", format!("median of {}", self.announced.len()))?;
-            let totals: Vec<String> =
-                self.announced.iter().map(|session| format!("{:.1}", session.total_ms)).collect();
+            let totals: Vec<String> = self.announced.iter().map(|session| format!("{:.1}", session.total_ms)).collect();
             writeln!(out, "  {:<50}{}", "each", totals.join(" "))?;
             for (name, value) in [
                 ("  answer to upload_complete after", self.median_ms(|session| session.answered_ms)),
@@ -148,7 +147,7 @@ impl Report {
         Ok(())
     }
 
-    pub fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
         let streams = |streams: &Streams| {
             let Some((server, control)) = streams.totals() else { return Value::Null };
             let figures = |total: &Total| {

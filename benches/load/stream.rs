@@ -19,16 +19,16 @@ static NEXT_DEVICE: AtomicUsize = AtomicUsize::new(1);
 
 /// What a round showed.
 #[derive(Clone, Debug)]
-pub struct Run {
-    pub frames: u64,
-    pub wall_s: f64,
-    pub cpu_s: f64,
+pub(crate) struct Run {
+    pub(crate) frames: u64,
+    pub(crate) wall_s: f64,
+    pub(crate) cpu_s: f64,
     /// From sending a packet to its acknowledgement, µs.
-    pub acks_us: Histogram<u64>,
+    pub(crate) acks_us: Histogram<u64>,
 }
 
 /// Each device keeps `window` packets in flight until it has sent `count`.
-pub async fn closed(
+pub(crate) async fn closed(
     target: &Target,
     packets: &Packets,
     devices: usize,
@@ -55,7 +55,7 @@ pub async fn closed(
 }
 
 /// Each device sends a packet whenever its sensors have filled one, whether the last was acknowledged or not.
-pub async fn paced(target: &Target, packets: &Packets, devices: usize, length: Duration) -> io::Result<Run> {
+pub(crate) async fn paced(target: &Target, packets: &Packets, devices: usize, length: Duration) -> io::Result<Run> {
     let next_phase = AtomicUsize::new(0);
     let next_phase = &next_phase;
     measure(target, devices, |mut device, session| async move {
@@ -106,7 +106,8 @@ where
     }
     let cpu_s = target.cpu_s()?;
     let started = Instant::now();
-    let ended = futures::future::try_join_all(ready.into_iter().map(|(device, session)| stream(device, session))).await?;
+    let ended =
+        futures::future::try_join_all(ready.into_iter().map(|(device, session)| stream(device, session))).await?;
     let (wall_s, cpu_s) = (started.elapsed().as_secs_f64(), target.cpu_s()? - cpu_s);
     let mut acks_us = histogram();
     for (_device, of_device) in &ended {
@@ -119,7 +120,7 @@ where
     Ok(Run { frames, wall_s, cpu_s, acks_us })
 }
 
-pub fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("valid bounds")
 }
 

@@ -16,13 +16,13 @@ const TICKS_PER_S: f64 = 100.0;
 
 /// What is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Server,
     Control,
 }
 
 impl Kind {
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Control => "control",
@@ -31,7 +31,7 @@ impl Kind {
 }
 
 /// A running server; killed when dropped.
-pub struct Target {
+pub(crate) struct Target {
     kind: Kind,
     child: Child,
     address: SocketAddr,
@@ -43,15 +43,16 @@ pub struct Target {
 
 impl Target {
     /// Starts a server on a free port of loopback.
-    pub async fn start(kind: Kind, args: &Args) -> io::Result<Self> {
+    pub(crate) async fn start(kind: Kind, args: &Args) -> io::Result<Self> {
         let data = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let mut command = match kind {
             Kind::Server => {
                 let mut command = Command::new(&args.server);
                 command.args(["--log", "warn,volant=info", "--log-json", "serve", "--listen", "127.0.0.1:0"]);
                 command.arg("--data-dir").arg(data.path().join("data"));
-                // The limit on a device is not what is measured.
-                command.args(["--gateway-device-rate-limit-frames", "10000000"]);
+                // The limits on a device are not what is measured.
+                command.args(["--gateway-device-messages-per-s", "1000000"]);
+                command.args(["--gateway-device-frames-per-s", "30000000"]);
                 command
             }
             Kind::Control => {
@@ -70,33 +71,33 @@ impl Target {
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         })?;
-        let mut target =
-            Self { kind, child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, _data: data };
+        let mut target = Self { kind, child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, _data: data };
         let ready = tokio::task::spawn_blocking(move || {
             let mut line = String::new();
             BufReader::new(stdout).read_line(&mut line).map(|_| line)
         });
         let line = tokio::time::timeout(Duration::from_secs(60), ready).await.map_err(io::Error::other)???;
         let address = line.trim().strip_prefix("listening on http://").and_then(|address| address.parse().ok());
-        target.address = address
-            .ok_or_else(|| broken(&format!("the {} did not start: {line}{}", kind.as_str(), target.log().join("\n"))))?;
+        target.address = address.ok_or_else(|| {
+            broken(&format!("the {} did not start: {line}{}", kind.as_str(), target.log().join("\n")))
+        })?;
         Ok(target)
     }
 
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         self.kind.as_str()
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// What it has logged so far.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -105,7 +106,7 @@ impl Target {
     }
 
     /// CPU time of the process so far, user and system, all threads, s.
-    pub fn cpu_s(&self) -> io::Result<f64> {
+    pub(crate) fn cpu_s(&self) -> io::Result<f64> {
         let stat = self.proc_file("stat")?;
         // The name may hold blanks; fields are counted from behind it.
         let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ').collect();
@@ -115,7 +116,7 @@ impl Target {
     }
 
     /// Resident memory, bytes.
-    pub fn resident_bytes(&self) -> io::Result<u64> {
+    pub(crate) fn resident_bytes(&self) -> io::Result<u64> {
         let status = self.proc_file("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
@@ -132,7 +133,7 @@ impl Drop for Target {
 }
 
 /// Thousands of sockets need as many descriptors; children inherit the limit.
-pub fn raise_file_limit() -> io::Result<()> {
+pub(crate) fn raise_file_limit() -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)

@@ -10,7 +10,7 @@ use super::data::{Packets, session};
 
 pub(super) fn bench(c: &mut Criterion) {
     let packets = Packets::of(&session(200.0, 30.0), STARTED_AT_US / 1000);
-    let text = packets.text(400, "2025001", "1015");
+    let text = text(&packets, packets.len() / 2, "2025001", "1015");
     let mut group = c.benchmark_group("decode");
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("packet_30_frames_5.4kB", |b| {
@@ -24,4 +24,10 @@ pub(super) fn bench(c: &mut Criterion) {
         b.iter(|| std::str::from_utf8(black_box(text.as_bytes())).expect("UTF-8"));
     });
     group.finish();
+}
+
+/// The text of a packet.
+pub(super) fn text(packets: &Packets, number: usize, device: &str, session: &str) -> String {
+    let (head, frames, tail) = packets.parts(number, device, session);
+    head + frames + &tail
 }

@@ -16,7 +16,8 @@ use volant::store::paths::Paths;
 use volant::store::seal;
 
 use super::STARTED_AT_US;
-use super::data::{columns, session};
+use super::data::session;
+use super::seal::columns;
 
 const SESSIONS: i64 = 10;
 /// Rows of a batch of an open session, as ingest makes them.
@@ -92,7 +93,8 @@ struct Live(Vec<RecordBatch>);
 impl Live {
     fn of(frames: &FrameColumns) -> Self {
         let rows: Vec<usize> = (0..frames.len()).collect();
-        let batches = rows.chunks(LIVE_BATCH_ROWS).map(|rows| frames.to_batch(SessionId(1), 0, rows, |_| Some(9.80665)));
+        let batches =
+            rows.chunks(LIVE_BATCH_ROWS).map(|rows| frames.to_batch(SessionId(1), 0, rows, |_| Some(9.80665)));
         Self(batches.collect())
     }
 }
