@@ -1,6 +1,7 @@
 //! The only room that touches files: write-ahead log, Parquet, results, catalog.
 
 pub mod audit;
+pub mod catalog;
 pub mod class;
 pub mod paths;
 mod publish;

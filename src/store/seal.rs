@@ -51,6 +51,9 @@ pub const ROW_GROUP_ROWS: usize = 1 << 17;
 /// sensors, in ns as a decimal; [`read_track`] gives it back.
 pub const KEY_SYNC_ERROR_NS: &str = "volant.sync_error_ns";
 
+/// Metadata key of the device that recorded the session.
+pub const KEY_DEVICE_CODE: &str = "volant.device_code";
+
 /// What was published: enough for the catalog to tell later whether the file is still what it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {

@@ -464,25 +464,44 @@ impl Handle {
     /// that the writer is gone, as with [`Error::Closed`].
     pub fn append(&self, permit: Permit, record: &WalRecord) -> oneshot::Receiver<Result<(), Arc<Error>>> {
         let (resolve, resolved) = oneshot::channel();
-        let refuse = |resolve: oneshot::Sender<_>, error| drop(resolve.send(Err(Arc::new(error))));
-        let encoded = match format::encode(record) {
-            Ok(encoded) => encoded,
-            Err(error) => {
-                refuse(resolve, error);
-                return resolved;
+        let resolve = Arc::new(Mutex::new(Some(resolve)));
+        let told = Arc::clone(&resolve);
+        let tell = move |result| {
+            if let Some(resolve) = told.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                drop(resolve.send(result));
             }
         };
-        let reserved_bytes = permit.room.num_permits();
-        if encoded.len() > reserved_bytes {
-            refuse(resolve, Error::Unreserved { bytes: encoded.len(), reserved_bytes });
-            return resolved;
-        }
-        let append =
-            Append { encoded, session_id: record.session_id, frames: record.frames.len(), resolve, _room: permit.room };
-        if let Err(append) = self.inner.shared.push_append(append) {
-            refuse(append.resolve, Error::Closed);
+        if let Err(error) = self.append_then(permit, record, tell.clone()) {
+            tell(Err(Arc::new(error)));
         }
         resolved
+    }
+
+    /// As [`Handle::append`], but `settled` is called with the record's fate, on the writer's thread and in log order:
+    /// it must be quick and must not wait for anything that waits for the log.
+    ///
+    /// # Errors
+    /// What can be refused at once: [`Error::Ragged`], [`Error::TooLarge`], [`Error::Unreserved`], [`Error::Closed`].
+    /// `settled` is not called then.
+    pub fn append_then(
+        &self,
+        permit: Permit,
+        record: &WalRecord,
+        settled: impl FnOnce(Result<(), Arc<Error>>) + Send + 'static,
+    ) -> Result<(), Error> {
+        let encoded = format::encode(record)?;
+        let reserved_bytes = permit.room.num_permits();
+        if encoded.len() > reserved_bytes {
+            return Err(Error::Unreserved { bytes: encoded.len(), reserved_bytes });
+        }
+        let append = Append {
+            encoded,
+            session_id: record.session_id,
+            frames: record.frames.len(),
+            settled: Box::new(settled),
+            _room: permit.room,
+        };
+        if self.inner.shared.push_append(append) { Ok(()) } else { Err(Error::Closed) }
     }
 
     /// No record of this session that was appended so far is needed any more; a segment with only such records is

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use schemas::SessionId;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::format::{Encoded, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::recovery::{OldSegment, remove_if_there, sync_parent};
@@ -85,7 +85,7 @@ pub(super) struct Append {
     pub(super) encoded: Encoded,
     pub(super) session_id: SessionId,
     pub(super) frames: usize,
-    pub(super) resolve: oneshot::Sender<Result<(), Arc<Error>>>,
+    pub(super) settled: Box<dyn FnOnce(Result<(), Arc<Error>>) + Send>,
     /// Gives the room in the queue back when the record is done with.
     pub(super) _room: OwnedSemaphorePermit,
 }
@@ -138,19 +138,18 @@ impl Shared {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
 
-    /// Queues a record; gives it back if the log is closed.
-    #[expect(clippy::result_large_err, reason = "the record goes back to a caller that resolves it")]
-    pub(super) fn push_append(&self, append: Append) -> Result<(), Append> {
+    /// Queues a record; false, and the record is forgotten, if the log is closed.
+    pub(super) fn push_append(&self, append: Append) -> bool {
         let mut queue = self.queue();
         if queue.closing {
-            return Err(append);
+            return false;
         }
         queue.bytes += append.encoded.len();
         queue.jobs.push(Job::Append(append));
         if queue.writer_sleeps || queue.bytes >= self.gather_limit_bytes {
             self.wake.notify_one();
         }
-        Ok(())
+        true
     }
 
     /// Queues a job that nobody waits for; a closed log drops it.
@@ -370,7 +369,7 @@ impl Writer {
                 }
                 for append in waiting {
                     // Who dropped the receiver does not want to know.
-                    drop(append.resolve.send(Ok(())));
+                    (append.settled)(Ok(()));
                 }
             }
             Err(error) => self.resolve_error(waiting, error),
@@ -445,7 +444,7 @@ impl Writer {
             self.shared.set_health(Health::Failing(Arc::clone(&error)));
         }
         for append in waiting {
-            drop(append.resolve.send(Err(Arc::clone(&error))));
+            (append.settled)(Err(Arc::clone(&error)));
         }
     }
 

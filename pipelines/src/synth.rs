@@ -1,1 +1,0 @@
-//! Generated four-sensor sessions with planted truth.

@@ -1,0 +1,273 @@
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int32Array, LargeStringArray, RecordBatch, UInt16Array};
+use parquet::arrow::ArrowWriter;
+use pipelines::synth::{SynthSpec, generate};
+use proptest::prelude::*;
+use schemas::{SensorRole, SensorTrack, Track};
+use tempfile::TempDir;
+
+use super::read::read_up_to;
+use super::*;
+
+const HEADER: &str = "sensor,t_ms,ax,ay,az,gx,gy,gz";
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn csv(&self, lines: &[&str]) -> PathBuf {
+        self.file("r.csv", &lines.join("\n"))
+    }
+}
+
+fn parquet_file(folder: &Folder, columns: Vec<(&str, ArrayRef)>) -> PathBuf {
+    let path = folder.0.path().join("made.parquet");
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = ArrowWriter::try_new(fs::File::create(&path).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    path
+}
+
+fn float(values: &[f64]) -> ArrayRef {
+    Arc::new(Float64Array::from(values.to_vec()))
+}
+
+/// The whole text of an error with its causes.
+fn text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[test]
+fn a_small_csv_is_read_as_it_stands() {
+    let folder = Folder::new();
+    let path = folder.csv(&[HEADER, "wrist,0,1,2,3,4,5,6", "racket,10.5,,nan,NULL,-4e0,inf,6", ""]);
+    let [recording] = &read_recording(&path).unwrap()[..] else { panic!("one recording") };
+    assert_eq!((&*recording.name, recording.unsorted), ("r", 0));
+    let wrist = recording.track.get(SensorRole::Wrist).unwrap();
+    assert_eq!((wrist.t_ns[0], wrist.acc[0], wrist.gyro[0]), (0, [1.0, 2.0, 3.0], [4.0, 5.0, 6.0]));
+    assert!(wrist.angle[0].iter().all(|angle| angle.is_nan()));
+    let racket = recording.track.get(SensorRole::Racket).unwrap();
+    assert_eq!(racket.t_ns, [10_500_000]);
+    assert!(racket.acc[0].iter().all(|value| value.is_nan()));
+    assert!(racket.gyro[0][0] == -4.0 && racket.gyro[0][1].is_nan());
+}
+
+#[test]
+fn other_spellings_of_the_same_file_are_read_too() {
+    let folder = Folder::new();
+    let plain = read_recording(&folder.csv(&["t_ms,ax,ay,az,gx,gy,gz", "5,1,2,3,4,5,6"])).unwrap();
+    assert_eq!(plain[0].track.iter().map(|(role, _)| role).collect::<Vec<_>>(), [DEFAULT_SENSOR]);
+    for content in [
+        "\u{feff}T_ms;aX;ay;az;gx;gy;gz\r\n5;1;2;3;4;5;6\r\n",
+        "\"gz\", \"gy\",gx,az,ay,ax,comment,t_ms\n6,5,4,3,2,1,\"a, b\",5",
+        "t_ms\tax\tay\taz\tgx\tgy\tgz\n5\t1\t2\t3\t4\t5\t6",
+    ] {
+        let same = read_recording(&folder.file("r.csv", content)).unwrap();
+        assert_eq!(format!("{same:?}"), format!("{plain:?}"), "{content:?}");
+    }
+}
+
+#[test]
+fn parquet_types_do_not_matter_as_long_as_they_are_numbers() {
+    let folder = Folder::new();
+    let path = parquet_file(
+        &folder,
+        vec![
+            ("recording", Arc::new(LargeStringArray::from(vec!["a", "b"]))),
+            ("sensor", Arc::new(LargeStringArray::from(vec!["waist", "Shoulder"]))),
+            ("t_ms", Arc::new(Int32Array::from(vec![7, 8]))),
+            ("ax", Arc::new(UInt16Array::from(vec![1, 2]))),
+            ("ay", float(&[0.5, f64::INFINITY])),
+            ("az", float(&[0.0; 2])),
+            ("gx", Arc::new(Int32Array::from(vec![Some(3), None]))),
+            ("gy", float(&[0.0; 2])),
+            ("gz", float(&[0.0; 2])),
+            ("unrelated", Arc::new(BooleanArray::from(vec![true, false]))),
+        ],
+    );
+    let recordings = read_recording(&path).unwrap();
+    assert_eq!(recordings.iter().map(|recording| &*recording.name).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(recordings[0].track.get(SensorRole::Waist).unwrap().acc[0], [1.0, 0.5, 0.0]);
+    let shoulder = recordings[1].track.get(SensorRole::Shoulder).unwrap();
+    assert_eq!(shoulder.t_ns, [8_000_000]);
+    assert!(shoulder.acc[0][1].is_nan() && shoulder.gyro[0][0].is_nan());
+}
+
+#[test]
+fn rows_out_of_order_are_sorted_and_counted() {
+    let folder = Folder::new();
+    let rows = ["wrist,0,0,0,0,0,0,0", "wrist,30,3,0,0,0,0,0", "wrist,10,1,0,0,0,0,0", "wrist,20,2,0,0,0,0,0"];
+    let path = folder.csv(&[&[HEADER][..], &rows, &["racket,5,9,0,0,0,0,0"]].concat());
+    let recording = &read_recording(&path).unwrap()[0];
+    assert_eq!(recording.unsorted, 2);
+    let wrist = recording.track.get(SensorRole::Wrist).unwrap();
+    assert!(wrist.t_ns.is_sorted());
+    assert_eq!(wrist.acc.iter().map(|acc| acc[0]).collect::<Vec<_>>(), [0.0, 1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn every_error_names_what_is_wrong_and_where() {
+    let folder = Folder::new();
+    let rows = |rows: &[&str]| folder.csv(&[&[HEADER], rows].concat());
+    let fails = |path: PathBuf, parts: &[&str]| {
+        let error = read_recording(&path).unwrap_err();
+        let text = text(&error);
+        for part in parts.iter().chain([&path.file_name().unwrap().to_str().unwrap()]) {
+            assert!(text.contains(part), "{text:?} lacks {part:?}");
+        }
+        error
+    };
+    let good = "wrist,0,1,2,3,4,5,6";
+    assert!(matches!(fails(folder.0.path().join("no.csv"), &[]), Error::Read { .. }));
+    assert!(matches!(fails(folder.file("r.bin", "hello"), &[]), Error::Format { .. }));
+    assert!(matches!(fails(folder.file("r.parquet", "PAR1 but no more"), &[]), Error::Parquet { .. }));
+    assert!(matches!(fails(folder.file("empty.parquet", ""), &[]), Error::Parquet { .. }));
+    assert!(matches!(fails(folder.file("r.csv", ""), &["t_ms"]), Error::MissingColumns { .. }));
+    let error = fails(folder.csv(&["t_ms,ax,ay,gx,gy,gz"]), &["az", "t_ms, ax, ay"]);
+    assert!(matches!(error, Error::MissingColumns { missing, .. } if missing == ["az"]));
+    assert!(matches!(fails(rows(&[]), &[]), Error::Empty { .. }));
+    assert!(matches!(fails(rows(&[good, "wrist,1,x7,0,0,0,0,0"]), &["x7", "ax", "row 2"]), Error::Number { .. }));
+    assert!(matches!(fails(rows(&[good, good, "wrist,,0,0,0,0,0,0"]), &["t_ms", "row 3"]), Error::Time { .. }));
+    assert!(matches!(fails(rows(&["wrist,1e300,0,0,0,0,0,0"]), &["row 1"]), Error::Time { .. }));
+    assert!(matches!(fails(rows(&[good, "ankle,1,0,0,0,0,0,0"]), &["ankle", "row 2"]), Error::Sensor { .. }));
+    assert!(matches!(fails(rows(&[good, "wrist,1,0"]), &[]), Error::Rows { .. }));
+
+    let zero = || float(&[0.0]);
+    let mut columns: Vec<(&str, ArrayRef)> = ["t_ms", "ay", "az", "gx", "gy", "gz"].map(|name| (name, zero())).into();
+    columns.push(("ax", Arc::new(BooleanArray::from(vec![true]))));
+    assert!(matches!(fails(parquet_file(&folder, columns.clone()), &["ax", "Boolean"]), Error::ColumnType { .. }));
+    columns[6].1 = zero();
+    columns.push(("sensor", zero()));
+    assert!(matches!(fails(parquet_file(&folder, columns), &["sensor", "Float64"]), Error::ColumnType { .. }));
+
+    let error = read_up_to(&rows(&[good, good, good]), 2).unwrap_err();
+    assert!(matches!(error, Error::TooLong { limit: 2, .. }));
+    assert!(matches!(write_recording(&folder.0.path().join("r.txt"), &[]), Err(Error::Format { .. })));
+    assert!(matches!(write_recording(&folder.0.path().join("no/r.csv"), &[]), Err(Error::Write { .. })));
+}
+
+#[test]
+fn a_damaged_parquet_page_is_an_error_and_no_panic() {
+    let folder = Folder::new();
+    let path = parquet_file(
+        &folder,
+        ["t_ms", "ax", "ay", "az", "gx", "gy", "gz"].map(|name| (name, float(&[1.0; 500]))).into(),
+    );
+    let whole = fs::read(&path).unwrap();
+    for cut in (4..whole.len() - 1).step_by(97) {
+        fs::write(&path, &whole[..cut]).unwrap();
+        assert!(matches!(read_recording(&path), Err(Error::Parquet { .. } | Error::Rows { .. })), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_set_is_samples_and_labels() {
+    let folder = Folder::new();
+    folder.file("samples.csv", &format!("recording,{HEADER}\nA,wrist,0,1,2,3,4,5,6\nB,wrist,0,1,2,3,4,5,6\n"));
+    let labels =
+        "recording,player,start_ms,peak_ms,end_ms,stroke,quality\nA,p,1.5,2,3,smash,clear\nB,q,0,1,2,\"a,b\",cut\n";
+    folder.file("labels.csv", labels);
+    let set = read_set(folder.0.path()).unwrap();
+    assert_eq!(set.recordings.len(), 2);
+    let expected = Label {
+        recording: "A".into(),
+        player: "p".into(),
+        start_ms: 1.5,
+        peak_ms: 2.0,
+        end_ms: 3.0,
+        stroke: "smash".into(),
+        quality: "clear".into(),
+    };
+    assert_eq!(set.labels[0], expected);
+    assert!(set.labels[0].counts() && !set.labels[1].counts());
+
+    write_labels(&folder.0.path().join("labels.csv"), &set.labels).unwrap();
+    assert_eq!(read_set(folder.0.path()).unwrap().labels, set.labels);
+
+    folder.file("labels.csv", &labels.replace("B,q", "C,q"));
+    let error = read_set(folder.0.path()).unwrap_err();
+    assert!(matches!(&error, Error::LabelRecording { name, row: 2, .. } if name == "C"), "{error}");
+    folder.file("labels.csv", &labels.replace("1.5", "soon"));
+    assert!(text(&read_set(folder.0.path()).unwrap_err()).contains("start_ms, row 1"));
+    folder.file("labels.csv", "recording\n");
+    assert!(matches!(read_set(folder.0.path()), Err(Error::MissingColumns { .. })));
+}
+
+#[test]
+fn a_generated_session_survives_both_formats_with_its_labels() {
+    let folder = Folder::new();
+    let session = generate(&SynthSpec { duration_s: 15.0, ..SynthSpec::new(3) });
+    let written = Recording { name: "made".into(), track: session.track, unsorted: 0 };
+    for name in ["samples.csv", "samples.parquet"] {
+        let path = folder.0.path().join(name);
+        write_recording(&path, std::slice::from_ref(&written)).unwrap();
+        let read = read_recording(&path).unwrap();
+        assert_eq!(read.len(), 1);
+        assert_eq!((&read[0].name, read[0].unsorted), (&written.name, 0));
+        for (role, track) in written.track.iter() {
+            // Times are ms as floats in between: half a nanosecond is not kept.
+            let again = read[0].track.get(role).unwrap();
+            assert!(track.t_ns.iter().zip(&again.t_ns).all(|(a, b)| (a - b).abs() <= 1), "{name}");
+            assert_eq!((&track.acc, &track.gyro, &track.angle), (&again.acc, &again.gyro, &again.angle), "{name}");
+        }
+    }
+    write_truth(&folder.0.path().join("labels.csv"), "made", "p1", &session.truth).unwrap();
+    let set = read_set(folder.0.path()).unwrap();
+    assert_eq!(set.labels.len(), session.truth.strokes.len());
+    for (label, stroke) in set.labels.iter().zip(&session.truth.strokes) {
+        assert_eq!(label.stroke, stroke.kind.as_str());
+        assert!((label.peak_ms - stroke.impact_ms).abs() < 1e-3);
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_what_is_read(
+        rows in prop::collection::vec((0_u8..4, 0_i64..1_000_000, prop::array::uniform9(any::<f32>())), 1..60),
+        parquet in any::<bool>(),
+    ) {
+        let mut track = Track::default();
+        for (place, t_ms, v) in rows {
+            let sensor = track.sensors[usize::from(place)].get_or_insert_with(SensorTrack::default);
+            let v = v.map(|value| if value.is_finite() { value } else { f32::NAN });
+            sensor.push(t_ms * 1_000_000, [v[0], v[1], v[2]], [v[3], v[4], v[5]], [v[6], v[7], v[8]]);
+        }
+        let folder = Folder::new();
+        let path = folder.0.path().join(if parquet { "r.parquet" } else { "r.csv" });
+        let written = Recording { name: "r".into(), track, unsorted: 0 };
+        write_recording(&path, std::slice::from_ref(&written)).unwrap();
+        let read = read_recording(&path).unwrap().remove(0);
+        for (place, sensor) in written.track.sensors.iter().enumerate() {
+            let Some(sensor) = sensor else { prop_assert!(read.track.sensors[place].is_none()); continue };
+            let mut order: Vec<usize> = (0..sensor.len()).collect();
+            order.sort_by_key(|&row| sensor.t_ns[row]);
+            let read = read.track.sensors[place].as_ref().unwrap();
+            for (at, row) in order.into_iter().enumerate() {
+                prop_assert_eq!(read.t_ns[at], sensor.t_ns[row]);
+                // As text, because NaN is not equal to itself.
+                let values = |track: &SensorTrack, row| format!("{:?}", (track.acc[row], track.gyro[row], track.angle[row]));
+                prop_assert_eq!(values(read, at), values(sensor, row));
+            }
+        }
+    }
+}
