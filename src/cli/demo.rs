@@ -124,8 +124,7 @@ async fn show(
     say(&format!("\n== report\n{}", report::text(&published.analysis, args.lang)))?;
     let page = admin::session_report(&app.rooms().shown(), session_id, args.lang).await?;
     let path = args.out.join("report.html");
-    std::fs::write(&path, page)
-        .with_context(|| format!("write the report {}", path.display()))?;
+    std::fs::write(&path, page).with_context(|| format!("write the report {}", path.display()))?;
     say(&format!("\nthe same with plots: {}\n\n== two questions in SQL", path.display()))?;
 
     for statement in questions(&played.session_id) {
