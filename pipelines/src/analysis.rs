@@ -124,6 +124,10 @@ pub enum IssueCode {
     NotResolved,
     NoModel,
     AnglesMissing,
+    /// Samples with the time of their predecessor.
+    DuplicateTimes,
+    /// Values that no sensor can measure.
+    Implausible,
 }
 
 /// Something wrong with a recording.

@@ -1,8 +1,525 @@
-//! Units, gravity, rate: from raw samples to calibrated ones.
+//! Units, gravity, rate: from raw samples to calibrated ones on an even grid.
+//!
+//! What comes in is a [`SensorTrack`] as sent, which may be empty, unsorted, doubled, full of holes and NaN. What goes
+//! out is a [`Signal`]: acceleration in m/s², angular velocity in °/s without its resting bias, on a grid of equal
+//! steps, in islands separated by the holes that are too long to bridge, each point flagged where it was interpolated
+//! across a hole or taken from saturated samples.
+
+use schemas::{SensorRole, SensorTrack};
+
+use crate::analysis::SensorQuality;
+use crate::filter::{Biquad, Lanes, zero_phase};
+use crate::params::CalibrateParams;
+
+/// Standard gravity, m/s².
+pub const G: f64 = 9.80665;
+
+/// Lane of the flag "interpolated across a hole".
+pub(crate) const GAP: usize = 6;
+/// Lane of the flag "a component stood at the sensor's limit".
+pub(crate) const SATURATED: usize = 7;
+
+const NS_PER_S: f64 = 1e9;
 
 /// The factor that turns the samples' acceleration into m/s²: 1 (they are m/s²) or 9.80665 (they are g), decided from
 /// the resting magnitude; `None` if it is near neither.
+///
+/// The resting magnitude is the median of the quietest quarter of short stretches, so that a recording that is nearly
+/// all movement still shows what the sensor reads between. Components that are not finite are passed over.
 #[must_use]
-pub fn acc_to_mps2(_acc: &[[f32; 3]]) -> Option<f32> {
-    unimplemented!()
+pub fn acc_to_mps2(acc: &[[f32; 3]]) -> Option<f32> {
+    const STRETCH: usize = 8;
+    // Enough stretches for a stable median; an hour at 200 Hz has 90,000.
+    const STRETCHES_MAX: usize = 4096;
+    let magnitudes: Vec<f64> =
+        acc.iter().filter(|a| a.iter().all(|c| c.is_finite()) && **a != [0.0; 3]).map(|a| norm(*a)).collect();
+    let every = (magnitudes.len() / STRETCH).div_ceil(STRETCHES_MAX).max(1);
+    let mut stretches: Vec<(f64, f64)> = magnitudes
+        .chunks_exact(STRETCH)
+        .step_by(every)
+        .filter_map(|stretch| {
+            let mean = stretch.iter().sum::<f64>() / STRETCH as f64;
+            let spread = stretch.iter().map(|m| (m - mean).abs()).sum::<f64>() / STRETCH as f64;
+            (mean > 0.0).then(|| (spread / mean, mean))
+        })
+        .collect();
+    stretches.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let quiet = stretches.len().div_ceil(4);
+    let mut resting: Vec<f64> = stretches[..quiet].iter().map(|&(_, mean)| mean).collect();
+    // At rest a sensor is within its bias and scale error of 1 g; in movement the median strays further.
+    let near = |magnitude: f64, tolerance: f64| -> Option<f32> {
+        [(1.0, G as f32), (G, 1.0)]
+            .into_iter()
+            .find(|&(unit, _)| (unit / tolerance..=unit * tolerance).contains(&magnitude))
+            .map(|(_, factor)| factor)
+    };
+    median(&mut resting).and_then(|rest| near(rest, 1.25)).or_else(|| {
+        let mut all = magnitudes;
+        median(&mut all).and_then(|middle| near(middle, 1.4))
+    })
+}
+
+/// One sensor on the working grid.
+#[derive(Clone, Debug)]
+pub(crate) struct Signal {
+    pub(crate) role: SensorRole,
+    /// Step of the grid, ns.
+    pub(crate) step_ns: i64,
+    /// Stretches without a hole too long to bridge, in time order.
+    pub(crate) islands: Vec<Island>,
+    /// Acceleration (m/s²) x, y, z, angular velocity (°/s) x, y, z, flags [`GAP`] and [`SATURATED`] (0 to 1).
+    pub(crate) grid: Vec<Lanes>,
+    /// The clean samples at their own times: calibrated like the grid, not filtered.
+    pub(crate) raw_t_ns: Vec<i64>,
+    pub(crate) raw: Vec<Lanes>,
+    /// Measured rate, Hz; 0 if unknown.
+    pub(crate) rate_hz: f64,
+    /// Acceleration is there and its unit is decided.
+    pub(crate) has_acc: bool,
+    pub(crate) has_gyro: bool,
+    pub(crate) quality: SensorQuality,
+    pub(crate) faults: Faults,
+}
+
+/// What was wrong with the samples, beyond [`SensorQuality`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Faults {
+    /// Samples whose time ran backwards.
+    pub(crate) unsorted: bool,
+    /// Samples with the time of their predecessor, dropped.
+    pub(crate) duplicates: usize,
+    /// Samples with a component beyond belief, replaced.
+    pub(crate) implausible: usize,
+    /// Samples after the longest recording that is analysed, dropped.
+    pub(crate) beyond_limit: usize,
+}
+
+/// A stretch of the grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Island {
+    /// First index in [`Signal::grid`].
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    /// Time of the first point, ns since session start.
+    pub(crate) t0_ns: i64,
+}
+
+impl Island {
+    pub(crate) fn end(&self) -> usize {
+        self.start + self.len
+    }
+
+    /// Time of the last point, ns.
+    pub(crate) fn last_ns(&self, step_ns: i64) -> i64 {
+        self.t0_ns + (self.len as i64 - 1) * step_ns
+    }
+}
+
+impl Signal {
+    /// Time of grid point `index`, which must lie in `island`.
+    pub(crate) fn time_ns(&self, island: &Island, index: usize) -> i64 {
+        island.t0_ns + (index - island.start) as i64 * self.step_ns
+    }
+
+    /// The island that `t_ns` lies in.
+    pub(crate) fn island_at(&self, t_ns: i64) -> Option<&Island> {
+        let after = self.islands.partition_point(|island| island.t0_ns <= t_ns);
+        let island = self.islands[..after].last()?;
+        (t_ns <= island.last_ns(self.step_ns)).then_some(island)
+    }
+
+    /// The grid points inside `from_ns..=to_ns` of the island that `at_ns` lies in; the interval is cut to the island.
+    pub(crate) fn window(&self, from_ns: i64, at_ns: i64, to_ns: i64) -> Option<(&Island, std::ops::Range<usize>)> {
+        let island = self.island_at(at_ns)?;
+        let last = island.last_ns(self.step_ns);
+        let from = from_ns.clamp(island.t0_ns, last);
+        let to = to_ns.clamp(island.t0_ns, last);
+        let first = island.start + ((from - island.t0_ns) as u64).div_ceil(self.step_ns as u64) as usize;
+        let end = island.start + ((to - island.t0_ns) / self.step_ns) as usize + 1;
+        (first < end).then_some((island, first..end))
+    }
+
+    /// The clean samples inside `from_ns..=to_ns`.
+    pub(crate) fn raw_window(&self, from_ns: i64, to_ns: i64) -> std::ops::Range<usize> {
+        let from = self.raw_t_ns.partition_point(|&t| t < from_ns);
+        let to = self.raw_t_ns.partition_point(|&t| t <= to_ns);
+        from..to.max(from)
+    }
+
+    /// Step of the grid, s.
+    pub(crate) fn step_s(&self) -> f64 {
+        self.step_ns as f64 / NS_PER_S
+    }
+
+    /// Time that the grid covers, s.
+    pub(crate) fn covered_s(&self) -> f64 {
+        self.grid.len() as f64 * self.step_s()
+    }
+
+    /// Standard deviation of the time of one sample, s: half of a uniform interval's width over √3, of the coarser of
+    /// sensor and grid.
+    pub(crate) fn sample_period_s(&self) -> f64 {
+        if self.rate_hz > 0.0 { (1.0 / self.rate_hz).max(self.step_s()) } else { self.step_s() }
+    }
+}
+
+/// Samples of one sensor that can be used.
+struct Clean {
+    t_ns: Vec<i64>,
+    values: Vec<Lanes>,
+    has_acc: bool,
+    has_gyro: bool,
+    factor: Option<f32>,
+    saturated: usize,
+    faults: Faults,
+}
+
+/// Calibrates one sensor. `None` if it has no usable sample.
+pub(crate) fn calibrate(role: SensorRole, track: &SensorTrack, params: &CalibrateParams) -> Option<Signal> {
+    let Clean { t_ns, values, has_acc, has_gyro, factor, saturated, mut faults } = clean(track, params)?;
+    let step_ns = (NS_PER_S / f64::from(params.grid_hz)).round() as i64;
+    let timing = Timing::measure(&t_ns, params);
+    let mut signal = Signal {
+        role,
+        step_ns,
+        islands: Vec::new(),
+        grid: Vec::new(),
+        rate_hz: timing.rate_hz.unwrap_or(0.0),
+        has_acc,
+        has_gyro,
+        quality: SensorQuality {
+            samples: track.len(),
+            rate_hz: timing.rate_hz,
+            gap_s: timing.gap_s,
+            gaps: timing.gaps,
+            saturated_share: saturated as f64 / values.len() as f64,
+            acc_to_mps2: factor,
+        },
+        raw_t_ns: t_ns,
+        raw: values,
+        faults: Faults::default(),
+    };
+    faults.beyond_limit = resample(&mut signal, &timing, params);
+    signal.faults = faults;
+    Some(signal)
+}
+
+fn clean(track: &SensorTrack, params: &CalibrateParams) -> Option<Clean> {
+    // The vectors have one length by contract; a caller that breaks it loses the tail, nothing worse.
+    let n = track.t_ns.len().min(track.acc.len()).min(track.gyro.len());
+    let mut faults = Faults::default();
+    let sorted = track.t_ns[..n].is_sorted();
+    let order: Option<Vec<usize>> = (!sorted).then(|| {
+        let mut order: Vec<usize> = (0..n).collect();
+        order.sort_by_key(|&i| track.t_ns[i]);
+        order
+    });
+    faults.unsorted = !sorted;
+
+    let mut t_ns: Vec<i64> = Vec::with_capacity(n);
+    let mut values: Vec<Lanes> = Vec::with_capacity(n);
+    let mut acc_there = Vec::with_capacity(n);
+    let mut gyro_there = Vec::with_capacity(n);
+    let (mut has_acc, mut has_gyro) = (false, false);
+    for k in 0..n {
+        let i = order.as_ref().map_or(k, |order| order[k]);
+        let t = track.t_ns[i];
+        let (acc, gyro) = (track.acc[i], track.gyro[i]);
+        let wild =
+            acc.iter().any(|c| c.abs() > params.acc_limit) || gyro.iter().any(|c| c.abs() > params.gyro_limit_dps);
+        faults.implausible += usize::from(wild);
+        // All zero is the firmware's mark for a bad acceleration: no sensor in free flight reads exactly zero thrice.
+        let acc_ok = acc != [0.0; 3] && acc.iter().all(|c| c.abs() <= params.acc_limit);
+        let gyro_ok = gyro.iter().all(|c| c.abs() <= params.gyro_limit_dps);
+        if !acc_ok && !gyro_ok {
+            continue;
+        }
+        if t_ns.last() == Some(&t) {
+            faults.duplicates += 1;
+            continue;
+        }
+        has_acc |= acc_ok;
+        has_gyro |= gyro_ok;
+        t_ns.push(t);
+        values.push([acc[0], acc[1], acc[2], gyro[0], gyro[1], gyro[2], 0.0, 0.0]);
+        acc_there.push(acc_ok);
+        gyro_there.push(gyro_ok);
+    }
+    if t_ns.is_empty() {
+        return None;
+    }
+    fill(&t_ns, &mut values, &acc_there, 0);
+    fill(&t_ns, &mut values, &gyro_there, 3);
+
+    let factor = if has_acc {
+        let acc: Vec<[f32; 3]> = values.iter().map(|v| [v[0], v[1], v[2]]).collect();
+        acc_to_mps2(&acc)
+    } else {
+        None
+    };
+    let saturated = flag_saturated(&mut values, factor);
+    match factor {
+        Some(factor) => values.iter_mut().for_each(|v| v[..3].iter_mut().for_each(|c| *c *= factor)),
+        // Acceleration of unknown unit is no measurement; nothing is computed from it.
+        None => values.iter_mut().for_each(|v| v[..3].fill(0.0)),
+    }
+    remove_gyro_bias(&mut values);
+    Some(Clean { t_ns, values, has_acc: factor.is_some(), has_gyro, factor, saturated, faults })
+}
+
+/// Replaces the three lanes from `first` where they are missing: by a line between the neighbours that are there, by
+/// the nearest one at the ends, by 0 if there is none.
+fn fill(t_ns: &[i64], values: &mut [Lanes], there: &[bool], first: usize) {
+    let mut last: Option<usize> = None;
+    let mut i = 0;
+    while i < values.len() {
+        if there[i] {
+            last = Some(i);
+            i += 1;
+            continue;
+        }
+        let next = (i..values.len()).find(|&j| there[j]);
+        let until = next.unwrap_or(values.len());
+        for j in i..until {
+            for lane in first..first + 3 {
+                values[j][lane] = match (last, next) {
+                    (Some(a), Some(b)) => {
+                        let share = span_s(t_ns[a], t_ns[j]) / span_s(t_ns[a], t_ns[b]);
+                        values[a][lane] + (values[b][lane] - values[a][lane]) * share as f32
+                    }
+                    (Some(only), None) | (None, Some(only)) => values[only][lane],
+                    (None, None) => 0.0,
+                };
+            }
+            // A component that was not measured is treated like a hole in time.
+            values[j][GAP] = 1.0;
+        }
+        i = until;
+    }
+}
+
+/// Flags the samples in which a component stands at the sensor's limit and returns their number.
+///
+/// The limit is not in the protocol. It is taken as reached where the largest component of the recording is within 1%
+/// of a usual full scale and occurs in three samples or more, or where it forms a plateau of three equal values.
+fn flag_saturated(values: &mut [Lanes], factor: Option<f32>) -> usize {
+    const ACC_SCALES_G: [f32; 6] = [2.0, 4.0, 8.0, 16.0, 24.0, 32.0];
+    const GYRO_SCALES_DPS: [f32; 6] = [125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0];
+    // A plateau below these is a resting sensor with coarse digits, not a limit.
+    const ACC_PLATEAU_G: f32 = 1.8;
+    const GYRO_PLATEAU_DPS: f32 = 100.0;
+    let to_g = factor.map_or(0.0, |factor| factor / G as f32);
+    for (first, scales, unit, least) in
+        [(0, ACC_SCALES_G, to_g, ACC_PLATEAU_G), (3, GYRO_SCALES_DPS, 1.0, GYRO_PLATEAU_DPS)]
+    {
+        let limit = values.iter().flat_map(|v| &v[first..first + 3]).fold(0.0_f32, |m, c| m.max(c.abs()));
+        if limit * unit < least {
+            continue;
+        }
+        let at_limit = |v: &Lanes| v[first..first + 3].iter().any(|c| c.abs() >= 0.997 * limit);
+        let count = values.iter().filter(|v| at_limit(v)).count();
+        let usual = scales.iter().any(|scale| (limit * unit / scale - 1.0).abs() < 0.01);
+        let plateau = values.windows(3).any(|w| {
+            (first..first + 3).any(|c| w[0][c].abs() >= 0.9999 * limit && w[0][c] == w[1][c] && w[1][c] == w[2][c])
+        });
+        if plateau || (usual && count >= 3) {
+            for v in values.iter_mut().filter(|v| at_limit(v)) {
+                v[SATURATED] = 1.0;
+            }
+        }
+    }
+    values.iter().filter(|v| v[SATURATED] > 0.0).count()
+}
+
+/// Subtracts what the gyro reads at rest: the median over the quietest stretches, if they are quiet enough to be rest.
+fn remove_gyro_bias(values: &mut [Lanes]) {
+    const STRETCH: usize = 16;
+    const STRETCHES_MAX: usize = 2048;
+    // Consumer gyros drift by a few °/s; more than this is slow movement, not bias.
+    const BIAS_MAX_DPS: f32 = 12.0;
+    const SPREAD_MAX_DPS: f32 = 4.0;
+    let every = (values.len() / STRETCH).div_ceil(STRETCHES_MAX).max(1);
+    let mut stretches: Vec<(f32, [f32; 3])> = values
+        .chunks_exact(STRETCH)
+        .step_by(every)
+        .map(|stretch| {
+            let mut mean = [0.0_f32; 3];
+            for v in stretch {
+                (0..3).for_each(|c| mean[c] += v[3 + c] / STRETCH as f32);
+            }
+            let spread = stretch.iter().map(|v| (0..3).map(|c| (v[3 + c] - mean[c]).abs()).fold(0.0, f32::max));
+            (spread.fold(0.0, f32::max), mean)
+        })
+        .filter(|(spread, mean)| *spread < SPREAD_MAX_DPS && mean.iter().all(|c| c.abs() < BIAS_MAX_DPS))
+        .collect();
+    // A tenth of the recording at rest, or at least three stretches: fewer are chance.
+    if stretches.len() < 3 {
+        return;
+    }
+    stretches.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1[0].total_cmp(&b.1[0])));
+    stretches.truncate((stretches.len() / 2).max(3));
+    let bias: [f32; 3] = std::array::from_fn(|c| {
+        let mut means: Vec<f64> = stretches.iter().map(|(_, mean)| f64::from(mean[c])).collect();
+        median(&mut means).unwrap_or(0.0) as f32
+    });
+    for v in values {
+        (0..3).for_each(|c| v[3 + c] -= bias[c]);
+    }
+}
+
+/// What the times of the samples say.
+struct Timing {
+    rate_hz: Option<f64>,
+    /// Median distance of neighbours, s.
+    period_s: f64,
+    gap_s: f64,
+    gaps: usize,
+}
+
+impl Timing {
+    fn measure(t_ns: &[i64], params: &CalibrateParams) -> Self {
+        let mut steps: Vec<f64> = t_ns.windows(2).map(|w| span_s(w[0], w[1])).collect();
+        let in_order = steps.clone();
+        let Some(period_s) = median(&mut steps) else {
+            return Self { rate_hz: None, period_s: 0.0, gap_s: 0.0, gaps: 0 };
+        };
+        let limit = params.gap_periods * period_s;
+        let (mut covered_s, mut steps_covered, mut gap_s, mut gaps) = (0.0, 0usize, 0.0, 0);
+        for step in in_order {
+            if step > limit {
+                gap_s += step;
+                gaps += 1;
+            } else {
+                covered_s += step;
+                steps_covered += 1;
+            }
+        }
+        let rate_hz = (covered_s > 0.0).then(|| steps_covered as f64 / covered_s);
+        Self { rate_hz, period_s, gap_s, gaps }
+    }
+}
+
+/// Fills `signal.grid` and `signal.islands`; returns the number of samples that lie beyond the largest grid.
+fn resample(signal: &mut Signal, timing: &Timing, params: &CalibrateParams) -> usize {
+    let grid_hz = f64::from(params.grid_hz);
+    let step_ns = signal.step_ns;
+    // Sparse recordings have holes by nature: at 2.5 Hz five periods are 2 s.
+    let bridge_s = params.bridge_s.max((5.0 * timing.period_s).min(3.0));
+    let flag_s = (params.gap_flag_ms / 1e3).max(2.5 * timing.period_s);
+    let t = &signal.raw_t_ns;
+    let mut from = 0;
+    while from < t.len() {
+        let until = (from + 1..t.len()).find(|&i| span_s(t[i - 1], t[i]) > bridge_s).unwrap_or(t.len());
+        let times = &t[from..until];
+        // Only what the sensor delivered faster than the grid can alias.
+        let filtered: Option<Vec<Lanes>> = (signal.rate_hz > 1.2 * grid_hz).then(|| {
+            let mut samples = signal.raw[from..until].to_vec();
+            // Flags are carried from the unfiltered samples below.
+            zero_phase(&mut samples, &Biquad::low_pass_both_ways(0.4 * grid_hz, signal.rate_hz));
+            samples
+        });
+        let samples = filtered.as_deref().unwrap_or(&signal.raw[from..until]);
+        let start = signal.grid.len();
+        let t0_ns = times[0];
+        let room = params.grid_points_max.saturating_sub(start);
+        // Inside an island neighbours are at most 3 s apart, so its span fits i64 easily; the sum of all spans is
+        // bounded by the room.
+        let points = ((times[times.len() - 1].saturating_sub(t0_ns) / step_ns) as usize + 1).min(room);
+        if points == 0 {
+            return t.len() - from;
+        }
+        let mut right = 0;
+        for k in 0..points {
+            let at = t0_ns + k as i64 * step_ns;
+            while right + 1 < times.len() && times[right] < at {
+                right += 1;
+            }
+            let left = if times[right] <= at { right } else { right.saturating_sub(1) };
+            let width = times[right] - times[left];
+            let share = if width > 0 { (at - times[left]) as f32 / width as f32 } else { 0.0 };
+            let (a, b) = (&samples[left], &samples[right]);
+            let mut point: Lanes = std::array::from_fn(|lane| a[lane] + (b[lane] - a[lane]) * share);
+            let (a, b) = (&signal.raw[from + left], &signal.raw[from + right]);
+            let hole = width as f64 > flag_s * NS_PER_S;
+            point[GAP] = if hole { 1.0 } else { a[GAP].max(b[GAP]) };
+            point[SATURATED] = a[SATURATED].max(b[SATURATED]);
+            signal.grid.push(point);
+        }
+        signal.islands.push(Island { start, len: points, t0_ns });
+        from = until;
+    }
+    0
+}
+
+/// The specific force of gravity at each grid point, m/s², in sensor space: what the accelerometer would read if the
+/// sensor did not accelerate.
+///
+/// The gyro turns the last estimate along; the accelerometer pulls it back, the stronger the more the sensor rests
+/// (|a| near 1 g and slow rotation). One filter for all of a recording, forward in time.
+pub(crate) fn gravity(signal: &Signal, tau_s: f64) -> Vec<[f32; 3]> {
+    let dt = signal.step_s() as f32;
+    let gain = (signal.step_s() / tau_s) as f32;
+    let g = G as f32;
+    let mut out = Vec::with_capacity(signal.grid.len());
+    for island in &signal.islands {
+        let points = &signal.grid[island.start..island.end()];
+        let mut estimate: Option<[f32; 3]> = None;
+        for v in points {
+            let a = [v[0], v[1], v[2]];
+            let magnitude = (a[0] * a[0] + a[1] * a[1] + a[2] * a[2]).sqrt();
+            let f = match estimate {
+                // The first reading stands in until rest is seen; direction only.
+                None => {
+                    if magnitude > 0.0 {
+                        a.map(|c| c * g / magnitude)
+                    } else {
+                        [0.0, 0.0, g]
+                    }
+                }
+                Some(f) => {
+                    let w = [v[3].to_radians(), v[4].to_radians(), v[5].to_radians()];
+                    let turned = [
+                        f[0] - dt * (w[1] * f[2] - w[2] * f[1]),
+                        f[1] - dt * (w[2] * f[0] - w[0] * f[2]),
+                        f[2] - dt * (w[0] * f[1] - w[1] * f[0]),
+                    ];
+                    let off = (magnitude / g - 1.0) / 0.1;
+                    let rate = (v[3] * v[3] + v[4] * v[4] + v[5] * v[5]) / (100.0 * 100.0);
+                    let pull = gain * (-(off * off) - rate).exp();
+                    let mixed: [f32; 3] = std::array::from_fn(|c| turned[c] + pull * (a[c] - turned[c]));
+                    let length = (mixed[0] * mixed[0] + mixed[1] * mixed[1] + mixed[2] * mixed[2]).sqrt();
+                    if length > 0.0 { mixed.map(|c| c * g / length) } else { f }
+                }
+            };
+            estimate = Some(f);
+            out.push(f);
+        }
+    }
+    out
+}
+
+/// Seconds from `a` to `b`; times may be as far apart as `i64` allows.
+pub(crate) fn span_s(a: i64, b: i64) -> f64 {
+    (i128::from(b) - i128::from(a)) as f64 / NS_PER_S
+}
+
+/// Length of a vector.
+pub(crate) fn norm(v: [f32; 3]) -> f64 {
+    let [x, y, z] = v.map(f64::from);
+    (x * x + y * y + z * z).sqrt()
+}
+
+/// The median (mean of the middle two), reordering `values`; `None` without values.
+pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
+    if values.is_empty() {
+        return None;
+    }
+    let middle = values.len() / 2;
+    let odd = values.len() % 2 == 1;
+    let (below, &mut upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+    if odd {
+        return Some(upper);
+    }
+    let lower = below.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    Some(f64::midpoint(lower, upper))
 }

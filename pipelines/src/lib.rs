@@ -5,19 +5,20 @@
 
 mod analysis;
 pub mod calibrate;
+mod filter;
+mod kinetics;
 mod model;
 mod params;
+mod pipeline;
+mod report;
+mod segment;
 pub mod synth;
 
 pub use analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
     Stroke,
 };
-pub use model::{Model, ModelError};
-pub use params::{Params, ParamsError};
-
-/// Analyses a recording. Uses the rayon pool that it is called in.
-#[must_use]
-pub fn analyze(_track: &schemas::Track, _params: &Params, _model: Option<&Model>) -> Analysis {
-    unimplemented!()
-}
+pub use model::{Model, ModelError, OTHER};
+pub use params::{CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams};
+pub use pipeline::{PIPELINE, analyze};
+pub use report::{ADVICE, advice_text};

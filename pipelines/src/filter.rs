@@ -1,0 +1,241 @@
+//! Filters that do not shift time: a peak stays where it was, which is what delays between sensors rest on.
+
+/// Eight values processed together: acceleration x, y, z, angular velocity x, y, z and two flags. Eight, so that the
+/// compiler keeps one sample in two vector registers.
+pub(crate) type Lanes = [f32; 8];
+
+/// A second-order section, normalised so that a0 = 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Biquad {
+    b: [f32; 3],
+    a: [f32; 2],
+}
+
+impl Biquad {
+    /// A Butterworth low-pass that is 3 dB down at `cutoff_hz` after [`zero_phase`] has run it both ways.
+    ///
+    /// The cut-off is kept inside (0, 0.45 · rate): nearer to the Nyquist frequency the section does nothing useful.
+    pub(crate) fn low_pass_both_ways(cutoff_hz: f64, rate_hz: f64) -> Self {
+        // Two passes of a second-order section: |H|⁴ = 1/2 at the cut-off, so each must be designed (√2 − 1)^(-1/4) wider.
+        let widened = cutoff_hz / (std::f64::consts::SQRT_2 - 1.0).powf(0.25);
+        let relative = (widened / rate_hz).clamp(1e-6, 0.45);
+        let k = (std::f64::consts::PI * relative).tan();
+        let q = std::f64::consts::FRAC_1_SQRT_2;
+        let norm = 1.0 / (1.0 + k / q + k * k);
+        let b0 = k * k * norm;
+        Self {
+            b: [b0 as f32, (2.0 * b0) as f32, b0 as f32],
+            a: [(2.0 * (k * k - 1.0) * norm) as f32, ((1.0 - k / q + k * k) * norm) as f32],
+        }
+    }
+
+    fn run<'a>(&self, samples: impl Iterator<Item = &'a mut Lanes>) {
+        let [b0, b1, b2] = self.b;
+        let [a1, a2] = self.a;
+        let mut state: Option<(Lanes, Lanes)> = None;
+        for sample in samples {
+            // The state of a filter that has always seen the first sample: a constant passes unchanged from the start.
+            let (s1, s2) = state.get_or_insert_with(|| {
+                let s2 = sample.map(|x| (b2 - a2) * x);
+                let s1 = sample.map(|x| (b1 - a1 + b2 - a2) * x);
+                (s1, s2)
+            });
+            for lane in 0..8 {
+                let x = sample[lane];
+                let y = b0 * x + s1[lane];
+                s1[lane] = b1 * x - a1 * y + s2[lane];
+                s2[lane] = b2 * x - a2 * y;
+                sample[lane] = y;
+            }
+        }
+    }
+}
+
+/// Runs `section` forwards and backwards over `samples`, so that no frequency is shifted in time.
+pub(crate) fn zero_phase(samples: &mut [Lanes], section: &Biquad) {
+    section.run(samples.iter_mut());
+    section.run(samples.iter_mut().rev());
+}
+
+/// Centred moving average of `2 · half + 1` points; at the ends the average is over the points there are.
+pub(crate) fn moving_average(values: &[f32], half: usize) -> Vec<f32> {
+    if half == 0 || values.is_empty() {
+        return values.to_vec();
+    }
+    // A running sum in f64 over a bounded recording: the rounding error stays below 1e-9 of the largest value.
+    let mut sum: f64 = values.iter().take(half).map(|&v| f64::from(v)).sum();
+    let mut count = half.min(values.len());
+    (0..values.len())
+        .map(|i| {
+            if let Some(&next) = values.get(i + half) {
+                sum += f64::from(next);
+                count += 1;
+            }
+            if i > half {
+                sum -= f64::from(values[i - half - 1]);
+                count -= 1;
+            }
+            (sum / count as f64) as f32
+        })
+        .collect()
+}
+
+/// Savitzky-Golay smoothing (`derivative` 0) or differentiation (1, 2; per sample) of equally spaced values.
+///
+/// `window` is the odd number of points each polynomial of degree `order` is fitted to; ends use the outermost fit.
+/// Values that are fewer than the window, or a window that is even or not larger than `order`, give `None`.
+pub(crate) fn savitzky_golay(values: &[f64], window: usize, order: usize, derivative: usize) -> Option<Vec<f64>> {
+    if window.is_multiple_of(2) || window <= order || values.len() < window || derivative > order {
+        return None;
+    }
+    let half = window / 2;
+    // Weights of the fit's derivative at each position of the window, by the normal equations in the centred abscissa.
+    let mut gram = vec![vec![0.0; order + 1]; order + 1];
+    let abscissa = |i: usize| i as f64 - half as f64;
+    for i in 0..window {
+        for (p, row) in gram.iter_mut().enumerate() {
+            for (q, cell) in row.iter_mut().enumerate() {
+                *cell += abscissa(i).powi((p + q) as i32);
+            }
+        }
+    }
+    let inverse = invert(gram)?;
+    let weights_at = |position: usize| -> Vec<f64> {
+        let x = abscissa(position);
+        // d^k/dx^k of x^p
+        let basis: Vec<f64> = (0..=order)
+            .map(|p| {
+                if p < derivative {
+                    0.0
+                } else {
+                    let falling: f64 = ((p - derivative + 1)..=p).map(|f| f as f64).product();
+                    falling * x.powi((p - derivative) as i32)
+                }
+            })
+            .collect();
+        (0..window)
+            .map(|i| {
+                (0..=order)
+                    .map(|q| {
+                        let coefficient: f64 = (0..=order).map(|p| basis[p] * inverse[p][q]).sum();
+                        coefficient * abscissa(i).powi(q as i32)
+                    })
+                    .sum()
+            })
+            .collect()
+    };
+    let apply = |weights: &[f64], from: usize| -> f64 {
+        weights.iter().zip(&values[from..from + window]).map(|(w, v)| w * v).sum()
+    };
+    let centre = weights_at(half);
+    let last = values.len() - window;
+    Some(
+        (0..values.len())
+            .map(|i| {
+                if i < half {
+                    apply(&weights_at(i), 0)
+                } else if i > last + half {
+                    apply(&weights_at(i - last), last)
+                } else {
+                    apply(&centre, i - half)
+                }
+            })
+            .collect(),
+    )
+}
+
+/// Inverse of a small matrix by Gauss-Jordan elimination with row exchange; `None` if it is singular.
+fn invert(mut matrix: Vec<Vec<f64>>) -> Option<Vec<Vec<f64>>> {
+    let n = matrix.len();
+    let mut inverse: Vec<Vec<f64>> = (0..n).map(|i| (0..n).map(|j| f64::from(u8::from(i == j))).collect()).collect();
+    for column in 0..n {
+        let pivot = (column..n).max_by(|&a, &b| matrix[a][column].abs().total_cmp(&matrix[b][column].abs()))?;
+        if matrix[pivot][column].abs() < 1e-12 {
+            return None;
+        }
+        matrix.swap(column, pivot);
+        inverse.swap(column, pivot);
+        let scale = matrix[column][column];
+        for j in 0..n {
+            matrix[column][j] /= scale;
+            inverse[column][j] /= scale;
+        }
+        for row in (0..n).filter(|&row| row != column) {
+            let factor = matrix[row][column];
+            for j in 0..n {
+                matrix[row][j] -= factor * matrix[column][j];
+                inverse[row][j] -= factor * inverse[column][j];
+            }
+        }
+    }
+    Some(inverse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sine(hz: f64, rate: f64, n: usize) -> Vec<Lanes> {
+        (0..n).map(|i| [(std::f64::consts::TAU * hz * i as f64 / rate).sin() as f32; 8]).collect()
+    }
+
+    fn amplitude(samples: &[Lanes]) -> f32 {
+        let middle = &samples[samples.len() / 4..samples.len() * 3 / 4];
+        middle.iter().map(|s| s[0].abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn the_low_pass_is_three_decibels_down_at_its_cutoff_and_keeps_constants() {
+        let section = Biquad::low_pass_both_ways(15.0, 100.0);
+        let mut at_cutoff = sine(15.0, 100.0, 4000);
+        zero_phase(&mut at_cutoff, &section);
+        assert!((amplitude(&at_cutoff) - 0.7071).abs() < 0.01, "{}", amplitude(&at_cutoff));
+        let mut low = sine(2.0, 100.0, 4000);
+        zero_phase(&mut low, &section);
+        assert!((amplitude(&low) - 1.0).abs() < 0.01);
+        let mut constant = vec![[7.5; 8]; 50];
+        zero_phase(&mut constant, &section);
+        assert!(constant.iter().all(|s| (s[3] - 7.5).abs() < 1e-4));
+    }
+
+    #[test]
+    fn a_pulse_keeps_its_place() {
+        let mut pulse: Vec<Lanes> =
+            (0..400).map(|i| [(-((f64::from(i) - 200.0) / 8.0).powi(2)).exp() as f32; 8]).collect();
+        zero_phase(&mut pulse, &Biquad::low_pass_both_ways(10.0, 100.0));
+        let peak = (0..400).max_by(|&a, &b| pulse[a][0].total_cmp(&pulse[b][0])).unwrap();
+        assert_eq!(peak, 200);
+        assert!((pulse[195][0] - pulse[205][0]).abs() < 1e-4, "not symmetric");
+    }
+
+    #[test]
+    fn the_moving_average_is_the_plain_mean() {
+        let values: Vec<f32> = (0..40u8).map(|i| f32::from(i * 7 % 11)).collect();
+        let fast = moving_average(&values, 3);
+        for (i, &got) in fast.iter().enumerate() {
+            let (from, to) = (i.saturating_sub(3), (i + 4).min(values.len()));
+            let mean = values[from..to].iter().sum::<f32>() / (to - from) as f32;
+            assert!((got - mean).abs() < 1e-5);
+        }
+        assert_eq!(moving_average(&[], 3), Vec::<f32>::new());
+        assert_eq!(moving_average(&[2.0], 3), vec![2.0]);
+    }
+
+    #[test]
+    fn savitzky_golay_reproduces_cubics_and_their_derivatives_up_to_the_ends() {
+        let cubic: Vec<f64> = (0..30)
+            .map(|i| 1.0 + 2.0 * f64::from(i) - 0.3 * f64::from(i).powi(2) + 0.01 * f64::from(i).powi(3))
+            .collect();
+        let smooth = savitzky_golay(&cubic, 15, 3, 0).unwrap();
+        let slope = savitzky_golay(&cubic, 15, 3, 1).unwrap();
+        let bend = savitzky_golay(&cubic, 15, 3, 2).unwrap();
+        for i in 0..30 {
+            let x = i as f64;
+            assert!((smooth[i] - cubic[i]).abs() < 1e-8);
+            assert!((slope[i] - (2.0 - 0.6 * x + 0.03 * x * x)).abs() < 1e-8);
+            assert!((bend[i] - (-0.6 + 0.06 * x)).abs() < 1e-8);
+        }
+        assert!(savitzky_golay(&cubic[..10], 15, 3, 0).is_none());
+        assert!(savitzky_golay(&cubic, 14, 3, 0).is_none());
+    }
+}

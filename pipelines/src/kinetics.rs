@@ -1,0 +1,572 @@
+//! The kinetic chain: when each segment is fastest, how the next one follows, and what reaches the racket.
+//!
+//! Every figure is of one swing and absent when its inputs are: a sensor that is missing, a peak at the border of its
+//! window or inside a hole. Magnitudes of vectors only, so that nobody has to know how a sensor was strapped on.
+//!
+//! Energy ratio of a swing. Over the acceleration phase, from the swing's start to 20 ms before the impact (or the
+//! fastest rotation), `E_waist = ½ I max|ω_waist|²` with I from the parameters, and `E_wrist = ½ m max|v_wrist|²`, where
+//! v is the integral of the wrist's acceleration: specific force turned into the axes of the phase's first instant by
+//! integrating the gyro, minus gravity at that instant, trapezoids over the measured time, v = 0 at the start. The ratio is
+//! `min(E_wrist / E_waist, 1)`, as the legacy figure bounds it.
+
+use std::collections::BTreeMap;
+
+use schemas::SensorRole;
+
+use crate::calibrate::{G, GAP, SATURATED, Signal, gravity, median, norm, span_s};
+use crate::filter::{Biquad, Lanes, savitzky_golay, zero_phase};
+use crate::params::Params;
+use crate::segment::Swing;
+
+/// One sensor, ready for kinetics.
+#[derive(Clone, Debug)]
+pub(crate) struct Motion {
+    /// The signal's grid after the kinetics low-pass, flags untouched.
+    smooth: Vec<Lanes>,
+    /// Specific force of gravity at each grid point, m/s²; empty without acceleration or gyro.
+    gravity: Vec<[f32; 3]>,
+}
+
+impl Motion {
+    pub(crate) fn of(signal: &Signal, params: &Params) -> Self {
+        let section = Biquad::low_pass_both_ways(params.kinetics.lowpass_hz, 1.0 / signal.step_s());
+        let mut smooth = signal.grid.clone();
+        for island in &signal.islands {
+            zero_phase(&mut smooth[island.start..island.end()], &section);
+        }
+        for (point, plain) in smooth.iter_mut().zip(&signal.grid) {
+            point[GAP] = plain[GAP];
+            point[SATURATED] = plain[SATURATED];
+        }
+        let gravity = if signal.has_acc && signal.has_gyro {
+            gravity(signal, params.calibrate.gravity_tau_s)
+        } else {
+            Vec::new()
+        };
+        Self { smooth, gravity }
+    }
+}
+
+/// The sensors of a recording in chain order.
+pub(crate) struct Chain<'a> {
+    pub(crate) sensors: [Option<(&'a Signal, &'a Motion)>; 4],
+    /// Clock error between sensors, s.
+    pub(crate) sync_s: f64,
+    pub(crate) params: &'a Params,
+    /// Unit vector along the racket's shaft in sensor space; `None` if the recording does not show it.
+    pub(crate) shaft: Option<[f64; 3]>,
+}
+
+/// A peak of angular rate.
+#[derive(Clone, Copy, Debug)]
+struct RatePeak {
+    t_ns: f64,
+    dps: f64,
+    /// One standard deviation of `t_ns`, squared, s².
+    variance_s2: f64,
+}
+
+/// Neighbours in the chain and what the figures between them are called.
+const PAIRS: [(usize, usize, &str); 3] = [(0, 1, "waist_shoulder"), (1, 2, "shoulder_wrist"), (2, 3, "wrist_racket")];
+
+/// Names of the delay figures, ms, in chain order.
+pub(crate) const DELAYS: [&str; 3] = ["delay_waist_shoulder_ms", "delay_shoulder_wrist_ms", "delay_wrist_racket_ms"];
+
+/// Every figure of one swing, unit in the name.
+pub(crate) fn of_swing(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>) -> BTreeMap<String, f64> {
+    let mut figures = Figures::default();
+    let k = &chain.params.kinetics;
+    figures.put("duration_ms", span_s(swing.start_ns, swing.end_ns) * 1e3);
+    figures.put("acceleration_phase_ms", span_s(swing.start_ns, swing.impact_ns) * 1e3);
+    figures.put("swing_strength", swing.strength);
+    figures.put("impact_felt", f64::from(u8::from(swing.impact_jerk.is_some())));
+    figures.put_some("impact_jerk_mps3", swing.impact_jerk);
+    own_sensor(swing, signal, motion, chain, &mut figures);
+
+    let peaks: [Option<RatePeak>; 4] = chain.sensors.map(|sensor| {
+        let (signal, motion) = sensor?;
+        rate_peak(swing, signal, motion, chain)
+    });
+    for (peak, role) in peaks.iter().zip(SensorRole::CHAIN) {
+        if let Some(peak) = peak {
+            figures.put(&format!("peak_gyro_{role}_dps"), peak.dps);
+            figures.put(&format!("peak_before_impact_{role}_ms"), (swing.impact_ns as f64 - peak.t_ns) / 1e6);
+        }
+    }
+    let mut uncertainty_s: Option<f64> = None;
+    for ((a, b, name), delay_name) in PAIRS.into_iter().zip(DELAYS) {
+        let (Some(first), Some(second)) = (peaks[a], peaks[b]) else { continue };
+        let (delay_s, sigma_s) = delay(&first, &second, chain.sync_s);
+        uncertainty_s = Some(uncertainty_s.map_or(sigma_s, |worst| worst.max(sigma_s)));
+        if delay_s.abs() >= k.resolved_sigmas * sigma_s {
+            figures.put(delay_name, delay_s * 1e3);
+        }
+        if first.dps > 0.0 {
+            figures.put(&format!("speedup_{name}"), second.dps / first.dps);
+        }
+        if let Some((inner, motion)) = chain.sensors[a]
+            && let Some(rate) = rate_at(inner, motion, second.t_ns)
+        {
+            figures.put(&format!("braking_{name}"), 1.0 - rate / first.dps);
+        }
+    }
+    figures.put_some("delay_uncertainty_ms", uncertainty_s.map(|s| s * 1e3));
+    figures.put_some("order_tau", order_tau(&peaks, chain.sync_s, k.resolved_sigmas));
+    energy(swing, chain, &mut figures);
+    if let Some((racket, motion)) = chain.sensors[3] {
+        figures.put_some("racket_head_speed_mps", racket_head_speed(swing, racket, motion, chain));
+    }
+    figures.0
+}
+
+#[derive(Default)]
+struct Figures(BTreeMap<String, f64>);
+
+impl Figures {
+    /// A figure that is not a finite number is no figure.
+    fn put(&mut self, name: &str, value: f64) {
+        if value.is_finite() {
+            self.0.insert(name.to_owned(), value);
+        }
+    }
+
+    fn put_some(&mut self, name: &str, value: Option<f64>) {
+        if let Some(value) = value {
+            self.put(name, value);
+        }
+    }
+}
+
+/// Figures of the sensor that the swing was found on.
+fn own_sensor(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>, figures: &mut Figures) {
+    let raw = &signal.raw[signal.raw_window(swing.start_ns, swing.end_ns)];
+    if !raw.is_empty() {
+        let saturated = raw.iter().filter(|v| v[SATURATED] > 0.0).count();
+        figures.put("saturated_share", saturated as f64 / raw.len() as f64);
+        if signal.has_gyro {
+            figures.put("peak_gyro_dps", raw.iter().map(|v| norm([v[3], v[4], v[5]])).fold(0.0, f64::max));
+        }
+    }
+    let Some((island, range)) = signal.window(swing.start_ns, swing.peak_ns, swing.end_ns) else { return };
+    let points = &signal.grid[range.clone()];
+    let holes = points.iter().filter(|v| v[GAP] > 0.0).count();
+    figures.put("gap_share", holes as f64 / points.len() as f64);
+    if !motion.gravity.is_empty() {
+        let raw_range = signal.raw_window(signal.time_ns(island, range.start), signal.time_ns(island, range.end - 1));
+        let peak = raw_range
+            .map(|i| {
+                let at = ((signal.raw_t_ns[i] - island.t0_ns) / signal.step_ns) as usize + island.start;
+                let f = motion.gravity[at.min(island.end() - 1)];
+                let v = &signal.raw[i];
+                norm([v[0] - f[0], v[1] - f[1], v[2] - f[2]])
+            })
+            .fold(0.0, f64::max);
+        figures.put("peak_accel_mps2", peak);
+        let dynamic: f64 = range
+            .clone()
+            .map(|i| {
+                let (v, f) = (&signal.grid[i], motion.gravity[i]);
+                norm([v[0] - f[0], v[1] - f[1], v[2] - f[2]])
+            })
+            .sum();
+        figures.put("mean_dynamic_accel_mps2", dynamic / range.len() as f64);
+    } else if signal.has_acc {
+        // Without a gyro gravity cannot be followed; the magnitude beyond 1 g is the largest sure part.
+        let peak = raw.iter().map(|v| (norm([v[0], v[1], v[2]]) - G).abs()).fold(0.0, f64::max);
+        figures.put("peak_accel_mps2", peak);
+    }
+    // Smoothness of the way to the ball only: the hit itself is not the player's movement.
+    let Some((_, swing_in)) = signal.window(swing.start_ns, swing.impact_ns, swing.impact_ns - 20_000_000) else {
+        return;
+    };
+    if signal.has_gyro && signal.rate_hz >= 2.0 * chain.params.kinetics.sparc_cutoff_hz {
+        let rate: Vec<f64> = motion.smooth[swing_in].iter().map(|v| norm([v[3], v[4], v[5]])).collect();
+        let k = &chain.params.kinetics;
+        figures.put_some("smoothness_sparc", sparc(&rate, signal.step_s(), k.sparc_cutoff_hz, k.sparc_threshold));
+        figures.put_some("smoothness_ldlj", ldlj(&rate, signal.step_s()));
+    }
+}
+
+/// The largest angular rate of one sensor around the swing's acceleration.
+///
+/// A maximum at the border of the window is not a peak, one inside a hole is a guess: both give `None`.
+fn rate_peak(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>) -> Option<RatePeak> {
+    let k = &chain.params.kinetics;
+    if !signal.has_gyro {
+        return None;
+    }
+    let ns = |seconds: f64| (seconds * 1e9) as i64;
+    let from = swing.start_ns.max(swing.impact_ns.saturating_sub(ns(k.before_s)));
+    let (island, range) = signal.window(from, swing.impact_ns, swing.impact_ns.saturating_add(ns(k.after_s)))?;
+    let rate = |i: usize| norm([motion.smooth[i][3], motion.smooth[i][4], motion.smooth[i][5]]);
+    let best = range.clone().reduce(|best, i| if rate(i) > rate(best) { i } else { best })?;
+    let inside = best > range.start && best + 1 < range.end;
+    if !inside || rate(best) < k.peak_dps_min || motion.smooth[best - 1..=best + 1].iter().any(|v| v[GAP] > 0.0) {
+        return None;
+    }
+    let (before, top, after) = (rate(best - 1), rate(best), rate(best + 1));
+    let bend = before - 2.0 * top + after;
+    let offset = if bend < 0.0 { (0.5 * (before - after) / bend).clamp(-0.5, 0.5) } else { 0.0 };
+    let clipped = |i: usize| motion.smooth[i][SATURATED] > 0.0;
+    // The true peak lies anywhere on a clipped plateau.
+    let mut plateau_s = 0.0;
+    if clipped(best) {
+        let left = (range.start..best).rev().take_while(|&i| clipped(i)).count();
+        let right = (best + 1..range.end).take_while(|&i| clipped(i)).count();
+        plateau_s = (left + right + 1) as f64 * signal.step_s();
+    }
+    Some(RatePeak {
+        t_ns: signal.time_ns(island, best) as f64 + offset * signal.step_ns as f64,
+        dps: top - 0.25 * (before - after) * offset,
+        variance_s2: (signal.sample_period_s().powi(2) + plateau_s * plateau_s) / 12.0,
+    })
+}
+
+/// Time from `a` to `b` and its standard deviation, s: √(var a + var b + 2 sync²), which for equal sensors is
+/// √(2 (dt²/12 + sync²)).
+fn delay(a: &RatePeak, b: &RatePeak, sync_s: f64) -> (f64, f64) {
+    ((b.t_ns - a.t_ns) / 1e9, (a.variance_s2 + b.variance_s2 + 2.0 * sync_s * sync_s).sqrt())
+}
+
+/// Kendall's tau between the peaks' order and the chain's: 1 strictly from waist to racket, −1 reversed. Pairs that are
+/// not resolved count as ties, neither for nor against. `None` if nothing is resolved.
+fn order_tau(peaks: &[Option<RatePeak>; 4], sync_s: f64, sigmas: f64) -> Option<f64> {
+    let there: Vec<&RatePeak> = peaks.iter().flatten().collect();
+    let (mut sum, mut pairs, mut resolved) = (0, 0, 0);
+    for (i, a) in there.iter().enumerate() {
+        for b in &there[i + 1..] {
+            let (delay_s, sigma_s) = delay(a, b, sync_s);
+            pairs += 1;
+            if delay_s.abs() >= sigmas * sigma_s {
+                resolved += 1;
+                sum += if delay_s > 0.0 { 1 } else { -1 };
+            }
+        }
+    }
+    (resolved > 0).then(|| f64::from(sum) / f64::from(pairs))
+}
+
+/// Angular rate of a sensor at any instant, °/s.
+fn rate_at(signal: &Signal, motion: &Motion, t_ns: f64) -> Option<f64> {
+    let island = signal.island_at(t_ns as i64)?;
+    let position = (t_ns - island.t0_ns as f64) / signal.step_ns as f64;
+    let index = (position.floor().max(0.0) as usize).min(island.len.checked_sub(2)?);
+    let rate = |i: usize| norm([motion.smooth[i][3], motion.smooth[i][4], motion.smooth[i][5]]);
+    let (a, b) = (rate(island.start + index), rate(island.start + index + 1));
+    Some(a + (b - a) * (position - index as f64))
+}
+
+/// Energy figures: the waist's peak of rotation, the wrist's peak of movement, and their ratio. See the module's text.
+fn energy(swing: &Swing, chain: &Chain<'_>, figures: &mut Figures) {
+    let k = &chain.params.kinetics;
+    let until_ns = swing.impact_ns.saturating_sub(20_000_000);
+    let waist_j = chain.sensors[0].and_then(|(signal, motion)| {
+        if !signal.has_gyro {
+            return None;
+        }
+        let (_, range) = signal.window(swing.start_ns, until_ns, until_ns)?;
+        let points = &motion.smooth[range];
+        let top = points.iter().map(|v| norm([v[3], v[4], v[5]])).fold(0.0, f64::max);
+        let usable = points.iter().all(|v| v[GAP] == 0.0);
+        usable.then(|| 0.5 * k.waist_inertia_kgm2 * top.to_radians().powi(2))
+    });
+    let wrist_j = chain.sensors[2].and_then(|(signal, motion)| {
+        let speed = top_speed(signal, motion, swing.start_ns, until_ns)?;
+        figures.put("wrist_speed_mps", speed);
+        Some(0.5 * k.wrist_mass_kg * speed * speed)
+    });
+    figures.put_some("energy_waist_j", waist_j);
+    figures.put_some("energy_wrist_j", wrist_j);
+    if let (Some(waist), Some(wrist)) = (waist_j, wrist_j)
+        && waist > 0.0
+    {
+        figures.put("energy_ratio", (wrist / waist).min(1.0));
+    }
+}
+
+/// The largest speed that a sensor reaches between two instants if it stands still at the first, m/s.
+fn top_speed(signal: &Signal, motion: &Motion, from_ns: i64, to_ns: i64) -> Option<f64> {
+    // Longer than this, gravity that is off by a degree has grown to a third of a metre per second.
+    const LONGEST_S: f64 = 2.0;
+    let (_, range) = signal.window(from_ns, to_ns, to_ns)?;
+    let dt = signal.step_s();
+    if motion.gravity.is_empty() || range.len() < 3 || range.len() as f64 * dt > LONGEST_S {
+        return None;
+    }
+    if signal.grid[range.clone()].iter().any(|v| v[GAP] > 0.0) {
+        return None;
+    }
+    let still: [f64; 3] = motion.gravity[range.start].map(f64::from);
+    // Columns: the sensor's axes in the space of the first instant.
+    let mut axes = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+    let dynamic = |axes: &[[f64; 3]; 3], v: &Lanes| -> [f64; 3] {
+        std::array::from_fn(|c| {
+            axes[0][c] * f64::from(v[0]) + axes[1][c] * f64::from(v[1]) + axes[2][c] * f64::from(v[2]) - still[c]
+        })
+    };
+    let mut velocity = [0.0_f64; 3];
+    let mut top = 0.0_f64;
+    let mut last = dynamic(&axes, &signal.grid[range.start]);
+    for i in range.start + 1..range.end {
+        let (a, b) = (&signal.grid[i - 1], &signal.grid[i]);
+        let turn: [f64; 3] = std::array::from_fn(|c| f64::from(f32::midpoint(a[3 + c], b[3 + c])).to_radians() * dt);
+        axes = turned(&axes, turn);
+        let now = dynamic(&axes, b);
+        for c in 0..3 {
+            velocity[c] += 0.5 * (last[c] + now[c]) * dt;
+        }
+        last = now;
+        top = top.max((velocity[0].powi(2) + velocity[1].powi(2) + velocity[2].powi(2)).sqrt());
+    }
+    Some(top)
+}
+
+/// The axes after a rotation by `turn` (rad, in the turning axes): R · exp([turn]×), by Rodrigues.
+fn turned(axes: &[[f64; 3]; 3], turn: [f64; 3]) -> [[f64; 3]; 3] {
+    let [x, y, z] = turn;
+    let angle = (x * x + y * y + z * z).sqrt();
+    if angle < 1e-12 {
+        return *axes;
+    }
+    let (s, c) = (angle.sin() / angle, (1.0 - angle.cos()) / (angle * angle));
+    let step = [
+        [1.0 - c * (y * y + z * z), c * x * y + s * z, c * x * z - s * y],
+        [c * x * y - s * z, 1.0 - c * (x * x + z * z), c * y * z + s * x],
+        [c * x * z + s * y, c * y * z - s * x, 1.0 - c * (x * x + y * y)],
+    ];
+    std::array::from_fn(|column| {
+        std::array::from_fn(|row| (0..3).map(|inner| axes[inner][row] * step[column][inner]).sum())
+    })
+}
+
+/// Speed of the strings' centre from the rotation across the shaft: |ω − (ω·s)s| · r, the largest of the swing. With an
+/// unknown shaft, or a clipped gyro, there is no figure: the one would be too high, the other too low.
+fn racket_head_speed(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>) -> Option<f64> {
+    let shaft = chain.shaft?;
+    let k = &chain.params.kinetics;
+    let ns = |seconds: f64| (seconds * 1e9) as i64;
+    let from = swing.start_ns.max(swing.impact_ns.saturating_sub(ns(k.before_s)));
+    let (_, range) = signal.window(from, swing.impact_ns, swing.impact_ns.saturating_add(ns(k.after_s)))?;
+    let points = &motion.smooth[range];
+    let mut top = 0.0_f64;
+    for v in points {
+        let w = [f64::from(v[3]), f64::from(v[4]), f64::from(v[5])];
+        let along = w[0] * shaft[0] + w[1] * shaft[1] + w[2] * shaft[2];
+        let across = (w[0] * w[0] + w[1] * w[1] + w[2] * w[2] - along * along).max(0.0).sqrt();
+        if v[GAP] > 0.0 {
+            return None;
+        }
+        if across > top {
+            if v[SATURATED] > 0.0 {
+                return None;
+            }
+            top = across;
+        }
+    }
+    (top > 0.0).then(|| top.to_radians() * k.racket_radius_m)
+}
+
+/// The direction of the racket's shaft in sensor space: in fast swings the acceleration of a handle points along it,
+/// towards the hand. The principal direction of acceleration around the swings' peaks, if it clearly is one.
+pub(crate) fn shaft_axis(signal: &Signal, swings: &[Swing]) -> Option<[f64; 3]> {
+    const SWINGS_MIN: usize = 3;
+    const SHARE_MIN: f64 = 0.75;
+    if !signal.has_acc || swings.len() < SWINGS_MIN {
+        return None;
+    }
+    let mut moment = [[0.0_f64; 3]; 3];
+    for swing in swings {
+        // Before the hit, which points anywhere.
+        let from = swing.impact_ns.saturating_sub(60_000_000);
+        let to = swing.impact_ns.saturating_sub(20_000_000);
+        let Some((_, range)) = signal.window(from, swing.impact_ns, to) else { continue };
+        for v in signal.grid[range].iter().filter(|v| v[GAP] == 0.0) {
+            let a = [f64::from(v[0]), f64::from(v[1]), f64::from(v[2])];
+            // Gravity blurs the direction where the swing is slow; weigh by the square of acceleration.
+            if a.iter().map(|c| c * c).sum::<f64>() < (3.0 * G).powi(2) {
+                continue;
+            }
+            for (r, row) in moment.iter_mut().enumerate() {
+                for (c, cell) in row.iter_mut().enumerate() {
+                    *cell += a[r] * a[c];
+                }
+            }
+        }
+    }
+    let trace = moment[0][0] + moment[1][1] + moment[2][2];
+    if trace <= 0.0 {
+        return None;
+    }
+    // Power iteration from the largest diagonal; the gap demanded below makes 64 rounds plenty.
+    let start = (0..3).max_by(|&a, &b| moment[a][a].total_cmp(&moment[b][b]))?;
+    let mut axis: [f64; 3] = std::array::from_fn(|c| f64::from(u8::from(c == start)));
+    let mut value = 0.0;
+    for _ in 0..64 {
+        let next: [f64; 3] = std::array::from_fn(|r| (0..3).map(|c| moment[r][c] * axis[c]).sum());
+        value = next.iter().map(|c| c * c).sum::<f64>().sqrt();
+        if value <= 0.0 {
+            return None;
+        }
+        axis = next.map(|c| c / value);
+    }
+    (value / trace >= SHARE_MIN).then_some(axis)
+}
+
+/// Spectral arc length of a movement's rate (Balasubramanian 2015): nearer to 0 is smoother.
+///
+/// The spectrum is normalised by its value at 0 Hz, cut at `cutoff_hz` and after its last value above `threshold`.
+pub(crate) fn sparc(rate: &[f64], dt: f64, cutoff_hz: f64, threshold: f64) -> Option<f64> {
+    // Frequency step of the spectrum: zero padding to ten seconds' worth of samples.
+    const STEP_HZ: f64 = 0.1;
+    if rate.len() < 8 {
+        return None;
+    }
+    let bins = (cutoff_hz / STEP_HZ).round() as usize + 1;
+    let magnitude = |bin: usize| -> f64 {
+        // Goertzel's recurrence: one cosine a bin, the same order of sums on every machine.
+        let coefficient = 2.0 * (std::f64::consts::TAU * STEP_HZ * bin as f64 * dt).cos();
+        let (mut s1, mut s2) = (0.0, 0.0);
+        for &value in rate {
+            let s0 = value + coefficient * s1 - s2;
+            s2 = s1;
+            s1 = s0;
+        }
+        (s1 * s1 + s2 * s2 - coefficient * s1 * s2).max(0.0).sqrt()
+    };
+    let spectrum: Vec<f64> = (0..bins).map(magnitude).collect();
+    let whole = spectrum[0];
+    if whole <= 0.0 {
+        return None;
+    }
+    let last = spectrum.iter().rposition(|m| m / whole >= threshold)?;
+    if last == 0 {
+        return None;
+    }
+    let step = 1.0 / last as f64;
+    let arc: f64 = spectrum[..=last].windows(2).map(|w| (step * step + ((w[1] - w[0]) / whole).powi(2)).sqrt()).sum();
+    Some(-arc)
+}
+
+/// Log dimensionless jerk of angular rate: −ln(T³/ω_peak² ∫ (d²ω/dt²)² dt); nearer to 0 is smoother.
+pub(crate) fn ldlj(rate: &[f64], dt: f64) -> Option<f64> {
+    let bend = savitzky_golay(rate, 7, 3, 2)?;
+    let top = rate.iter().copied().fold(0.0, f64::max);
+    let length = rate.len() as f64 * dt;
+    let integral: f64 = bend.iter().map(|b| (b / (dt * dt)).powi(2) * dt).sum();
+    (top > 0.0 && integral > 0.0).then(|| -(length.powi(3) / (top * top) * integral).ln())
+}
+
+/// Largest minus smallest of the angle values given in time order, °, after unwrapping steps over ±180°. Values that are
+/// not finite or beyond two turns are passed over; fewer than two values give `None`.
+pub(crate) fn unwrapped_range(angles: impl Iterator<Item = f32>) -> Option<f64> {
+    let mut last: Option<(f64, f64)> = None;
+    let mut bounds: Option<(f64, f64)> = None;
+    let mut count = 0_usize;
+    for angle in angles.map(f64::from).filter(|a| a.abs() <= 720.0) {
+        let unwrapped = match last {
+            None => angle,
+            Some((plain, unwrapped)) => {
+                let step = angle - plain;
+                unwrapped + step - 360.0 * (step / 360.0).round()
+            }
+        };
+        last = Some((angle, unwrapped));
+        count += 1;
+        let (low, high) = bounds.unwrap_or((unwrapped, unwrapped));
+        bounds = Some((low.min(unwrapped), high.max(unwrapped)));
+    }
+    bounds.filter(|_| count >= 2).map(|(low, high)| high - low)
+}
+
+/// Theil-Sen slope of `values` over `times`: the median of the slopes of all pairs. Fewer than ten points show no trend.
+pub(crate) fn theil_sen(times: &[f64], values: &[f64]) -> Option<f64> {
+    // 700 points are a quarter of a million pairs; longer series are thinned evenly.
+    const POINTS_MAX: usize = 700;
+    if times.len() < 10 {
+        return None;
+    }
+    let every = times.len().div_ceil(POINTS_MAX);
+    let points: Vec<(f64, f64)> = times.iter().copied().zip(values.iter().copied()).step_by(every).collect();
+    let mut slopes: Vec<f64> = points
+        .iter()
+        .enumerate()
+        .flat_map(|(i, a)| points[i + 1..].iter().filter(|b| b.0 > a.0).map(move |b| (b.1 - a.1) / (b.0 - a.0)))
+        .collect();
+    median(&mut slopes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn angles_are_unwrapped_and_bad_ones_passed_over() {
+        assert_eq!(unwrapped_range([170.0, 179.0, -179.0, -170.0].into_iter()), Some(20.0));
+        assert_eq!(unwrapped_range([10.0, f32::NAN, 1e9, 30.0].into_iter()), Some(20.0));
+        assert_eq!(unwrapped_range([10.0].into_iter()), None);
+        assert_eq!(unwrapped_range(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn a_smooth_pulse_is_smoother_than_one_with_tremor() {
+        let pulse = |tremor: f64| -> Vec<f64> {
+            (0..80)
+                .map(|i| {
+                    let t = f64::from(i) / 80.0;
+                    let bell = (std::f64::consts::PI * t).sin().powi(2);
+                    500.0 * bell * (1.0 + tremor * (std::f64::consts::TAU * 6.0 * t * 0.8).sin())
+                })
+                .collect()
+        };
+        let (smooth, rough) = (pulse(0.0), pulse(0.4));
+        let sparc_of = |rate: &[f64]| sparc(rate, 0.01, 10.0, 0.05).unwrap();
+        let ldlj_of = |rate: &[f64]| ldlj(rate, 0.01).unwrap();
+        assert!(sparc_of(&smooth) > sparc_of(&rough), "{} {}", sparc_of(&smooth), sparc_of(&rough));
+        assert!(ldlj_of(&smooth) > ldlj_of(&rough));
+        assert!(sparc_of(&smooth) < 0.0);
+        // Amplitude does not matter.
+        let louder: Vec<f64> = smooth.iter().map(|v| v * 3.0).collect();
+        assert!((sparc_of(&louder) - sparc_of(&smooth)).abs() < 1e-9);
+        assert!((ldlj_of(&louder) - ldlj_of(&smooth)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn tau_counts_what_is_resolved() {
+        let at = |ms: f64| Some(RatePeak { t_ns: ms * 1e6, dps: 1.0, variance_s2: 1e-6 });
+        let tau = |peaks: [Option<RatePeak>; 4]| order_tau(&peaks, 0.0, 2.0);
+        assert_eq!(tau([at(0.0), at(50.0), at(90.0), at(120.0)]), Some(1.0));
+        assert_eq!(tau([at(120.0), at(90.0), at(50.0), at(0.0)]), Some(-1.0));
+        assert_eq!(tau([at(0.0), at(0.5), at(1.0), at(0.2)]), None);
+        assert_eq!(tau([at(0.0), None, None, at(40.0)]), Some(1.0));
+        assert_eq!(tau([at(0.0), None, None, None]), None);
+        // One tie of six pairs.
+        assert_eq!(tau([at(0.0), at(50.0), at(90.0), at(91.0)]), Some(5.0 / 6.0));
+    }
+
+    #[test]
+    fn turning_by_full_circles_comes_back() {
+        let mut axes = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+        let turn = [0.3, -0.2, 0.5].map(|c: f64| c * std::f64::consts::TAU / (0.09_f64 + 0.04 + 0.25).sqrt() / 100.0);
+        for _ in 0..100 {
+            axes = turned(&axes, turn);
+        }
+        for (i, axis) in axes.iter().enumerate() {
+            for (j, value) in axis.iter().enumerate() {
+                assert!((value - f64::from(u8::from(i == j))).abs() < 1e-9);
+            }
+        }
+        // A quarter turn about z carries x to y.
+        let quarter =
+            turned(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [0.0, 0.0, std::f64::consts::FRAC_PI_2]);
+        assert!((quarter[0][1] - 1.0).abs() < 1e-12, "{quarter:?}");
+    }
+
+    #[test]
+    fn theil_sen_ignores_outliers() {
+        let times: Vec<f64> = (0..20).map(f64::from).collect();
+        let mut values: Vec<f64> = times.iter().map(|t| 5.0 - 0.5 * t).collect();
+        values[3] = 900.0;
+        assert!((theil_sen(&times, &values).unwrap() + 0.5).abs() < 1e-12);
+        assert_eq!(theil_sen(&times[..9], &values[..9]), None);
+    }
+}

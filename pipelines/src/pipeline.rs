@@ -1,0 +1,442 @@
+//! The way from a recording to its analysis, in one place.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+use schemas::{SensorRole, Track};
+
+use crate::analysis::{
+    Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, SessionFigures, Severity, Stroke,
+};
+use crate::calibrate::{Signal, calibrate, span_s};
+use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
+use crate::model::{Model, OTHER};
+use crate::params::Params;
+use crate::report::{median_of, phase_delay, range_of_motion, recommendations, scores, session_metrics};
+use crate::segment::{Swing, choose_sensor, segment};
+
+/// Name and version of the pipeline in every provenance. The version changes with every change of what is computed.
+pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+1");
+
+/// Analyses a recording. Uses the rayon pool that it is called in; the result does not depend on its size.
+///
+/// ```
+/// use volant_pipelines::{IssueCode, Params, analyze};
+///
+/// let analysis = analyze(&schemas::Track::default(), Params::builtin(), None);
+/// assert!(analysis.strokes.is_empty());
+/// assert_eq!(analysis.issues[0].code, IssueCode::NoData);
+/// ```
+#[must_use]
+pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysis {
+    let roles: Vec<SensorRole> = SensorRole::CHAIN.to_vec();
+    let calibrated: Vec<Option<(Signal, Motion)>> = roles
+        .par_iter()
+        .map(|&role| {
+            let signal = calibrate(role, track.get(role)?, &params.calibrate)?;
+            let motion = Motion::of(&signal, params);
+            Some((signal, motion))
+        })
+        .collect();
+    let sensors: [Option<(&Signal, &Motion)>; 4] =
+        std::array::from_fn(|i| calibrated[i].as_ref().map(|(signal, motion)| (signal, motion)));
+    let signals = sensors.map(|sensor| sensor.map(|(signal, _)| signal));
+
+    let mut issues = Issues::default();
+    issues.of_sensors(&signals, track, params);
+
+    let chosen = choose_sensor(&signals).and_then(|signal| sensors[signal.role.chain_index()?]);
+    let swings = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
+    let chain = Chain {
+        sensors,
+        sync_s: track.sync_error_ns.max(0) as f64 / 1e9,
+        params,
+        shaft: sensors[3].and_then(|(racket, _)| shaft_axis(racket, &swings)),
+    };
+    let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
+    let strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
+        swings.par_iter().map(|swing| stroke(swing, signal, motion, &chain, track, usable_model)).collect()
+    });
+    issues.of_swings(&signals, chosen.map(|(signal, _)| signal), &strokes, params);
+    issues.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
+
+    let session = figures(track, &signals, &strokes, params, &mut issues);
+    Analysis {
+        strokes,
+        session,
+        issues: issues.0,
+        provenance: Provenance {
+            pipeline: PIPELINE.to_owned(),
+            params_sha256: params.sha256(),
+            model: usable_model.map(|model| model.name().to_owned()),
+            model_sha256: usable_model.map(|model| model.sha256().to_owned()),
+        },
+    }
+}
+
+fn stroke(
+    swing: &Swing,
+    signal: &Signal,
+    motion: &Motion,
+    chain: &Chain<'_>,
+    track: &Track,
+    model: Option<&Model>,
+) -> Stroke {
+    let mut metrics = of_swing(swing, signal, motion, chain);
+    for (name, role, component) in [
+        ("rom_waist_deg", SensorRole::Waist, 2),
+        ("rom_shoulder_deg", SensorRole::Shoulder, 1),
+        ("rom_wrist_deg", SensorRole::Wrist, 0),
+    ] {
+        if let Some(range) = rom_of_swing(swing, track, role, component) {
+            metrics.insert(name.to_owned(), range);
+        }
+    }
+    let answer = model.and_then(|model| model.classify(signal, swing.peak_ns, chain.params.classify.confidence_min));
+    let (stroke, confidence, probabilities) = match answer {
+        Some(answer) => (answer.stroke, Some(answer.confidence), answer.probabilities),
+        // Something was swung; nobody can say what.
+        None => (OTHER.to_owned(), None, BTreeMap::new()),
+    };
+    Stroke {
+        start_ms: swing.start_ns as f64 / 1e6,
+        impact_ms: swing.impact_ns as f64 / 1e6,
+        end_ms: swing.end_ns as f64 / 1e6,
+        sensor: signal.role,
+        stroke,
+        confidence,
+        probabilities,
+        metrics,
+    }
+}
+
+/// Range of one angle within a swing, °; `None` where the sensor sends none or its samples are not in order.
+fn rom_of_swing(swing: &Swing, track: &Track, role: SensorRole, component: usize) -> Option<f64> {
+    let sensor = track.get(role)?;
+    let from = sensor.t_ns.partition_point(|&t| t < swing.start_ns);
+    let to = sensor.t_ns.partition_point(|&t| t <= swing.end_ns);
+    let angles = sensor.angle.get(from..to)?;
+    unwrapped_range(angles.iter().map(|angle| angle[component]))
+}
+
+fn figures(
+    track: &Track,
+    signals: &[Option<&Signal>; 4],
+    strokes: &[Stroke],
+    params: &Params,
+    issues: &mut Issues,
+) -> SessionFigures {
+    let first = signals.iter().flatten().map(|signal| signal.raw_t_ns[0]).min();
+    let last = signals.iter().flatten().filter_map(|signal| signal.raw_t_ns.last().copied()).max();
+    let duration_s = first.zip(last).map_or(0.0, |(first, last)| span_s(first, last));
+    let mut stroke_counts: BTreeMap<String, usize> = BTreeMap::new();
+    for stroke in strokes {
+        *stroke_counts.entry(stroke.stroke.clone()).or_default() += 1;
+    }
+    let delay = phase_delay(strokes);
+    let energy_ratio = median_of(strokes, "energy_ratio");
+    let rom = range_of_motion(track);
+    issues.of_figures(signals, strokes, &delay, energy_ratio, &rom);
+    let advice =
+        if strokes.is_empty() { Vec::new() } else { recommendations(&delay, energy_ratio, &rom, &params.report) };
+    SessionFigures {
+        duration_s,
+        frame_count: track.len(),
+        stroke_counts,
+        phase_delay: delay,
+        energy_ratio,
+        rom_data: rom,
+        scores: scores(&delay, energy_ratio, &rom, &params.report),
+        metrics: session_metrics(strokes, duration_s, signals[0], &params.kinetics),
+        recommendations: advice,
+        sensors: signals.iter().flatten().map(|signal| (signal.role, signal.quality.clone())).collect(),
+    }
+}
+
+const CHAIN_FIGURES: [&str; 3] = ["phase_delay", "energy_ratio", "scores"];
+
+/// The issues in the order they were found: sensors, swings, model, figures.
+#[derive(Default)]
+struct Issues(Vec<Issue>);
+
+impl Issues {
+    fn add(
+        &mut self,
+        code: IssueCode,
+        severity: Severity,
+        sensor: Option<SensorRole>,
+        [message, message_zh]: [String; 2],
+        affects: &[&str],
+    ) {
+        let affects = affects.iter().map(|&name| name.to_owned()).collect();
+        self.0.push(Issue { code, severity, sensor, message, message_zh, affects });
+    }
+
+    fn of_sensors(&mut self, signals: &[Option<&Signal>; 4], track: &Track, params: &Params) {
+        if signals.iter().all(Option::is_none) {
+            self.add(
+                IssueCode::NoData,
+                Severity::Error,
+                None,
+                ["The recording has no usable sample.".into(), "本次录制没有可用的数据。".into()],
+                &["strokes", "phase_delay", "energy_ratio", "rom_data", "scores"],
+            );
+            return;
+        }
+        for (signal, role) in signals.iter().zip(SensorRole::CHAIN) {
+            let zh = name_zh(role);
+            let Some(signal) = signal else {
+                let affects: &[&str] = match role {
+                    SensorRole::Waist => &["phase_delay.waist_to_shoulder", "energy_ratio", "rom_data.waist", "scores"],
+                    SensorRole::Shoulder => &["phase_delay", "rom_data.shoulder", "scores"],
+                    SensorRole::Wrist => &["phase_delay", "energy_ratio", "rom_data.wrist", "scores"],
+                    _ => &["phase_delay.wrist_to_racket", "racket_head_speed_mps"],
+                };
+                self.add(
+                    IssueCode::SensorMissing,
+                    Severity::Warning,
+                    Some(role),
+                    [format!("The {role} sensor sent nothing usable."), format!("{zh}传感器没有可用数据。")],
+                    affects,
+                );
+                continue;
+            };
+            self.of_sensor(signal, zh, params);
+        }
+        let sync_ms = track.sync_error_ns.max(0) as f64 / 1e6;
+        if signals.iter().flatten().count() > 1 && sync_ms > params.kinetics.sync_warn_ms {
+            self.add(
+                IssueCode::ClockUnsynced,
+                Severity::Warning,
+                None,
+                [
+                    format!(
+                        "The sensors' clocks agree only within {sync_ms:.0} ms: shorter delays cannot be resolved."
+                    ),
+                    format!("各传感器时钟误差约 {sync_ms:.0} 毫秒，更短的延迟无法分辨。"),
+                ],
+                &["phase_delay"],
+            );
+        }
+    }
+
+    fn of_sensor(&mut self, signal: &Signal, zh: &str, params: &Params) {
+        let role = signal.role;
+        let quality = &signal.quality;
+        if quality.gaps > 0 {
+            let longest = quality.gap_s / quality.gaps as f64;
+            self.add(
+                IssueCode::Gap,
+                if quality.gap_s > 0.02 * signal.covered_s() { Severity::Warning } else { Severity::Info },
+                Some(role),
+                [
+                    format!(
+                        "The {role} sensor has {} gaps, {:.1} s in all, {longest:.2} s on average.",
+                        quality.gaps, quality.gap_s
+                    ),
+                    format!("{zh}传感器数据有 {} 处中断，共 {:.1} 秒。", quality.gaps, quality.gap_s),
+                ],
+                &["strokes", "phase_delay"],
+            );
+        }
+        if quality.saturated_share > 0.0 {
+            let percent = quality.saturated_share * 100.0;
+            self.add(
+                IssueCode::Saturation,
+                if quality.saturated_share > 0.01 { Severity::Warning } else { Severity::Info },
+                Some(role),
+                [
+                    format!(
+                        "The {role} sensor was at its limit in {percent:.1}% of the samples: true peaks are higher."
+                    ),
+                    format!("{zh}传感器有 {percent:.1}% 的数据达到量程上限，实际峰值更高。"),
+                ],
+                &["peak_gyro_dps", "peak_accel_mps2", "racket_head_speed_mps", "energy_ratio"],
+            );
+        }
+        if let Some(rate) = quality.rate_hz.filter(|&rate| rate < params.calibrate.rate_low_hz) {
+            self.add(
+                IssueCode::RateLow,
+                Severity::Warning,
+                Some(role),
+                [
+                    format!("The {role} sensor delivered {rate:.1} samples a second: too few for timing."),
+                    format!("{zh}传感器采样率仅为每秒 {rate:.1} 次，不足以分析时序。"),
+                ],
+                &["impact_ms", "phase_delay", "smoothness_sparc"],
+            );
+        }
+        if quality.acc_to_mps2.is_none() {
+            self.add(
+                IssueCode::UnitUndecided,
+                Severity::Warning,
+                Some(role),
+                [
+                    format!("At rest the {role} sensor reads neither 1 g nor 9.8 m/s²: its acceleration is not used."),
+                    format!("{zh}传感器静止读数既非 1 g 也非 9.8 m/s²，未使用其加速度。"),
+                ],
+                &["peak_accel_mps2", "energy_ratio"],
+            );
+        }
+        if signal.faults.unsorted || signal.faults.beyond_limit > 0 {
+            let (text, text_zh) = if signal.faults.beyond_limit > 0 {
+                let count = signal.faults.beyond_limit;
+                (
+                    format!("{count} samples of the {role} sensor lie beyond the longest recording and were left out."),
+                    format!("{zh}传感器有 {count} 个样本超出最长录制时间，未参与分析。"),
+                )
+            } else {
+                (
+                    format!("The times of the {role} sensor run backwards; samples were sorted."),
+                    format!("{zh}传感器时间出现倒退，已重新排序。"),
+                )
+            };
+            self.add(IssueCode::ClockJump, Severity::Warning, Some(role), [text, text_zh], &["strokes", "phase_delay"]);
+        }
+        if signal.faults.duplicates > 0 {
+            let count = signal.faults.duplicates;
+            self.add(
+                IssueCode::DuplicateTimes,
+                Severity::Info,
+                Some(role),
+                [
+                    format!("{count} samples of the {role} sensor repeat the time of another and were left out."),
+                    format!("{zh}传感器有 {count} 个时间重复的样本，已忽略。"),
+                ],
+                &[],
+            );
+        }
+        if signal.faults.implausible > 0 {
+            let count = signal.faults.implausible;
+            self.add(
+                IssueCode::Implausible,
+                Severity::Warning,
+                Some(role),
+                [
+                    format!("{count} samples of the {role} sensor hold values that no sensor can measure; left out."),
+                    format!("{zh}传感器有 {count} 个不可能的数值，已忽略。"),
+                ],
+                &[],
+            );
+        }
+    }
+
+    fn of_swings(
+        &mut self,
+        signals: &[Option<&Signal>; 4],
+        chosen: Option<&Signal>,
+        strokes: &[Stroke],
+        _params: &Params,
+    ) {
+        if signals.iter().all(Option::is_none) || !strokes.is_empty() {
+            return;
+        }
+        let [text, text_zh] = if chosen.is_some() {
+            ["No swing was found.", "没有检测到挥拍。"]
+        } else {
+            [
+                "Swings are found on racket, wrist or shoulder, and none of these sensors is there.",
+                "缺少球拍、手腕或肩部传感器，无法检测挥拍。",
+            ]
+        };
+        self.add(
+            IssueCode::NoSwings,
+            Severity::Warning,
+            None,
+            [text.into(), text_zh.into()],
+            &["strokes", "phase_delay", "energy_ratio", "scores"],
+        );
+    }
+
+    fn of_model(&mut self, model: Option<&Model>, usable: Option<&Model>, strokes: &[Stroke], chosen: Option<&Signal>) {
+        let Some(signal) = chosen.filter(|_| !strokes.is_empty() && usable.is_none()) else { return };
+        let [text, text_zh] = match model {
+            None => {
+                ["No model ran: strokes have no names.".to_owned(), "未使用分类模型，无法判断击球类型。".to_owned()]
+            }
+            Some(model) => [
+                format!(
+                    "Model {} does not fit the {} sensor at {:.1} Hz: strokes have no names.",
+                    model.name(),
+                    signal.role,
+                    signal.rate_hz
+                ),
+                format!("模型 {} 不适用于当前传感器，无法判断击球类型。", model.name()),
+            ],
+        };
+        self.add(IssueCode::NoModel, Severity::Warning, Some(signal.role), [text, text_zh], &["stroke", "confidence"]);
+    }
+
+    fn of_figures(
+        &mut self,
+        signals: &[Option<&Signal>; 4],
+        strokes: &[Stroke],
+        delay: &PhaseDelay,
+        energy_ratio: Option<f64>,
+        rom: &RangeOfMotion,
+    ) {
+        for (value, role, zh, figure) in [
+            (rom.waist, SensorRole::Waist, "腰部", "rom_data.waist"),
+            (rom.shoulder, SensorRole::Shoulder, "肩部", "rom_data.shoulder"),
+            (rom.wrist, SensorRole::Wrist, "手腕", "rom_data.wrist"),
+        ] {
+            let there = role.chain_index().is_some_and(|index| signals[index].is_some());
+            if value.is_none() && there {
+                self.add(
+                    IssueCode::AnglesMissing,
+                    Severity::Warning,
+                    Some(role),
+                    [
+                        format!("The {role} sensor sent no angles: its range of motion cannot be computed."),
+                        format!("{zh}传感器没有角度数据，无法计算活动幅度。"),
+                    ],
+                    &[figure, "scores"],
+                );
+            }
+        }
+        if strokes.is_empty() {
+            return;
+        }
+        for (value, pair, zh, figure) in [
+            (delay.waist_to_shoulder, [0, 1], "腰部到肩部", "phase_delay.waist_to_shoulder"),
+            (delay.shoulder_to_wrist, [1, 2], "肩部到手腕", "phase_delay.shoulder_to_wrist"),
+            (delay.wrist_to_racket, [2, 3], "手腕到球拍", "phase_delay.wrist_to_racket"),
+        ] {
+            if value.is_none() && pair.iter().all(|&index| signals[index].is_some()) {
+                let [from, to] = pair.map(|index| SensorRole::CHAIN[index]);
+                self.add(
+                    IssueCode::NotResolved,
+                    Severity::Warning,
+                    None,
+                    [
+                        format!("The delay from {from} to {to} is smaller than the clocks and rates can resolve."),
+                        format!("{zh}的延迟小于时钟与采样率可分辨的范围。"),
+                    ],
+                    &[figure, "scores.delay", "scores.overall"],
+                );
+            }
+        }
+        if energy_ratio.is_none() && signals[0].is_some() && signals[2].is_some() {
+            self.add(
+                IssueCode::NotResolved,
+                Severity::Warning,
+                None,
+                [
+                    "No swing has a whole acceleration phase on waist and wrist: no energy ratio.".into(),
+                    "没有一次挥拍在腰部和手腕上有完整的加速段，无法计算能量比。".into(),
+                ],
+                &CHAIN_FIGURES[1..],
+            );
+        }
+    }
+}
+
+fn name_zh(role: SensorRole) -> &'static str {
+    match role {
+        SensorRole::Waist => "腰部",
+        SensorRole::Shoulder => "肩部",
+        SensorRole::Wrist => "手腕",
+        SensorRole::Racket => "球拍",
+        SensorRole::Unknown => "未知",
+    }
+}
