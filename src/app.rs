@@ -1,1 +1,215 @@
-//! Wiring and shutdown.
+//! Wiring and shutdown: makes the rooms in order, hands each what it needs, and ends them in reverse.
+//!
+//! Order of a start: lock and replay the log, open the catalog, adopt the sessions that were open, start the running
+//! parts, listen. Nobody is served before the past is in place. Order of an end: stop accepting, close sockets (1012, so
+//! that clients come back), sync the log, close the catalog. What was going on is gone on with by the next start.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures::future::BoxFuture;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::store::catalog::{Catalog, SessionRow};
+use crate::store::paths::Paths;
+use crate::store::wal;
+use crate::{accounts, admin, analysis, gateway, hub, ingest, notify, query, sessions, telemetry};
+
+/// A running service.
+#[derive(Debug)]
+pub struct App {
+    address: SocketAddr,
+    rooms: Rooms,
+    shutdown: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    log: wal::Handle,
+    catalog: Catalog,
+}
+
+/// The handles of the rooms, for commands and tests that look inside.
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    pub accounts: accounts::Handle,
+    pub analysis: analysis::Handle,
+    pub hub: hub::Handle,
+    pub ingest: ingest::Handle,
+    pub notify: notify::Handle,
+    /// The data folder.
+    pub paths: Paths,
+    pub query: query::Handle,
+    pub sessions: sessions::Handle,
+}
+
+impl Rooms {
+    /// What the dashboard shows.
+    #[must_use]
+    pub fn shown(&self) -> admin::Rooms {
+        admin::Rooms {
+            analysis: self.analysis.clone(),
+            hub: self.hub.clone(),
+            paths: self.paths.clone(),
+            sessions: self.sessions.clone(),
+        }
+    }
+}
+
+impl App {
+    /// Starts the service; returns when it listens. The future is boxed: its type would otherwise be compiled again into
+    /// every binary that starts one.
+    pub fn start(config: Config, clock: Clock) -> BoxFuture<'static, anyhow::Result<Self>> {
+        Box::pin(start(config, clock))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The rooms.
+    #[must_use]
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
+    /// Ends the service in order.
+    ///
+    /// # Errors
+    /// The log failed while it was closed: frames that were acknowledged before are safe, later ones were refused.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        info!("stopping");
+        self.shutdown.send_replace(true);
+        self.rooms.hub.close_all();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                error!(error = &error as &dyn std::error::Error, "a part of the service broke");
+            }
+        }
+        let closed = self.log.close().await.context("close the write-ahead log");
+        self.catalog.close().await;
+        info!("stopped");
+        closed
+    }
+}
+
+async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
+    telemetry::init_metrics();
+    let paths = Paths::new(&config.data_dir);
+    std::fs::create_dir_all(paths.root())
+        .with_context(|| format!("make the data folder {}", paths.root().display()))?;
+    let catalog = Catalog::open(&paths.catalog()).await?;
+    let unclosed = catalog.unclosed_sessions().await?;
+    let (log, recovery) = open_log(&config, &clock, &paths, &unclosed, &catalog).await?;
+
+    let (shutdown, stopping) = watch::channel(false);
+    let job_ready = Arc::new(Notify::new());
+    let hub = hub::Handle::new(clock.clone());
+    let accounts = accounts::Handle::new(catalog.clone(), clock.clone());
+    let (events, noted) = mpsc::channel(ingest::EVENT_QUEUE_LIMIT);
+    let ingest = ingest::Handle::new(
+        config.ingest_options(),
+        clock.clone(),
+        log.clone(),
+        catalog.clone(),
+        paths.clone(),
+        events,
+    );
+    let open = ingest.adopt(recovery).await?;
+    let (sessions, sessions_service) = sessions::Handle::new(
+        config.sessions_options(),
+        clock.clone(),
+        catalog.clone(),
+        hub.clone(),
+        ingest.clone(),
+        noted,
+        Arc::clone(&job_ready),
+    );
+    sessions.adopt(open).await;
+    let (notify, notify_service) = notify::new(config.notify_options(), clock.clone(), catalog.clone(), hub.clone());
+    let analysis = analysis::Handle::new(catalog.clone());
+    let analysis_service = analysis::Service::new(
+        config.analysis_options(),
+        clock.clone(),
+        catalog.clone(),
+        paths.clone(),
+        ingest.clone(),
+        hub.clone(),
+        job_ready,
+        notify.waker(),
+    )?;
+    let source = query::Rooms::new(ingest.clone(), catalog.clone(), hub.clone());
+    let files = query::Folder::open(paths.root())?.files();
+    let query = query::Handle::start(config.query_options(), files, Arc::new(source))?;
+    let rooms = Rooms { accounts, analysis, hub, ingest, notify, paths, query, sessions };
+
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
+    let address = listener.local_addr().context("read the address")?;
+    let pages = admin::router(rooms.shown(), clock.clone()).merge(query::http::router(rooms.query.clone()));
+    let options = config.gateway_options();
+    let state = gateway::State {
+        sessions: rooms.sessions.clone(),
+        ingest: rooms.ingest.clone(),
+        hub: rooms.hub.clone(),
+        accounts: rooms.accounts.clone(),
+        analysis: rooms.analysis.clone(),
+        notify: rooms.notify.clone(),
+        clock,
+        options: options.clone(),
+        shutdown: stopping.clone(),
+    };
+    let router = gateway::router(state, pages);
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(sessions_service.run(stopping.clone()));
+    tasks.spawn(notify_service.run(stopping.clone()));
+    tasks.spawn(analysis_service.run(stopping.clone()));
+    tasks.spawn(async move {
+        if let Err(error) = gateway::serve(listener, router, &options, stopping).await {
+            error!(error = &error as &dyn std::error::Error, "the server ended");
+        }
+    });
+    info!(listen = %address, "listening on http://{address}");
+    Ok(App { address, rooms, shutdown, tasks, log, catalog })
+}
+
+/// Opens the log and rebuilds the recordings that were open.
+async fn open_log(
+    config: &Config,
+    clock: &Clock,
+    paths: &Paths,
+    unclosed: &[SessionRow],
+    catalog: &Catalog,
+) -> anyhow::Result<(wal::Handle, ingest::Recovery)> {
+    let newest = catalog.newest_session().await?;
+    let mut recovery = ingest::Recovery::new(unclosed, newest);
+    let options = config.wal_options(paths.wal(), seed(clock));
+    let (log, report, recovery) = tokio::task::spawn_blocking(move || {
+        let opened = wal::Handle::open(options, |record| recovery.replay(record));
+        opened.map(|(log, report)| (log, report, recovery))
+    })
+    .await
+    .context("replay the write-ahead log")??;
+    if report.lost_data() {
+        warn!(?report, "the write-ahead log was damaged; what could be read is kept, the rest is set aside");
+    } else if report.records > 0 {
+        info!(
+            wal.records = report.records,
+            wal.frames = report.frames,
+            "{} frames recovered from the log",
+            report.frames
+        );
+    }
+    Ok((log, recovery))
+}
+
+/// A number that strangers cannot guess, for the log's salts: from the operating system by way of a hash map's keys.
+fn seed(clock: &Clock) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(clock.now_us())
+}

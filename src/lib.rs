@@ -25,4 +25,5 @@ pub mod hub;
 pub mod store;
 
 pub mod clock;
+pub mod shutdown;
 pub mod telemetry;

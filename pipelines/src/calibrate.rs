@@ -225,7 +225,8 @@ fn clean(track: &SensorTrack, params: &CalibrateParams) -> Option<Clean> {
         let i = order.as_ref().map_or(k, |order| order[k]);
         let t = track.t_ns[i];
         let (acc, gyro) = (track.acc[i], track.gyro[i]);
-        let wild = acc.iter().any(|c| c.abs() > params.acc_limit) || gyro.iter().any(|c| c.abs() > params.gyro_limit_dps);
+        let wild =
+            acc.iter().any(|c| c.abs() > params.acc_limit) || gyro.iter().any(|c| c.abs() > params.gyro_limit_dps);
         faults.implausible += usize::from(wild);
         // All zero is the firmware's mark for a bad acceleration: no sensor in free flight reads exactly zero thrice.
         let acc_ok = acc != [0.0; 3] && acc.iter().all(|c| c.abs() <= params.acc_limit);

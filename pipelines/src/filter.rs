@@ -222,7 +222,9 @@ mod tests {
 
     #[test]
     fn savitzky_golay_reproduces_cubics_and_their_derivatives_up_to_the_ends() {
-        let cubic: Vec<f64> = (0..30).map(|i| 1.0 + 2.0 * f64::from(i) - 0.3 * f64::from(i).powi(2) + 0.01 * f64::from(i).powi(3)).collect();
+        let cubic: Vec<f64> = (0..30)
+            .map(|i| 1.0 + 2.0 * f64::from(i) - 0.3 * f64::from(i).powi(2) + 0.01 * f64::from(i).powi(3))
+            .collect();
         let smooth = savitzky_golay(&cubic, 15, 3, 0).unwrap();
         let slope = savitzky_golay(&cubic, 15, 3, 1).unwrap();
         let bend = savitzky_golay(&cubic, 15, 3, 2).unwrap();

@@ -162,10 +162,13 @@ fn own_sensor(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>
             })
             .fold(0.0, f64::max);
         figures.put("peak_accel_mps2", peak);
-        let dynamic: f64 = range.clone().map(|i| {
-            let (v, f) = (&signal.grid[i], motion.gravity[i]);
-            norm([v[0] - f[0], v[1] - f[1], v[2] - f[2]])
-        }).sum();
+        let dynamic: f64 = range
+            .clone()
+            .map(|i| {
+                let (v, f) = (&signal.grid[i], motion.gravity[i]);
+                norm([v[0] - f[0], v[1] - f[1], v[2] - f[2]])
+            })
+            .sum();
         figures.put("mean_dynamic_accel_mps2", dynamic / range.len() as f64);
     } else if signal.has_acc {
         // Without a gyro gravity cannot be followed; the magnitude beyond 1 g is the largest sure part.
@@ -173,7 +176,9 @@ fn own_sensor(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>
         figures.put("peak_accel_mps2", peak);
     }
     // Smoothness of the way to the ball only: the hit itself is not the player's movement.
-    let Some((_, swing_in)) = signal.window(swing.start_ns, swing.impact_ns, swing.impact_ns - 20_000_000) else { return };
+    let Some((_, swing_in)) = signal.window(swing.start_ns, swing.impact_ns, swing.impact_ns - 20_000_000) else {
+        return;
+    };
     if signal.has_gyro && signal.rate_hz >= 2.0 * chain.params.kinetics.sparc_cutoff_hz {
         let rate: Vec<f64> = motion.smooth[swing_in].iter().map(|v| norm([v[3], v[4], v[5]])).collect();
         let k = &chain.params.kinetics;
@@ -440,8 +445,7 @@ pub(crate) fn sparc(rate: &[f64], dt: f64, cutoff_hz: f64, threshold: f64) -> Op
         return None;
     }
     let step = 1.0 / last as f64;
-    let arc: f64 =
-        spectrum[..=last].windows(2).map(|w| (step * step + ((w[1] - w[0]) / whole).powi(2)).sqrt()).sum();
+    let arc: f64 = spectrum[..=last].windows(2).map(|w| (step * step + ((w[1] - w[0]) / whole).powi(2)).sqrt()).sum();
     Some(-arc)
 }
 
@@ -481,7 +485,8 @@ pub(crate) fn unwrapped_range(angles: impl Iterator<Item = f32>) -> Option<f64> 
 ///
 /// Values that are not finite or beyond two turns are passed over; fewer than two values give `None`.
 pub(crate) fn smallest_arc(angles: impl Iterator<Item = f32>) -> Option<f64> {
-    let mut around: Vec<f64> = angles.map(f64::from).filter(|a| a.abs() <= 720.0).map(|a| a.rem_euclid(360.0)).collect();
+    let mut around: Vec<f64> =
+        angles.map(f64::from).filter(|a| a.abs() <= 720.0).map(|a| a.rem_euclid(360.0)).collect();
     if around.len() < 2 {
         return None;
     }
@@ -573,7 +578,8 @@ mod tests {
             }
         }
         // A quarter turn about z carries x to y.
-        let quarter = turned(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [0.0, 0.0, std::f64::consts::FRAC_PI_2]);
+        let quarter =
+            turned(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [0.0, 0.0, std::f64::consts::FRAC_PI_2]);
         assert!((quarter[0][1] - 1.0).abs() < 1e-12, "{quarter:?}");
     }
 

@@ -325,10 +325,7 @@ mod tests {
         let message = Params::from_toml(&unknown).unwrap_err().to_string();
         assert!(message.contains("flor"), "{message}");
         let absurd = DEFAULT.replace("grid_hz = 100", "grid_hz = 4");
-        assert!(matches!(
-            Params::from_toml(&absurd).unwrap_err(),
-            ParamsError::Range { key: "calibrate.grid_hz", .. }
-        ));
+        assert!(matches!(Params::from_toml(&absurd).unwrap_err(), ParamsError::Range { key: "calibrate.grid_hz", .. }));
         let not_a_number = DEFAULT.replace("bridge_s = 1.0", "bridge_s = nan");
         assert!(matches!(Params::from_toml(&not_a_number).unwrap_err(), ParamsError::Range { .. }));
         let crossed = DEFAULT.replace("ceiling = 2.0", "ceiling = 0.1");

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use schemas::{SensorRole, Track};
 
-use crate::analysis::{Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, SessionFigures, Severity, Stroke};
+use crate::analysis::{
+    Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, SessionFigures, Severity, Stroke,
+};
 use crate::calibrate::{Signal, calibrate, span_s};
 use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Model, OTHER};
@@ -208,7 +210,9 @@ impl Issues {
                 Severity::Warning,
                 None,
                 [
-                    format!("The sensors' clocks agree only within {sync_ms:.0} ms: shorter delays cannot be resolved."),
+                    format!(
+                        "The sensors' clocks agree only within {sync_ms:.0} ms: shorter delays cannot be resolved."
+                    ),
                     format!("各传感器时钟误差约 {sync_ms:.0} 毫秒，更短的延迟无法分辨。"),
                 ],
                 &["phase_delay"],
@@ -242,7 +246,9 @@ impl Issues {
                 if quality.saturated_share > 0.01 { Severity::Warning } else { Severity::Info },
                 Some(role),
                 [
-                    format!("The {role} sensor was at its limit in {percent:.1}% of the samples: true peaks are higher."),
+                    format!(
+                        "The {role} sensor was at its limit in {percent:.1}% of the samples: true peaks are higher."
+                    ),
                     format!("{zh}传感器有 {percent:.1}% 的数据达到量程上限，实际峰值更高。"),
                 ],
                 &["peak_gyro_dps", "peak_accel_mps2", "racket_head_speed_mps", "energy_ratio"],
@@ -328,7 +334,10 @@ impl Issues {
         let [text, text_zh] = if chosen.is_some() {
             ["No swing was found.", "没有检测到挥拍。"]
         } else {
-            ["Swings are found on racket, wrist or shoulder, and none of these sensors is there.", "缺少球拍、手腕或肩部传感器，无法检测挥拍。"]
+            [
+                "Swings are found on racket, wrist or shoulder, and none of these sensors is there.",
+                "缺少球拍、手腕或肩部传感器，无法检测挥拍。",
+            ]
         };
         self.add(
             IssueCode::NoSwings,
@@ -339,16 +348,12 @@ impl Issues {
         );
     }
 
-    fn of_model(
-        &mut self,
-        model: Option<&Model>,
-        usable: Option<&Model>,
-        strokes: &[Stroke],
-        chosen: Option<&Signal>,
-    ) {
+    fn of_model(&mut self, model: Option<&Model>, usable: Option<&Model>, strokes: &[Stroke], chosen: Option<&Signal>) {
         let Some(signal) = chosen.filter(|_| !strokes.is_empty() && usable.is_none()) else { return };
         let [text, text_zh] = match model {
-            None => ["No model ran: strokes have no names.".to_owned(), "未使用分类模型，无法判断击球类型。".to_owned()],
+            None => {
+                ["No model ran: strokes have no names.".to_owned(), "未使用分类模型，无法判断击球类型。".to_owned()]
+            }
             Some(model) => [
                 format!(
                     "Model {} does not fit the {} sensor at {:.1} Hz: strokes have no names.",

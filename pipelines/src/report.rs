@@ -131,14 +131,7 @@ pub(crate) fn recommendations(
     .into_iter()
     .filter_map(|(code, applies)| applies.then_some(code))
     .collect();
-    let figures = [
-        delay.waist_to_shoulder,
-        delay.shoulder_to_wrist,
-        energy_ratio,
-        rom.waist,
-        rom.shoulder,
-        rom.wrist,
-    ];
+    let figures = [delay.waist_to_shoulder, delay.shoulder_to_wrist, energy_ratio, rom.waist, rom.shoulder, rom.wrist];
     if figures.iter().any(Option::is_none) {
         codes.push("check_sensors");
     } else if codes.is_empty() {
@@ -309,8 +302,7 @@ mod tests {
 
     #[test]
     fn the_legacy_formula_is_kept() {
-        let delay =
-            PhaseDelay { waist_to_shoulder: Some(0.096), shoulder_to_wrist: Some(0.04), wrist_to_racket: None };
+        let delay = PhaseDelay { waist_to_shoulder: Some(0.096), shoulder_to_wrist: Some(0.04), wrist_to_racket: None };
         let rom = RangeOfMotion { waist: Some(36.0), shoulder: Some(130.0), wrist: Some(200.0) };
         let all = scores(&delay, Some(0.325), &rom, report());
         assert_eq!((all.delay, all.energy), (Some(80.0), Some(50.0)));

@@ -54,10 +54,13 @@ pub(crate) fn segment(signal: &Signal, params: &SegmentParams) -> Vec<Swing> {
         let values = &score[island.start..island.end()];
         let threshold = Threshold::over(values, step_s, params);
         peaks.extend(
-            find_peaks(values, step_s, params)
-                .into_iter()
-                .filter(|&at| f64::from(values[at]) >= threshold.at(at))
-                .map(|at| Peak { index: island.start + at, height: values[at], t_ns: signal.time_ns(island, island.start + at) }),
+            find_peaks(values, step_s, params).into_iter().filter(|&at| f64::from(values[at]) >= threshold.at(at)).map(
+                |at| Peak {
+                    index: island.start + at,
+                    height: values[at],
+                    t_ns: signal.time_ns(island, island.start + at),
+                },
+            ),
         );
     }
     let spaced = keep_pace(&peaks, params);
@@ -201,8 +204,7 @@ fn keep_pace(peaks: &[Peak], params: &SegmentParams) -> Vec<Peak> {
     thin_out(peaks, |t_ns| {
         let from = usual.partition_point(|p| p.t_ns < t_ns.saturating_sub(history));
         let to = usual.partition_point(|p| p.t_ns <= t_ns.saturating_add(ahead));
-        let mut distances: Vec<f64> =
-            usual[from..to].windows(2).map(|w| span_s(w[0].t_ns, w[1].t_ns)).collect();
+        let mut distances: Vec<f64> = usual[from..to].windows(2).map(|w| span_s(w[0].t_ns, w[1].t_ns)).collect();
         // Two distances are no pace.
         if distances.len() < 3 {
             return ns(params.spacing_s);
@@ -247,7 +249,8 @@ fn delimit(
     let level = (params.edge_fraction * f64::from(peak.height)).max(params.edge_level) as f32;
     let first = before.unwrap_or(island.start).max(peak.index.saturating_sub(steps(params.reach_before_s)));
     let last = after.unwrap_or(island.end() - 1).min(peak.index + steps(params.reach_after_s));
-    let start = (first..peak.index).rev().find(|&i| score[i] <= level).unwrap_or_else(|| lowest(score, first, peak.index));
+    let start =
+        (first..peak.index).rev().find(|&i| score[i] <= level).unwrap_or_else(|| lowest(score, first, peak.index));
     let end = (peak.index + 1..=last)
         .find(|&i| score[i] <= level)
         .unwrap_or_else(|| lowest(score, (peak.index + 1).min(last), last + 1));

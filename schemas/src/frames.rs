@@ -178,6 +178,26 @@ impl FrameColumns {
         self.flags.extend_from_slice(&other.flags);
     }
 
+    /// A copy of the frames in `rows`, in that order.
+    #[must_use]
+    pub fn gather(&self, rows: impl Iterator<Item = usize> + Clone) -> Self {
+        fn pick<T: Copy>(values: &[T], rows: impl Iterator<Item = usize>) -> Vec<T> {
+            rows.map(|row| values[row]).collect()
+        }
+        Self {
+            sensor_id: pick(&self.sensor_id, rows.clone()),
+            sensor: pick(&self.sensor, rows.clone()),
+            device_time_raw: pick(&self.device_time_raw, rows.clone()),
+            t_ns: pick(&self.t_ns, rows.clone()),
+            clock: pick(&self.clock, rows.clone()),
+            received_at_us: pick(&self.received_at_us, rows.clone()),
+            acc: pick(&self.acc, rows.clone()),
+            gyro: pick(&self.gyro, rows.clone()),
+            angle: pick(&self.angle, rows.clone()),
+            flags: pick(&self.flags, rows),
+        }
+    }
+
     /// The role of frame `row`.
     #[must_use]
     pub fn role(&self, row: usize) -> SensorRole {

@@ -1,26 +1,124 @@
 //! Hands sealed sessions to the pipelines on a CPU pool of its own, by durable, leased jobs.
+//!
+//! In: jobs in the catalog (made by the commit that seals a session). Out: strokes and results as Parquet, and one commit
+//! of result, end of the session and owed notice. A job that dies with its process is leased again; a job whose input
+//! cannot be analysed ends its session `stopped` with the reason and without numbers.
+//!
+//! Absent: formulas (they are `pipelines`' own) and delivery (`notify` reads the outbox).
+
+mod rows;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use schemas::{AnalysisId, SessionId};
+
+pub use worker::Service;
+
+use crate::store::catalog::{self, Catalog};
+use crate::store::seal;
+
+/// Limits of the analysis room.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads of the CPU pool.
+    pub threads: usize,
+    /// Jobs that run at the same time.
+    pub concurrent_jobs: usize,
+    /// A job that runs longer is given up: its session ends `stopped`.
+    pub timeout: Duration,
+    /// A job that failed so often for reasons of the environment is given up.
+    pub attempts_limit: i64,
+}
 
 /// The published result of a session.
 #[derive(Clone, Debug)]
 pub struct Published {
     pub analysis_id: AnalysisId,
     pub session_id: SessionId,
+    /// Which seal of the session was analysed; a late frame makes a further one.
+    pub revision: i64,
     pub created_at_us: i64,
-    pub analysis: std::sync::Arc<pipelines::Analysis>,
+    pub analysis: Arc<pipelines::Analysis>,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {}
+pub enum Error {
+    #[error("start the analysis threads")]
+    Threads(#[source] rayon::ThreadPoolBuildError),
+    #[error("use the catalog for an analysis")]
+    Catalog(#[from] catalog::Error),
+    #[error("read the frames of session {session_id}")]
+    Frames {
+        session_id: SessionId,
+        #[source]
+        source: seal::Error,
+    },
+    #[error("find the frames of session {session_id}")]
+    NoFrames { session_id: SessionId },
+    #[error("write the strokes and results of session {session_id}")]
+    Write {
+        session_id: SessionId,
+        #[source]
+        source: seal::Error,
+    },
+    #[error("encode the result of session {session_id}")]
+    Encode {
+        session_id: SessionId,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("read the result of session {session_id}")]
+    Decode {
+        session_id: SessionId,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("analyse session {session_id}: the pipeline broke")]
+    Broke { session_id: SessionId },
+    #[error("analyse session {session_id} within {limit_s} s")]
+    TimedOut { session_id: SessionId, limit_s: u64 },
+}
+
+impl Error {
+    /// True if the same job may succeed later; else its session is stopped.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Threads(_) | Self::Catalog(_) | Self::Frames { .. } | Self::Write { .. } => true,
+            Self::NoFrames { .. }
+            | Self::Decode { .. }
+            | Self::Encode { .. }
+            | Self::Broke { .. }
+            | Self::TimedOut { .. } => false,
+        }
+    }
+}
 
 /// The analysis room. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Handle {}
+pub struct Handle {
+    catalog: Catalog,
+}
 
 impl Handle {
+    #[must_use]
+    pub fn new(catalog: Catalog) -> Self {
+        Self { catalog }
+    }
+
     /// The published result of a session, if there is one.
-    pub async fn published(&self, _session: SessionId) -> Result<Option<Published>, Error> {
-        unimplemented!()
+    pub async fn published(&self, session: SessionId) -> Result<Option<Published>, Error> {
+        let Some(row) = self.catalog.result(session).await? else { return Ok(None) };
+        let analysis =
+            serde_json::from_str(&row.analysis).map_err(|source| Error::Decode { session_id: session, source })?;
+        Ok(Some(Published {
+            analysis_id: row.analysis_id,
+            session_id: row.session_id,
+            revision: row.revision,
+            created_at_us: row.created_at_us,
+            analysis: Arc::new(analysis),
+        }))
     }
 }

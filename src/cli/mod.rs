@@ -1,1 +1,81 @@
 //! The commands, one file each.
+//!
+//! Exit status: 0 done, 1 failed, 2 the command line was wrong. Errors are one line on stderr with a hint where there is
+//! one; results go to stdout.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod config;
+pub mod demo;
+pub mod recover;
+pub mod serve;
+pub mod simulate;
+pub mod sql;
+pub mod verify;
+
+/// Volant: streaming analytics for badminton.
+#[derive(Debug, Parser)]
+#[command(name = "volant", version, about, disable_help_subcommand = true)]
+struct Cli {
+    /// What to log: error, warn, info, debug, trace, or a filter such as volant=debug
+    #[arg(long, global = true, env = "VOLANT_LOG", default_value = "warn,volant=info", value_name = "FILTER")]
+    log: String,
+    /// Log one JSON object a line
+    #[arg(long, global = true, env = "VOLANT_LOG_JSON")]
+    log_json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(serve::Args),
+    /// Stream a recorded session through a real socket, to a notification and a report
+    Demo(demo::Args),
+    /// Play recorded or generated sessions with simulated devices
+    Simulate(simulate::Args),
+    /// Ask SQL of a data folder or a server; interactive without a statement
+    Sql(sql::Args),
+    /// Re-read everything that is stored and say what is damaged or missing
+    Verify(verify::Args),
+    /// Repair the write-ahead log of a stopped folder and say what was found
+    Recover(recover::Args),
+    /// The configuration
+    Config(config::Args),
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = if cli.log_json { crate::telemetry::LogFormat::Json } else { crate::telemetry::LogFormat::Text };
+    crate::telemetry::init_logs(&cli.log, format);
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            // One line: the step and its causes.
+            eprintln!("volant: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => block_on(serve::run(args)),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Simulate(args) => block_on(simulate::run(args)),
+        Command::Sql(args) => block_on(sql::run(args)),
+        Command::Verify(args) => verify::run(&args),
+        Command::Recover(args) => recover::run(&args),
+        Command::Config(args) => config::run(args),
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("volant-io").build()?;
+    runtime.block_on(work)
+}

@@ -1,1 +1,386 @@
 //! Every configuration key: file, environment, flag; and where its value came from.
+//!
+//! A key is the same everywhere: `sessions.upload_timeout_s` in the TOML file is `VOLANT_SESSIONS_UPLOAD_TIMEOUT_S` in the
+//! environment and `--sessions-upload-timeout-s` as a flag of `serve`. The flag wins over the environment, that over the
+//! file, that over the default. This is the only room that reads the environment.
+
+mod keys;
+mod layers;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use layers::{Loaded, Origin, Overrides, load, process_environment};
+
+use crate::store::wal;
+use crate::{analysis, gateway, ingest, notify, query, sessions};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("read the configuration file {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("understand the configuration file {}: {message}", path.display())]
+    Syntax { path: PathBuf, message: String },
+    #[error("no configuration key {key:?} (from {origin}); `volant config show` lists all")]
+    UnknownKey { key: String, origin: Origin },
+    #[error("{key} = {value:?} (from {origin}) is not {expected}")]
+    WrongType { key: String, value: String, origin: Origin, expected: &'static str },
+    #[error("the configuration does not hold together: {message}")]
+    Invalid { message: String },
+}
+
+/// How callers are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// A device with only a code, or a request with only an openid, has the rights of exactly that device or user.
+    Legacy,
+}
+
+/// The whole configuration. Durations are whole numbers with the unit in the key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Address to listen on. The firmware has port 8000 compiled in.
+    pub listen: SocketAddr,
+    /// Folder of everything that is stored.
+    pub data_dir: PathBuf,
+    /// How callers are told apart.
+    pub auth: Auth,
+    /// Allow legacy authentication on an address that other machines reach: whoever reaches it can pose as any device or
+    /// user.
+    pub allow_legacy_on_public_address: bool,
+    /// What an acknowledgement means: `fsync` (on the disk) or `os` (with the operating system).
+    pub durability: wal::Durability,
+    pub gateway: Gateway,
+    pub sessions: Sessions,
+    pub ingest: Ingest,
+    pub store: Store,
+    pub analysis: Analysis,
+    pub notify: Notify,
+    pub query: Query,
+}
+
+/// Limits of sockets and requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// TCP connections in all; a further one is answered 503.
+    pub connections_limit: usize,
+    /// TCP connections of one address; a further one is answered 503.
+    pub connections_per_address_limit: usize,
+    /// A WebSocket ping is sent this often.
+    pub ping_interval_s: u64,
+    /// A peer that answered no ping for so long is dropped. Over 20: the firmware is deaf for 10 s after boot.
+    pub pong_timeout_s: u64,
+    /// A peer that takes nothing for so long while we write is dropped.
+    pub write_timeout_s: u64,
+    /// Largest message of a device; a larger one closes its connection (1009).
+    pub device_message_limit_bytes: usize,
+    /// Packets of a device that wait for the disk; at the limit its socket is not read.
+    pub in_flight_packets: usize,
+    /// Messages a second of a device; beyond, its socket is not read until they are due.
+    pub device_messages_per_s: u32,
+    /// Frames a second of a device; beyond, as above.
+    pub device_frames_per_s: u32,
+    /// Origins whose pages may open the admin socket, besides the service's own.
+    pub allowed_origins: Vec<String>,
+}
+
+/// Times of the session state machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sessions {
+    /// An unconfirmed command is sent again.
+    pub command_resend_ms: u64,
+    /// A session whose device never started is stopped.
+    pub start_timeout_s: u64,
+    /// A session whose frames ceased is ended.
+    pub idle_timeout_s: u64,
+    /// A stopped session is analysed without `upload_complete`, device connected.
+    pub upload_timeout_s: u64,
+    /// The same, device away.
+    pub offline_timeout_s: u64,
+    /// An unasked `upload_complete` is believed after so long without frames.
+    pub doubt_timeout_ms: u64,
+    /// Late frames are taken so long after `upload_complete`.
+    pub late_grace_s: u64,
+}
+
+/// Limits of recordings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingest {
+    /// A session that holds so many frames takes no more.
+    pub session_limit_frames: usize,
+}
+
+/// The write-ahead log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// Size of a log segment.
+    pub segment_limit_bytes: u64,
+    /// Longest gathering of records for one sync.
+    pub commit_window_ms: u64,
+    /// Bytes that may wait for the log; above it sockets wait.
+    pub queue_limit_bytes: usize,
+    /// Free disk space below which frames are refused.
+    pub min_free_bytes: u64,
+}
+
+/// The CPU pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Analysis {
+    /// Threads; 0 means one a core.
+    pub threads: usize,
+    /// Jobs at the same time.
+    pub concurrent_jobs: usize,
+    /// A job that takes longer is given up.
+    pub timeout_s: u64,
+    /// Tries of a job that the environment fails.
+    pub attempts_limit: i64,
+}
+
+/// Delivery of notices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notify {
+    /// How long a socket has to prove that it received a notice.
+    pub receipt_timeout_s: u64,
+    /// How often connected users that are owed something are tried again.
+    pub retry_interval_s: u64,
+}
+
+/// Limits of SQL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// Threads of the SQL runtime; 0 means one a core.
+    pub threads: usize,
+    /// Statements at the same time; further ones wait.
+    pub concurrent_limit: usize,
+    /// Statements that wait; further ones are refused.
+    pub waiting_limit: usize,
+    /// Memory of one statement.
+    pub memory_limit_bytes: usize,
+    /// A statement that takes longer is ended.
+    pub timeout_s: u64,
+    /// Rows of one answer; more end it with an error.
+    pub row_limit: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            data_dir: PathBuf::from("volant-data"),
+            auth: Auth::Legacy,
+            allow_legacy_on_public_address: false,
+            durability: wal::Durability::Fsync,
+            gateway: Gateway {
+                connections_limit: 16_384,
+                connections_per_address_limit: 8_192,
+                ping_interval_s: 20,
+                pong_timeout_s: 30,
+                write_timeout_s: 15,
+                device_message_limit_bytes: 64 << 10,
+                in_flight_packets: 64,
+                device_messages_per_s: 5_000,
+                device_frames_per_s: 150_000,
+                allowed_origins: Vec::new(),
+            },
+            sessions: Sessions {
+                command_resend_ms: 3_000,
+                start_timeout_s: 900,
+                idle_timeout_s: 600,
+                upload_timeout_s: 15,
+                offline_timeout_s: 120,
+                doubt_timeout_ms: 3_000,
+                late_grace_s: 30,
+            },
+            ingest: Ingest { session_limit_frames: 6_000_000 },
+            store: Store {
+                segment_limit_bytes: 64 << 20,
+                commit_window_ms: 2,
+                queue_limit_bytes: 16 << 20,
+                min_free_bytes: 256 << 20,
+            },
+            analysis: Analysis { threads: 0, concurrent_jobs: 2, timeout_s: 120, attempts_limit: 20 },
+            notify: Notify { receipt_timeout_s: 10, retry_interval_s: 30 },
+            query: Query {
+                threads: 0,
+                concurrent_limit: 4,
+                waiting_limit: 32,
+                memory_limit_bytes: 512 << 20,
+                timeout_s: 60,
+                row_limit: 10_000_000,
+            },
+        }
+    }
+}
+
+impl Config {
+    /// Checks what a single key cannot say.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with what to change.
+    pub fn validate(&self) -> Result<(), Error> {
+        let invalid = |message: String| Err(Error::Invalid { message });
+        let public = !self.listen.ip().is_loopback();
+        if public && self.auth == Auth::Legacy && !self.allow_legacy_on_public_address {
+            return invalid(format!(
+                "listening on {} with auth = \"legacy\" lets everybody who reaches it pose as any device or user; if that \
+                 is meant (a closed network), set allow_legacy_on_public_address = true",
+                self.listen
+            ));
+        }
+        if self.gateway.pong_timeout_s <= 20 {
+            return invalid(
+                "gateway.pong_timeout_s must be over 20: the firmware is deaf for 10 s after boot".to_owned(),
+            );
+        }
+        let positive = [
+            ("gateway.connections_limit", self.gateway.connections_limit),
+            ("gateway.connections_per_address_limit", self.gateway.connections_per_address_limit),
+            ("gateway.in_flight_packets", self.gateway.in_flight_packets),
+            ("gateway.device_messages_per_s", self.gateway.device_messages_per_s as usize),
+            ("gateway.device_frames_per_s", self.gateway.device_frames_per_s as usize),
+            ("ingest.session_limit_frames", self.ingest.session_limit_frames),
+            ("analysis.concurrent_jobs", self.analysis.concurrent_jobs),
+            ("query.concurrent_limit", self.query.concurrent_limit),
+            ("query.row_limit", self.query.row_limit as usize),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return invalid(format!("{key} must be at least 1"));
+        }
+        if self.gateway.device_message_limit_bytes < 8192 {
+            return invalid(
+                "gateway.device_message_limit_bytes must be at least 8192, the firmware's largest packet".to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    fn threads(configured: usize) -> usize {
+        if configured == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { configured }
+    }
+
+    /// The options of each room.
+    #[must_use]
+    pub fn sessions_options(&self) -> sessions::Options {
+        let Sessions {
+            command_resend_ms,
+            start_timeout_s,
+            idle_timeout_s,
+            upload_timeout_s,
+            offline_timeout_s,
+            doubt_timeout_ms,
+            late_grace_s,
+        } = self.sessions;
+        sessions::Options {
+            command_resend: Duration::from_millis(command_resend_ms),
+            start_timeout: Duration::from_secs(start_timeout_s),
+            idle_timeout: Duration::from_secs(idle_timeout_s),
+            upload_timeout: Duration::from_secs(upload_timeout_s),
+            offline_timeout: Duration::from_secs(offline_timeout_s),
+            doubt_timeout: Duration::from_millis(doubt_timeout_ms),
+            late_grace: Duration::from_secs(late_grace_s),
+            ..sessions::Options::default()
+        }
+    }
+
+    /// See [`Store`]. `seed` makes the salts of log segments.
+    #[must_use]
+    pub fn wal_options(&self, dir: PathBuf, seed: u64) -> wal::Options {
+        wal::Options {
+            dir,
+            durability: self.durability,
+            segment_limit_bytes: self.store.segment_limit_bytes,
+            commit_window: Duration::from_millis(self.store.commit_window_ms),
+            queue_limit_bytes: self.store.queue_limit_bytes,
+            min_free_bytes: self.store.min_free_bytes,
+            seed,
+        }
+    }
+
+    /// See [`Gateway`].
+    #[must_use]
+    pub fn gateway_options(&self) -> gateway::Options {
+        let Gateway {
+            connections_limit,
+            connections_per_address_limit,
+            ping_interval_s,
+            pong_timeout_s,
+            write_timeout_s,
+            device_message_limit_bytes,
+            in_flight_packets,
+            device_messages_per_s,
+            device_frames_per_s,
+            ref allowed_origins,
+        } = self.gateway;
+        gateway::Options {
+            connections_limit,
+            connections_per_address_limit,
+            ping_interval: Duration::from_secs(ping_interval_s.max(1)),
+            pong_timeout: Duration::from_secs(pong_timeout_s),
+            write_timeout: Duration::from_secs(write_timeout_s.max(1)),
+            device_message_limit_bytes,
+            in_flight_packets,
+            device_messages_per_s,
+            device_frames_per_s,
+            allowed_origins: allowed_origins.clone(),
+            ..gateway::Options::default()
+        }
+    }
+
+    /// See [`Ingest`].
+    #[must_use]
+    pub fn ingest_options(&self) -> ingest::Options {
+        ingest::Options { session_limit_frames: self.ingest.session_limit_frames }
+    }
+
+    /// See [`Analysis`].
+    #[must_use]
+    pub fn analysis_options(&self) -> analysis::Options {
+        analysis::Options {
+            threads: Self::threads(self.analysis.threads),
+            concurrent_jobs: self.analysis.concurrent_jobs,
+            timeout: Duration::from_secs(self.analysis.timeout_s),
+            attempts_limit: self.analysis.attempts_limit,
+        }
+    }
+
+    /// See [`Query`].
+    #[must_use]
+    pub fn query_options(&self) -> query::Options {
+        query::Options {
+            workers: Self::threads(self.query.threads),
+            running: self.query.concurrent_limit,
+            waiting: self.query.waiting_limit,
+            limits: query::Limits {
+                rows: self.query.row_limit,
+                wall_time: Duration::from_secs(self.query.timeout_s),
+                memory_bytes: self.query.memory_limit_bytes,
+            },
+            ..query::Options::default()
+        }
+    }
+
+    /// See [`Notify`].
+    #[must_use]
+    pub fn notify_options(&self) -> notify::Options {
+        notify::Options {
+            receipt_timeout: Duration::from_secs(self.notify.receipt_timeout_s),
+            retry_interval: Duration::from_secs(self.notify.retry_interval_s.max(1)),
+        }
+    }
+}

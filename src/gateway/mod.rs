@@ -1,1 +1,96 @@
 //! The edge: sockets and HTTP, limits, authentication, the only map from errors to codes.
+//!
+//! In: TCP connections. Out: calls of the rooms inside, and answers. A connection's bytes go through [`serve`] (accept,
+//! limits, HTTP head) to a route; a WebSocket then lives in one task of its own (`ws.rs`), which decodes, asks the rooms,
+//! and writes. The legacy HTTP routes (`http.rs`) take their parameters from query, form, multipart and JSON alike.
+//!
+//! Invariants
+//! - One task a socket, and every wait in it has an end: a peer that neither reads nor answers pings is closed, so it
+//!   holds bounded memory and delays nobody else.
+//! - Commands and pings never wait behind data: while a packet waits for the log, the task goes on serving its queue.
+//! - Answers come in the order of the requests; a packet's answer waits until its frames are durable.
+//! - A device socket sees no origin check, no subprotocol, no redirect, and a bare `Connection: Upgrade`.
+//!
+//! Limits, and what happens at each, stand with [`Options`].
+//!
+//! Absent: TLS (a proxy does it), token authentication (`auth.rs` is the place for it).
+
+mod auth;
+mod error;
+mod forms;
+mod http;
+mod limits;
+mod options;
+mod serve;
+mod socket;
+mod ws;
+
+pub use error::ApiError;
+pub use options::Options;
+pub use serve::serve;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{any, get};
+use tokio::sync::watch;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::clock::Clock;
+use crate::{accounts, analysis, hub, ingest, notify, sessions};
+
+/// What the gateway needs: handles of the rooms, limits, the end.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub sessions: sessions::Handle,
+    pub ingest: ingest::Handle,
+    pub hub: hub::Handle,
+    pub accounts: accounts::Handle,
+    pub analysis: analysis::Handle,
+    pub notify: notify::Handle,
+    pub clock: Clock,
+    pub options: Options,
+    /// Turns true when the service stops: sockets then close with 1012.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// The routes: sockets, legacy HTTP, health and metrics. Everything else, a plain `GET /` included, goes to `extra`.
+#[must_use]
+pub fn router(state: State, extra: Router) -> Router {
+    let options = Arc::new(state.options.clone());
+    let context = Arc::new(Context { state, options, extra });
+    let mut router = Router::new();
+    for slash in ["", "/"] {
+        router = router
+            .route(&format!("/ws/esp32/{{device_code}}{slash}"), get(ws::device))
+            .route(&format!("/ws/miniprogram/{{user_id}}{slash}"), get(ws::user))
+            .route(&format!("/ws/admin{slash}"), get(ws::admin));
+        for prefix in ["/wxapp", "/api"] {
+            for (name, methods) in http::legacy_routes() {
+                router = router.route(&format!("{prefix}/{name}{slash}"), methods);
+            }
+        }
+    }
+    router
+        .route("/", any(ws::root))
+        .route("/health/live", get(http::live))
+        .route("/health/ready", get(http::ready))
+        .route("/metrics", get(http::metrics))
+        .method_not_allowed_fallback(http::method_not_allowed)
+        .fallback(http::elsewhere)
+        .layer(CatchPanicLayer::custom(http::panicked))
+        .layer(axum::middleware::from_fn(http::observe))
+        .with_state(context)
+}
+
+/// What handlers get.
+#[derive(Debug)]
+struct Context {
+    state: State,
+    /// Shared with every socket.
+    options: Arc<Options>,
+    /// Routes of other rooms.
+    extra: Router,
+}
+
+type Shared = axum::extract::State<Arc<Context>>;

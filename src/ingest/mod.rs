@@ -2,13 +2,30 @@
 //!
 //! In: decoded packets ([`Packet`]). Out: records in the write-ahead log, live batches for SQL, and at the end a sealed
 //! Parquet file. The future in [`Accepted`] resolves when the frames are on disk; only then may anybody say `success`.
+//!
+//! A recording is a mutex around its columns, not a task with an inbox: an append holds the lock for the few
+//! microseconds that numbering, clock and queueing take, so that the order of the log is the order of the rows, and
+//! nobody waits for the disk under it. (`docs/adr` says why.)
+//!
+//! Invariants: a frame has one sequence number for ever; what SQL shows is on disk; a packet that was taken twice is
+//! stored once; frames that the log refused are in no table.
 
-use schemas::{DeviceCode, FrameColumns, SessionId};
+pub mod clock;
+mod recording;
+mod service;
+
+use std::sync::Arc;
+
+use schemas::{DeviceCode, FrameColumns, SessionId, SessionStatus};
+
+pub use service::{EVENT_QUEUE_LIMIT, Handle, Live, Options, Recovery};
+
+use crate::store::{catalog, seal, wal};
 
 /// A decoded packet of frames.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Packet {
-    /// `session_id` as text, exactly as sent; `None` if absent or empty.
+    /// `session_id` as text, exactly as sent; `None` if absent, empty or the firmware's default `041025`.
     pub claimed_session: Option<String>,
     /// The packet's own `timestamp` (ms since device boot), if it had one.
     pub packet_ms: Option<i64>,
@@ -32,7 +49,16 @@ pub struct Accepted {
     pub durable: Durable,
 }
 
-/// Why a packet was refused.
+/// What ingest tells the sessions room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The first frames of a session arrived.
+    FirstFrames { session_id: SessionId, device: DeviceCode },
+    /// Frames arrived for a session that had been sealed.
+    LateFrames { session_id: SessionId },
+}
+
+/// Why a packet was refused, or a session could not be sealed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("unknown session {claimed}")]
@@ -40,21 +66,25 @@ pub enum Error {
     #[error("session {session_id} belongs to another device")]
     ForeignSession { session_id: SessionId },
     #[error("session {session_id} is not active ({status})")]
-    NotActive { session_id: SessionId, status: schemas::SessionStatus },
+    NotActive { session_id: SessionId, status: SessionStatus },
     #[error("session {session_id} is full: it holds {limit_frames} frames")]
     Full { session_id: SessionId, limit_frames: usize },
-}
-
-/// The ingest room. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Handle {}
-
-impl Handle {
-    /// Takes a packet of a device. Waits only for room in the log's queue (that wait is the back-pressure).
-    ///
-    /// # Errors
-    /// See [`Error`]; nothing of a refused packet is kept.
-    pub async fn append(&self, _device: &DeviceCode, _packet: Packet) -> Result<Accepted, Error> {
-        unimplemented!()
-    }
+    #[error("write frames of session {session_id} to the log")]
+    Log {
+        session_id: SessionId,
+        #[source]
+        source: Arc<wal::Error>,
+    },
+    #[error("the log ended before the frames of session {session_id} were on disk")]
+    LogEnded { session_id: SessionId },
+    #[error("write the frames file of session {session_id}")]
+    Seal {
+        session_id: SessionId,
+        #[source]
+        source: seal::Error,
+    },
+    #[error("seal session {session_id}: the writer broke")]
+    Broke { session_id: SessionId },
+    #[error("use the catalog for session frames")]
+    Catalog(#[from] catalog::Error),
 }

@@ -1,1 +1,26 @@
-//! A readable report of one session: text, HTML and SVG.
+//! A readable report of one session: text for the terminal, one HTML page with its own SVG plots for a browser or a
+//! printer.
+//!
+//! In: an [`Analysis`](pipelines::Analysis) and, for the page, who and what was recorded and the curves of angular
+//! rate ([`Context`]). Out: a string. The same input gives the same bytes; nothing is loaded from elsewhere, and every
+//! text from outside is escaped.
+//!
+//! Invariants: a figure that the analysis left out is shown as absent with the reason that the analysis gives, never
+//! as a zero; every text of our own stands in `texts.toml` in English and Chinese (the sentences of advice beside their codes in
+//! `pipelines`).
+//!
+//! Absent here: files, sockets, the clock. Whoever wants a report on disk writes the string.
+
+mod curves;
+mod figures;
+mod html;
+mod plots;
+#[cfg(test)]
+mod tests;
+mod text;
+mod texts;
+
+pub use curves::{COLUMNS, Curve, CurvePoint, gap_s};
+pub use html::{Context, STYLE, escape, html};
+pub use text::text;
+pub use texts::{Lang, advice};

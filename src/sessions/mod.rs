@@ -1,9 +1,22 @@
 //! The state machine of a recording session, its timeouts, and the commands to its device.
+//!
+//! In: what users ask (start, stop), what devices say (acknowledgements, status, `upload_complete`), what ingest notes
+//! (first frames), and time. Out: commands to devices, state in the catalog, sealed recordings, events to the admins.
+//!
+//! Invariants: one live session a device; a command is sent again until the device confirms it; every session ends,
+//! whatever its device does; `upload_complete` of a session that nobody stopped is believed only when the device is not
+//! streaming. Absent: the wire format, and any work on frames.
+
+mod device;
+mod service;
 
 use schemas::{DeviceCode, SessionId, SessionStatus, UserId};
 use serde::Serialize;
 
+pub use service::{Handle, Options, Service};
+
 use crate::hub::{DeviceMessage, Sent};
+use crate::{ingest, store::catalog};
 
 /// A session as clients see it.
 #[derive(Clone, Debug, Serialize)]
@@ -13,9 +26,11 @@ pub struct SessionInfo {
     pub group_code: String,
     pub user_id: Option<UserId>,
     pub status: SessionStatus,
+    /// Why it ended without a result.
+    pub reason: Option<String>,
     pub started_at_us: i64,
     pub ended_at_us: Option<i64>,
-    /// Frames on disk.
+    /// Frames taken so far.
     pub frame_count: i64,
 }
 
@@ -38,7 +53,7 @@ pub struct Ended {
 }
 
 /// What a polling device should do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PollAnswer {
     Start(SessionId),
     Stop(SessionId),
@@ -61,10 +76,11 @@ pub enum DeviceEvent {
         session_id: Option<String>,
         firmware_version: Option<String>,
     },
-    /// `status_update` START_COLLECTION_CONFIRMED / STOP_COLLECTION_CONFIRMED with a session id.
+    /// `status_update` START_COLLECTION_CONFIRMED with a session id.
     StartConfirmed {
         session_id: String,
     },
+    /// `status_update` STOP_COLLECTION_CONFIRMED with a session id.
     StopConfirmed {
         session_id: String,
     },
@@ -84,63 +100,12 @@ pub enum Error {
     WrongState { session_id: SessionId, status: SessionStatus, needed: &'static str },
     #[error("upload_complete names no session")]
     NoSession,
-}
-
-/// The sessions room. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Handle {}
-
-impl Handle {
-    /// Opens a session and commands its device to start. A live session of the same device is ended in order first.
-    pub async fn start(&self, _user: UserId, _group_code: &str, _device: DeviceCode) -> Result<Commanded, Error> {
-        unimplemented!()
-    }
-    /// `start_data_collection`: calibrating to collecting (already collecting is fine), command again.
-    pub async fn begin_collection(
-        &self,
-        _session: SessionId,
-        _device: Option<&DeviceCode>,
-    ) -> Result<Commanded, Error> {
-        unimplemented!()
-    }
-    /// `end_session`: to stopping. Idempotent: a session that has ended already is returned as it is.
-    pub async fn end(&self, _session: SessionId, _device: Option<&DeviceCode>) -> Result<Ended, Error> {
-        unimplemented!()
-    }
-    /// `upload_complete` of a device. Idempotent; answers at once, sealing and analysis follow.
-    pub async fn upload_complete(&self, _device: &DeviceCode, _claimed: Option<&str>) -> Result<SessionInfo, Error> {
-        unimplemented!()
-    }
-    pub async fn info(&self, _session: SessionId) -> Result<Option<SessionInfo>, Error> {
-        unimplemented!()
-    }
-    /// The newest session, of one user or (admins only) of all, and how many there are.
-    pub async fn latest(&self, _user: Option<UserId>) -> Result<(Option<SessionInfo>, i64), Error> {
-        unimplemented!()
-    }
-    pub async fn poll(&self, _device: &DeviceCode, _current_session: Option<&str>) -> Result<PollAnswer, Error> {
-        unimplemented!()
-    }
-    /// A device socket is up: reconcile what device and server believe.
-    pub async fn device_connected(&self, _device: &DeviceCode) {
-        unimplemented!()
-    }
-    /// A device socket is gone.
-    pub async fn device_disconnected(&self, _device: &DeviceCode) {
-        unimplemented!()
-    }
-    /// Something a device said.
-    pub async fn device_event(&self, _device: &DeviceCode, _event: DeviceEvent) {
-        unimplemented!()
-    }
-    /// Figures for `get_system_status`: active sessions, total sessions, total frames.
-    pub async fn system_counts(&self) -> Result<SystemCounts, Error> {
-        unimplemented!()
-    }
-    /// Devices that ever sent data, newest first: code, frames, last frame (µs UTC).
-    pub async fn device_list(&self) -> Result<Vec<DeviceRow>, Error> {
-        unimplemented!()
-    }
+    #[error("a group code has 1 to 64 visible characters")]
+    InvalidGroup,
+    #[error("use the catalog")]
+    Catalog(#[from] catalog::Error),
+    #[error("seal the session")]
+    Ingest(#[from] ingest::Error),
 }
 
 /// Figures for `get_system_status`.
@@ -155,6 +120,8 @@ pub struct SystemCounts {
 #[derive(Clone, Debug)]
 pub struct DeviceRow {
     pub device_code: DeviceCode,
+    pub firmware: Option<String>,
+    pub first_seen_us: i64,
     pub data_count: i64,
     pub last_seen_us: Option<i64>,
 }

@@ -1,6 +1,10 @@
 //! The only room that touches files: write-ahead log, Parquet, results, catalog.
 
+pub mod audit;
+pub mod catalog;
+pub mod class;
 pub mod paths;
+mod publish;
 pub mod results;
 pub mod seal;
 pub mod wal;

@@ -1,1 +1,390 @@
 //! A session's frames become one sorted Parquet file: temporary name, verified, renamed.
+//!
+//! In: all frames of a session, in arrival order. Out: the file at [`TablePath`], and its [`Manifest`] for the catalog.
+//! Sealing the same frames again writes the same bytes over the same name, so a seal that was interrupted is simply run
+//! again. Late frames make a new revision: the same name, with more rows.
+//!
+//! # Layout
+//!
+//! Columns are those of [`schemas::frames::frames_schema`]. Rows are sorted by the *name* of the sensor (racket, shoulder,
+//! unknown, waist, wrist), then `t_ns`, then `seq`; the file says so (`sorting_columns`). A row group holds up to
+//! [`ROW_GROUP_ROWS`] rows of one sensor only, so that a reader that wants one sensor, or a stretch of time, reads just
+//! that. Floats are byte-stream-split, times and counters delta-packed, the rest dictionaries; all of it under zstd.
+//!
+//! The file's metadata names the table, its version, session, start and revision (`volant.…`), and whatever the caller
+//! adds. The Arrow schema in it carries the unit of every column.
+//!
+//! # Versions
+//!
+//! *New reader, old data*: every version of the table stays readable. *Old reader, new data*: refused with
+//! [`Error::Newer`]; other engines find more columns than they expect. *Old writer, new data*: a new revision is written
+//! from the log, never by editing a file, so what an older Volant seals is an older table.
+
+#![deny(clippy::indexing_slicing)]
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow::array::{Array as _, Float32Array};
+use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, ArrowWriter, compute_leaves};
+use parquet::basic::Encoding;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::SortingColumn;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use rayon::prelude::*;
+use schemas::frames::{ClockKind, NO_DEVICE_TIME, frames_schema};
+use schemas::{FrameColumns, SensorRole, SessionId, Track};
+use serde::{Deserialize, Serialize};
+
+use super::paths::{Paths, Table, TablePath};
+use super::publish::{self, Checksums, Columns, batches, decode_error, io_error, key_value, open_table, parquet_error};
+pub use super::publish::{Error, remove_unfinished};
+
+/// The most rows of a row group: 128 Ki rows are eleven minutes of one sensor at 200 Hz, about 3 MB.
+pub const ROW_GROUP_ROWS: usize = 1 << 17;
+
+/// Metadata key under which a caller of [`write_frames`] may leave the estimated error between the clocks of different
+/// sensors, in ns as a decimal; [`read_track`] gives it back.
+pub const KEY_SYNC_ERROR_NS: &str = "volant.sync_error_ns";
+
+/// Metadata key of the device that recorded the session.
+pub const KEY_DEVICE_CODE: &str = "volant.device_code";
+
+/// What was published: enough for the catalog to tell later whether the file is still what it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Where, relative to the data folder.
+    pub path: TablePath,
+    /// Number of rows.
+    pub rows: u64,
+    /// Size of the file, bytes.
+    pub bytes: u64,
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+    /// Revision of the file, from 1.
+    pub revision: u32,
+    /// Smallest `t_ns`; `None` without rows, and for tables other than `frames`.
+    pub t_min_ns: Option<i64>,
+    /// Largest `t_ns`; `None` as above.
+    pub t_max_ns: Option<i64>,
+}
+
+/// Seals a session's frames. Row `i` of `frames` gets `seq` `i`. Blocks: half of the time it computes, on the current
+/// rayon pool, the other half it waits for the disk.
+///
+/// `acc_to_mps2` gives, by sensor byte, the factor that turns `acc` into m/s², `None` while undecided. `metadata` is added
+/// to the file's own.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Parquet`], [`Error::Verify`], and [`Error::Rows`] if the columns differ in length. The file
+/// that was there before, if any, is untouched then.
+pub fn write_frames(
+    paths: &Paths,
+    session_id: SessionId,
+    started_at_us: i64,
+    revision: u32,
+    frames: &FrameColumns,
+    acc_to_mps2: impl Fn(u8) -> Option<f32>,
+    metadata: &[(String, String)],
+) -> Result<Manifest, Error> {
+    // A table instead of the closure, so that row groups can be encoded on several threads.
+    let factors: Vec<Option<f32>> = (0..=u8::MAX).map(acc_to_mps2).collect();
+    check_columns(session_id, frames)?;
+    let path = TablePath::new(Table::Frames, session_id, started_at_us);
+    let schema = frames_schema();
+    let properties = frames_properties(&schema, path, started_at_us, revision, metadata);
+    let order = sorted_rows(frames);
+    let groups: Vec<&[usize]> = order.iter().flat_map(|rows| rows.chunks(ROW_GROUP_ROWS)).collect();
+    let source = Source { session_id, frames, factors };
+
+    let mut written = Vec::with_capacity(groups.len());
+    let unpublished = publish::publish(paths, path, |file, temporary| {
+        written = source.write(file, properties, &groups).map_err(parquet_error("write", temporary))?;
+        Ok(())
+    })?;
+    let t_range_ns = frames.t_ns.iter().min().copied().zip(frames.t_ns.iter().max().copied());
+    unpublished.verified(revision, frames.len() as u64, t_range_ns, |reader, temporary| {
+        Ok(read_back(&reader, temporary)? == written)
+    })
+}
+
+fn check_columns(session_id: SessionId, frames: &FrameColumns) -> Result<(), Error> {
+    let FrameColumns { sensor_id, sensor, device_time_raw, t_ns, clock, received_at_us, acc, gyro, angle, flags } =
+        frames;
+    let lengths = [
+        sensor_id.len(),
+        device_time_raw.len(),
+        t_ns.len(),
+        clock.len(),
+        received_at_us.len(),
+        acc.len(),
+        gyro.len(),
+        angle.len(),
+        flags.len(),
+    ];
+    if lengths.iter().all(|&length| length == sensor.len()) {
+        Ok(())
+    } else {
+        Err(Error::Rows { what: "columns that differ in length", session_id })
+    }
+}
+
+/// The rows of each sensor by time, sensors in the order of their names.
+fn sorted_rows(frames: &FrameColumns) -> [Vec<usize>; 5] {
+    let mut by_name =
+        [SensorRole::Racket, SensorRole::Shoulder, SensorRole::Unknown, SensorRole::Waist, SensorRole::Wrist]
+            .map(|role| (role, Vec::new()));
+    for row in 0..frames.len() {
+        let role = frames.role(row);
+        for (of_role, rows) in &mut by_name {
+            if *of_role == role {
+                rows.push(row);
+            }
+        }
+    }
+    by_name.map(|(_, mut rows)| {
+        // Stable, so that frames of the same time stay in the order of `seq`; nearly sorted input is quick.
+        rows.sort_by_key(|&row| frames.t_ns.get(row).copied());
+        rows
+    })
+}
+
+fn frames_properties(
+    schema: &SchemaRef,
+    path: TablePath,
+    started_at_us: i64,
+    revision: u32,
+    metadata: &[(String, String)],
+) -> WriterProperties {
+    let mut properties = publish::properties(schema, path, started_at_us, revision, metadata)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        // Pages of one sensor's time are what a query for a stretch of time skips by.
+        .set_column_statistics_enabled(ColumnPath::from("t_ns"), EnabledStatistics::Page);
+    for name in ["t_ns", "device_time_raw", "received_at_us", "seq"] {
+        properties = properties
+            .set_column_dictionary_enabled(ColumnPath::from(name), false)
+            .set_column_encoding(ColumnPath::from(name), Encoding::DELTA_BINARY_PACKED);
+    }
+    for name in SAMPLES {
+        properties = properties
+            .set_column_dictionary_enabled(ColumnPath::from(name), false)
+            .set_column_encoding(ColumnPath::from(name), Encoding::BYTE_STREAM_SPLIT);
+    }
+    let sorted_by = ["sensor", "t_ns", "seq"].map(|name| SortingColumn {
+        column_idx: schema.index_of(name).expect("the schema is this table's own") as i32,
+        descending: false,
+        nulls_first: false,
+    });
+    properties.set_sorting_columns(Some(sorted_by.to_vec())).build()
+}
+
+const ACC: [&str; 3] = ["acc_x", "acc_y", "acc_z"];
+const GYRO: [&str; 3] = ["gyro_x", "gyro_y", "gyro_z"];
+const ANGLE: [&str; 3] = ["angle_x", "angle_y", "angle_z"];
+/// The columns of measured values.
+const SAMPLES: [&str; 9] = ["acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z", "angle_x", "angle_y", "angle_z"];
+
+/// The frames to write.
+struct Source<'a> {
+    session_id: SessionId,
+    frames: &'a FrameColumns,
+    factors: Vec<Option<f32>>,
+}
+
+impl Source<'_> {
+    /// Writes the row groups; gives the checksums of each.
+    fn write(
+        &self,
+        file: &File,
+        properties: WriterProperties,
+        groups: &[&[usize]],
+    ) -> Result<Vec<Checksums>, ParquetError> {
+        let writer = ArrowWriter::try_new(file, frames_schema(), Some(properties))?;
+        let (mut writer, factory) = writer.into_serialized_writer()?;
+        let mut checksums = Vec::with_capacity(groups.len());
+        // As many groups at a time as there are threads: what is encoded and not yet written stays bounded.
+        for wave in groups.chunks(rayon::current_num_threads().max(1)) {
+            let first = checksums.len();
+            let encoded: Vec<_> =
+                wave.par_iter().enumerate().map(|(at, rows)| self.encode_group(&factory, first + at, rows)).collect();
+            for encoded in encoded {
+                let (chunks, sums) = encoded?;
+                let mut group = writer.next_row_group()?;
+                for chunk in chunks {
+                    chunk.append_to_row_group(&mut group)?;
+                }
+                group.close()?;
+                checksums.push(sums);
+            }
+        }
+        writer.close()?;
+        Ok(checksums)
+    }
+
+    fn encode_group(
+        &self,
+        factory: &ArrowRowGroupWriterFactory,
+        index: usize,
+        rows: &[usize],
+    ) -> Result<(Vec<ArrowColumnChunk>, Checksums), ParquetError> {
+        let factor = |sensor: u8| self.factors.get(usize::from(sensor)).copied().flatten();
+        let batch = self.frames.to_batch(self.session_id, 0, rows, factor);
+        let mut sums = Checksums::new(batch.num_columns());
+        sums.add(&batch);
+        let schema = batch.schema();
+        let mut writers = factory.create_column_writers(index)?.into_iter();
+        let mut chunks = Vec::with_capacity(batch.num_columns());
+        for (field, column) in schema.fields().iter().zip(batch.columns()) {
+            for leaf in compute_leaves(field, column)? {
+                let mut writer =
+                    writers.next().ok_or_else(|| ParquetError::General("fewer writers than columns".to_owned()))?;
+                writer.write(&leaf)?;
+                chunks.push(writer.close()?);
+            }
+        }
+        Ok((chunks, sums))
+    }
+}
+
+/// The checksums of every row group of a file, as decoded.
+fn read_back(reader: &ParquetRecordBatchReaderBuilder<File>, path: &Path) -> Result<Vec<Checksums>, Error> {
+    let metadata = ArrowReaderMetadata::try_new(
+        reader.metadata().clone(),
+        ArrowReaderOptions::new().with_skip_arrow_metadata(true),
+    )
+    .map_err(parquet_error("read back", path))?;
+    let columns = metadata.schema().fields().len();
+    (0..metadata.metadata().num_row_groups())
+        .into_par_iter()
+        .map(|group| {
+            // Each group through a descriptor of its own: clones of one share their position.
+            let file = File::open(path).map_err(io_error("open", path))?;
+            let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+                .with_row_groups(vec![group])
+                .with_batch_size(ROW_GROUP_ROWS)
+                .build()
+                .map_err(parquet_error("read back", path))?;
+            let mut sums = Checksums::new(columns);
+            for batch in batches {
+                sums.add(&batch.map_err(decode_error(path))?);
+            }
+            Ok(sums)
+        })
+        .collect()
+}
+
+/// Reads a sealed file back into columns, in the order of `seq`: the arrival order again.
+///
+/// NaNs come back as NaN, not with the payload they had.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Parquet`], [`Error::Decode`], [`Error::Damaged`], [`Error::Foreign`], [`Error::Newer`].
+pub fn read_frames(path: &Path) -> Result<FrameColumns, Error> {
+    publish::contained(path, || frames_of(path))
+}
+
+fn frames_of(path: &Path) -> Result<FrameColumns, Error> {
+    let foreign = |what| Error::Foreign { what, path: path.to_owned() };
+    let reader = open_table(path, Table::Frames, &frames_schema())?;
+    let rows = usize::try_from(reader.metadata().file_metadata().num_rows()).map_err(|_| foreign("the row count"))?;
+    let mut sorted = FrameColumns::default();
+    let mut seqs = Vec::new();
+    for batch in batches(reader, path)? {
+        let batch = batch?;
+        let columns = Columns { batch: &batch, path };
+        seqs.extend_from_slice(columns.required::<Int64Type>("seq")?);
+        sorted.t_ns.extend_from_slice(columns.required::<Int64Type>("t_ns")?);
+        sorted.received_at_us.extend_from_slice(columns.required::<Int64Type>("received_at_us")?);
+        sorted.flags.extend_from_slice(columns.required::<Int32Type>("flags")?);
+        let raw = columns.optional::<Int64Type>("device_time_raw")?;
+        sorted.device_time_raw.extend(raw.iter().map(|raw| raw.unwrap_or(NO_DEVICE_TIME)));
+        let sensor_id = columns.optional::<Int32Type>("sensor_id")?;
+        sorted.sensor_id.extend(sensor_id.iter().map(|id| id.unwrap_or(0)));
+        for sensor in columns.text("sensor", false)?.iter() {
+            sorted.sensor.push(SensorRole::from_name(sensor.unwrap_or_default()).to_byte());
+        }
+        for clock in columns.text("clock", false)?.iter() {
+            let known = (0..=u8::MAX).map(ClockKind::from_byte).find(|kind| Some(kind.as_str()) == clock);
+            sorted.clock.push(known.ok_or_else(|| foreign("the clock column"))? as u8);
+        }
+        extend_axes(&mut sorted.acc, columns.axes(ACC)?);
+        extend_axes(&mut sorted.gyro, columns.axes(GYRO)?);
+        extend_axes(&mut sorted.angle, columns.axes(ANGLE)?);
+    }
+    let mut order: Vec<usize> = (0..seqs.len()).collect();
+    order.sort_by_key(|&row| seqs.get(row).copied());
+    if seqs.len() != rows {
+        return Err(foreign("the row count"));
+    }
+    Ok(FrameColumns {
+        sensor_id: in_order(&sorted.sensor_id, &order),
+        sensor: in_order(&sorted.sensor, &order),
+        device_time_raw: in_order(&sorted.device_time_raw, &order),
+        t_ns: in_order(&sorted.t_ns, &order),
+        clock: in_order(&sorted.clock, &order),
+        received_at_us: in_order(&sorted.received_at_us, &order),
+        acc: in_order(&sorted.acc, &order),
+        gyro: in_order(&sorted.gyro, &order),
+        angle: in_order(&sorted.angle, &order),
+        flags: in_order(&sorted.flags, &order),
+    })
+}
+
+fn in_order<T: Copy>(values: &[T], order: &[usize]) -> Vec<T> {
+    order.iter().filter_map(|&row| values.get(row).copied()).collect()
+}
+
+fn extend_axes(out: &mut Vec<[f32; 3]>, axes: [&Float32Array; 3]) {
+    let start = out.len();
+    out.resize(start + axes.iter().map(|axis| axis.len()).max().unwrap_or(0), [f32::NAN; 3]);
+    for (at, axis) in axes.into_iter().enumerate() {
+        for (vector, value) in out.iter_mut().skip(start).zip(axis) {
+            if let (Some(slot), Some(value)) = (vector.get_mut(at), value) {
+                *slot = value;
+            }
+        }
+    }
+}
+
+/// Reads what the pipelines need of a sealed file: the tracks of the four sensors, values as sent.
+///
+/// # Errors
+/// As [`read_frames`].
+pub fn read_track(path: &Path) -> Result<Track, Error> {
+    publish::contained(path, || track_of(path))
+}
+
+fn track_of(path: &Path) -> Result<Track, Error> {
+    let reader = open_table(path, Table::Frames, &frames_schema())?;
+    let sync_error_ns = key_value(&reader, KEY_SYNC_ERROR_NS).and_then(|value| value.parse().ok()).unwrap_or(0);
+    let mut track = Track { sync_error_ns, ..Track::default() };
+    let wanted = ["sensor", "t_ns"].into_iter().chain(SAMPLES);
+    let mask = ProjectionMask::columns(reader.parquet_schema(), wanted);
+    for batch in batches(reader.with_projection(mask), path)? {
+        let batch = batch?;
+        let columns = Columns { batch: &batch, path };
+        let sensors = columns.text("sensor", false)?;
+        let t_ns = columns.required::<Int64Type>("t_ns")?;
+        let mut vectors = [Vec::new(), Vec::new(), Vec::new()];
+        for (vectors, names) in vectors.iter_mut().zip([ACC, GYRO, ANGLE]) {
+            extend_axes(vectors, columns.axes(names)?);
+        }
+        let [acc, gyro, angle] = &vectors;
+        let samples = sensors.iter().zip(t_ns).zip(acc.iter().zip(gyro).zip(angle));
+        for ((sensor, &t_ns), ((&acc, &gyro), &angle)) in samples {
+            if let Some(track) = track.get_or_insert(SensorRole::from_name(sensor.unwrap_or_default())) {
+                track.push(t_ns, acc, gyro, angle);
+            }
+        }
+    }
+    let is_sorted = track.iter().all(|(_, samples)| samples.t_ns.is_sorted());
+    if is_sorted { Ok(track) } else { Err(Error::Foreign { what: "the order of time", path: path.to_owned() }) }
+}
+
+#[cfg(test)]
+mod tests;

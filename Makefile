@@ -1,0 +1,47 @@
+# The index of commands. Everything here runs on a fresh machine that has Rust (with cargo-nextest), a C compiler and
+# Python 3.11; what else is needed, a target fetches by itself, once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Outside the clone, so that fresh clones build warm.
+CACHE ?= $(HOME)/.cache/volant
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export VOLANT_CACHE := $(CACHE)
+
+# Always the whole workspace: building a single package resolves other features and compiles Arrow again.
+VOLANT := $(CARGO_TARGET_DIR)/debug/volant
+
+.PHONY: help demo build test bench lint fmt docs clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+	@echo
+	@echo "  Built files are in $(CARGO_TARGET_DIR); set CARGO_TARGET_DIR for another place."
+
+build: ## the service, dev profile
+	cargo build --workspace --locked
+
+demo: build ## a recorded session through a real socket to a report (RECORDING=file, DEMO_ARGS="--once --speed 40")
+	$(VOLANT) demo $(if $(RECORDING),--recording "$(RECORDING)") $(DEMO_ARGS)
+
+test: ## everything CI runs: format, lints, dependencies, tests, docs, other Parquet readers (STEPS="fmt clippy …" for a part)
+	scripts/test $(STEPS)
+
+bench: ## criterion benches, optimised build (BENCH=name for one; benches/README.md has the figures)
+	cargo bench --workspace --locked $(if $(BENCH),--bench $(BENCH)) -- $(BENCH_ARGS)
+
+lint: ## format, clippy and dependency checks only
+	scripts/test fmt clippy deps
+
+fmt: ## format the source
+	cargo fmt --all
+
+docs: ## the API documentation, warnings are errors
+	scripts/test docs
+	@echo "open $(CARGO_TARGET_DIR)/doc/volant/index.html"
+
+clean: ## delete built files, the Python environment and demo output
+	cargo clean
+	rm -rf "$(CACHE)/venv-interop" volant-demo

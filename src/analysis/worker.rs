@@ -1,0 +1,259 @@
+//! The worker: leases a job, gets the samples, runs the pipeline on the CPU pool, publishes.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipelines::{Analysis, Model, Params};
+use schemas::{NotificationId, SessionId, SessionStatus, Track, UserId};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tracing::{Instrument, error, info, info_span, warn};
+
+use super::{Error, Options, rows};
+use crate::clock::Clock;
+use crate::hub::{self, AdminMessage, Level};
+use crate::ingest;
+use crate::store::catalog::{Catalog, Job, NewNotice, NewResult, SessionRow};
+use crate::store::paths::Paths;
+use crate::store::seal;
+
+/// A lease outlives the job's own time limit by this much, so that only a dead worker's job is taken over.
+const LEASE_MARGIN: Duration = Duration::from_secs(60);
+/// How often the catalog is asked for jobs that nobody announced (left over from another process).
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The part that runs by itself.
+#[derive(Debug)]
+pub struct Service(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    clock: Clock,
+    catalog: Catalog,
+    paths: Paths,
+    ingest: ingest::Handle,
+    hub: hub::Handle,
+    pool: rayon::ThreadPool,
+    job_ready: Arc<Notify>,
+    /// Whose outbox has a new row.
+    owed: mpsc::Sender<UserId>,
+}
+
+impl Service {
+    /// Makes the CPU pool. `owed` is told whose outbox has a new row; `job_ready` tells this room of new jobs.
+    #[expect(clippy::too_many_arguments, reason = "a constructor takes the handles that the room needs, each once")]
+    pub fn new(
+        options: Options,
+        clock: Clock,
+        catalog: Catalog,
+        paths: Paths,
+        ingest: ingest::Handle,
+        hub: hub::Handle,
+        job_ready: Arc<Notify>,
+        owed: mpsc::Sender<UserId>,
+    ) -> Result<Self, Error> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .thread_name(|index| format!("volant-analysis-{index}"))
+            .build()
+            .map_err(Error::Threads)?;
+        Ok(Self(Arc::new(Inner { options, clock, catalog, paths, ingest, hub, pool, job_ready, owed })))
+    }
+
+    /// Runs until `shutdown` turns true; a job that is running then is finished by the next process.
+    pub async fn run(self, shutdown: watch::Receiver<bool>) {
+        let workers = (0..self.0.options.concurrent_jobs.max(1)).map(|index| {
+            let inner = Arc::clone(&self.0);
+            let mut shutdown = shutdown.clone();
+            async move {
+                // The name is stable over restarts, so that a new process takes its own old jobs over at once.
+                let owner = format!("local-{index}");
+                tokio::select! {
+                    () = crate::shutdown::requested(&mut shutdown) => {}
+                    () = inner.work(&owner) => {}
+                }
+            }
+        });
+        futures::future::join_all(workers).await;
+    }
+}
+
+impl Inner {
+    async fn work(&self, owner: &str) {
+        loop {
+            let now_us = self.clock.now_us();
+            let lease = self.options.timeout + LEASE_MARGIN;
+            let until_us = now_us.saturating_add(i64::try_from(lease.as_micros()).unwrap_or(i64::MAX));
+            match self.catalog.lease_job(owner, now_us, until_us).await {
+                Ok(Some(job)) => {
+                    let span = info_span!("analyze", session.id = %job.session_id, analysis.id = %job.analysis_id);
+                    self.settle(&job).instrument(span).await;
+                    // Another worker may be asleep while more jobs wait.
+                    self.job_ready.notify_one();
+                }
+                Ok(None) => {
+                    // Waking up without a job is normal; it only means another look.
+                    drop(tokio::time::timeout(LOOK_INTERVAL, self.job_ready.notified()).await);
+                }
+                Err(error) => {
+                    error!(error = &error as &dyn std::error::Error, "jobs could not be leased");
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    /// Does a job and deals with its failure.
+    async fn settle(&self, job: &Job) {
+        let session = job.session_id;
+        let Err(failure) = self.carry_out(job).await else { return };
+        metrics::counter!("volant_analysis_failures_total").increment(1);
+        let give_up = !failure.is_retryable() || job.attempts >= self.options.attempts_limit;
+        let outcome = if give_up {
+            error!(error = &failure as &dyn std::error::Error, "session {session} cannot be analysed: given up");
+            let given_up = self.catalog.fail_job(job, &failure.to_string(), self.clock.now_us()).await;
+            self.ingest.set_status(session, SessionStatus::Stopped);
+            self.tell_admins(
+                session,
+                None,
+                Level::Error,
+                "analysis_failed",
+                &format!("analysis of session {session} failed"),
+            );
+            given_up
+        } else {
+            warn!(
+                error = &failure as &dyn std::error::Error,
+                job.attempts, "session {session} is analysed again later"
+            );
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            self.catalog.requeue_job(job, &failure.to_string()).await
+        };
+        if let Err(error) = outcome {
+            // The lease runs out, then the job is taken again.
+            error!(error = &error as &dyn std::error::Error, "job of session {session} could not be given back");
+        }
+    }
+
+    async fn carry_out(&self, job: &Job) -> Result<(), Error> {
+        let session = job.session_id;
+        let row = self.catalog.session(session).await?.ok_or(Error::NoFrames { session_id: session })?;
+        let track = self.track(job, &row).await?;
+        let analysis = self.analyze(session, track).await?;
+        let created_at_us = self.clock.now_us();
+        let (strokes_file, result_file) = {
+            let (paths, row, analysis) = (self.paths.clone(), row.clone(), Arc::clone(&analysis));
+            let analysis_id = job.analysis_id;
+            tokio::task::spawn_blocking(move || rows::write(&paths, &row, analysis_id, created_at_us, &analysis))
+                .await
+                .map_err(|_| Error::Broke { session_id: session })??
+        };
+        let notice = row.user_id.map(|user_id| NewNotice {
+            notification_id: NotificationId(uuid_v7(created_at_us).into()),
+            user_id,
+            payload: notice_payload(&row, &analysis).to_string(),
+        });
+        let analysis_json =
+            serde_json::to_string(&*analysis).map_err(|source| Error::Encode { session_id: session, source })?;
+        let new =
+            NewResult { job: job.clone(), created_at_us, analysis: analysis_json, strokes_file, result_file, notice };
+        if !self.catalog.publish(&new).await? {
+            info!("analysis of session {session} is superseded");
+            return Ok(());
+        }
+        self.ingest.set_status(session, SessionStatus::Completed);
+        if let Some(user) = row.user_id
+            && self.owed.try_send(user).is_err()
+        {
+            // The outbox row is there; the notifier finds it at its next look.
+            metrics::counter!("volant_analysis_delayed_notices_total").increment(1);
+        }
+        metrics::counter!("volant_analysis_sessions_total").increment(1);
+        info!(swing.count = analysis.strokes.len(), "session {session} analyzed: {} swings", analysis.strokes.len());
+        let event = format!("analysis of session {session} finished: {} swings", analysis.strokes.len());
+        self.tell_admins(session, Some(SessionStatus::Completed), Level::Info, "analysis_finished", &event);
+        Ok(())
+    }
+
+    /// The samples: from memory while the recording is there, else from the sealed file.
+    async fn track(&self, job: &Job, row: &SessionRow) -> Result<Track, Error> {
+        let session = job.session_id;
+        let ingest = self.ingest.clone();
+        let revision = job.revision;
+        let in_memory = tokio::task::spawn_blocking(move || ingest.track(session, revision))
+            .await
+            .map_err(|_| Error::Broke { session_id: session })?;
+        if let Some(track) = in_memory {
+            return Ok(track);
+        }
+        let path = row.frames_path.as_ref().ok_or(Error::NoFrames { session_id: session })?;
+        let path = self.paths.root().join(path);
+        let mut track = tokio::task::spawn_blocking(move || seal::read_track(&path))
+            .await
+            .map_err(|_| Error::Broke { session_id: session })?
+            .map_err(|source| Error::Frames { session_id: session, source })?;
+        track.sync_error_ns = row.sync_error_ns.unwrap_or(0);
+        Ok(track)
+    }
+
+    /// Runs the pipeline on the CPU pool.
+    async fn analyze(&self, session: SessionId, track: Track) -> Result<Arc<Analysis>, Error> {
+        let (done, result) = oneshot::channel();
+        self.pool.spawn(move || {
+            let analyze = || pipelines::analyze(&track, Params::builtin(), Some(Model::builtin()));
+            // A pipeline that panics loses its session's result, not the pool.
+            let outcome = std::panic::catch_unwind(AssertUnwindSafe(analyze));
+            // The worker has stopped waiting if the time limit passed.
+            drop(done.send(outcome.ok()));
+        });
+        let limit = self.options.timeout;
+        match tokio::time::timeout(limit, result).await {
+            Err(_) => Err(Error::TimedOut { session_id: session, limit_s: limit.as_secs() }),
+            Ok(Ok(Some(analysis))) => Ok(Arc::new(analysis)),
+            Ok(Ok(None) | Err(_)) => Err(Error::Broke { session_id: session }),
+        }
+    }
+
+    fn tell_admins(&self, session: SessionId, status: Option<SessionStatus>, level: Level, code: &str, event: &str) {
+        self.hub.send_to_admins(AdminMessage {
+            event: event.to_owned(),
+            level,
+            code: code.to_owned(),
+            device_code: None,
+            session_id: Some(session),
+            status: status.map(|status| status.as_str().to_owned()),
+            at_us: self.clock.now_us(),
+        });
+    }
+}
+
+/// A notification id: unique, and sorted by creation.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an id needs no reproducible randomness; its time is the injected clock's"
+)]
+fn uuid_v7(now_us: i64) -> String {
+    let now_us = now_us.unsigned_abs();
+    let timestamp = uuid::Timestamp::from_unix(uuid::NoContext, now_us / 1_000_000, (now_us % 1_000_000 * 1000) as u32);
+    uuid::Uuid::new_v7(timestamp).to_string()
+}
+
+/// What the player is told: the legacy figures under their names, and what the new pipeline adds. A figure that could not
+/// be computed is null; `issues` says why.
+fn notice_payload(row: &SessionRow, analysis: &Analysis) -> serde_json::Value {
+    let figures = &analysis.session;
+    serde_json::json!({
+        "session_id": row.session_id,
+        "device_code": row.device_code,
+        "phase_delay": figures.phase_delay,
+        "energy_ratio": figures.energy_ratio,
+        "rom_data": figures.rom_data,
+        "stroke_count": analysis.strokes.len(),
+        "strokes": figures.stroke_counts,
+        "scores": figures.scores,
+        "recommendations": figures.recommendations,
+        "issues": analysis.issues,
+        "pipeline": analysis.provenance.pipeline,
+    })
+}

@@ -1,0 +1,352 @@
+//! The frames of one session while it is open, and for a short while after.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::RecordBatch;
+use pipelines::calibrate;
+use schemas::{DeviceCode, FrameColumns, FrameFlags, SessionId, SessionStatus, Track};
+use tokio::sync::Notify;
+
+use super::clock::SessionClock;
+use crate::store::catalog::{SessionKind, SessionRow};
+
+/// Rows of one live batch; a full one is built once and kept.
+const LIVE_BATCH_ROWS: usize = 16_384;
+/// Packets remembered for recognising repeats: over an hour of a four-sensor device.
+const SEEN_LIMIT: usize = 65_536;
+/// Samples of a sensor after which its acceleration unit is decided for the live view.
+const UNIT_SAMPLES: usize = 500;
+/// Sensors by their byte.
+const SENSORS: usize = 5;
+
+/// A recording. Shared by the sockets that write it, the log that settles it and the queries that read it.
+#[derive(Debug)]
+pub(super) struct Recording {
+    pub(super) session_id: SessionId,
+    pub(super) device: DeviceCode,
+    pub(super) kind: SessionKind,
+    pub(super) started_at_us: i64,
+    state: Mutex<State>,
+    /// Rows whose fate the log has told, from the first.
+    settled_rows: AtomicUsize,
+    /// Wall clock of the newest packet, µs; 0 before the first.
+    last_packet_us: AtomicI64,
+    /// Told whenever `settled_rows` moves.
+    settled: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) status: SessionStatus,
+    pub(super) frames: Arc<FrameColumns>,
+    /// Rows that the log refused: in no table, in no file.
+    void: Vec<Range<usize>>,
+    clock: SessionClock,
+    /// Content hash to the row after the packet's last.
+    seen: HashMap<u64, usize>,
+    seen_order: VecDeque<u64>,
+    /// Rows in the sealed file, and its revision.
+    pub(super) sealed_rows: usize,
+    pub(super) revision: i64,
+    live: Vec<RecordBatch>,
+    live_rows: usize,
+    acc_to_mps2: [Option<f32>; SENSORS],
+    /// Closed: takes nothing more, not even late frames.
+    pub(super) closed: bool,
+}
+
+/// What `State::take` made of a packet.
+pub(super) enum Taken {
+    /// New rows, numbered from here.
+    Rows(Range<usize>),
+    /// A repeat of a packet whose last row is before this.
+    Repeat { end_row: usize },
+}
+
+impl Recording {
+    /// An empty recording of this session; what the log holds of it comes by [`State::restore`].
+    pub(super) fn new(session: &SessionRow) -> Self {
+        Self {
+            session_id: session.session_id,
+            device: session.device_code.clone(),
+            kind: session.kind,
+            started_at_us: session.started_at_us,
+            state: Mutex::new(State {
+                status: session.status,
+                frames: Arc::default(),
+                void: Vec::new(),
+                clock: SessionClock::new(session.started_at_us),
+                seen: HashMap::new(),
+                seen_order: VecDeque::new(),
+                sealed_rows: session.sealed_rows as usize,
+                revision: session.revision,
+                live: Vec::new(),
+                live_rows: 0,
+                acc_to_mps2: [None; SENSORS],
+                closed: false,
+            }),
+            settled_rows: AtomicUsize::new(0),
+            last_packet_us: AtomicI64::new(0),
+            settled: Notify::new(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change under the lock is complete before anything that could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the newest packet came, µs since 1970 UTC.
+    pub(super) fn last_packet_us(&self) -> Option<i64> {
+        Some(self.last_packet_us.load(Ordering::Relaxed)).filter(|&at_us| at_us != 0)
+    }
+
+    pub(super) fn note_packet(&self, received_at_us: i64) {
+        self.last_packet_us.store(received_at_us, Ordering::Relaxed);
+    }
+
+    /// The log has told the fate of these rows. Called in log order.
+    pub(super) fn settle(&self, rows: Range<usize>, kept: bool) {
+        if !kept {
+            let mut state = self.lock();
+            state.forget(&rows);
+            state.void.push(rows.clone());
+        }
+        self.settled_rows.fetch_max(rows.end, Ordering::Release);
+        self.settled.notify_waiters();
+    }
+
+    /// Rows whose fate is known.
+    pub(super) fn settled_rows(&self) -> usize {
+        self.settled_rows.load(Ordering::Acquire)
+    }
+
+    /// Waits until the fate of all rows before `end_row` is known; false if the log refused the last of them.
+    pub(super) async fn wait_settled(&self, end_row: usize) -> bool {
+        loop {
+            let told = self.settled.notified();
+            tokio::pin!(told);
+            // Enabled before the check, so that a settlement between check and wait is not missed.
+            told.as_mut().enable();
+            if self.settled_rows() >= end_row {
+                return end_row == 0 || !self.lock().is_void(end_row - 1);
+            }
+            told.await;
+        }
+    }
+
+    /// The rows that are on disk, as batches of the `frames` schema, while no file of the session is sealed.
+    ///
+    /// `None` from the first seal on: the file answers then, and late rows show with its next revision, a second later.
+    pub(super) fn live_batches(&self) -> Option<Vec<RecordBatch>> {
+        let mut state = self.lock();
+        // One full batch at a time, giving the lock back in between, so that a query never holds up a socket for long.
+        loop {
+            let settled_rows = self.settled_rows();
+            if state.live_rows + LIVE_BATCH_ROWS > settled_rows || state.revision > 0 {
+                break;
+            }
+            let rows = state.live_rows..state.live_rows + LIVE_BATCH_ROWS;
+            let batch = state.batch(self.session_id, rows.clone());
+            state.live.push(batch);
+            state.live_rows = rows.end;
+            drop(state);
+            state = self.lock();
+        }
+        if state.revision > 0 {
+            return None;
+        }
+        let mut batches = state.live.clone();
+        let tail = state.live_rows..self.settled_rows();
+        if !tail.is_empty() {
+            let batch = state.batch(self.session_id, tail);
+            batches.push(batch);
+        }
+        Some(batches)
+    }
+}
+
+impl State {
+    /// Numbers a packet's frames, reads their clock and adds them; `frames` comes back as the log must keep it.
+    pub(super) fn take(&mut self, frames: &mut FrameColumns, content_hash: Option<u64>, received_at_us: i64) -> Taken {
+        if let Some(&end_row) = content_hash.and_then(|hash| self.seen.get(&hash)) {
+            return Taken::Repeat { end_row };
+        }
+        let first_row = self.frames.len();
+        let late = self.revision > 0;
+        for index in 0..frames.len() {
+            frames.received_at_us[index] = received_at_us;
+            if late {
+                frames.flags[index] |= FrameFlags::LATE;
+            }
+        }
+        self.read_clock(first_row, frames);
+        Arc::make_mut(&mut self.frames).extend_from(frames);
+        let rows = first_row..self.frames.len();
+        self.remember(content_hash, rows.end);
+        Taken::Rows(rows)
+    }
+
+    /// Adds frames that the log gave back after a restart.
+    pub(super) fn restore(&mut self, mut frames: FrameColumns, content_hash: Option<u64>) -> Range<usize> {
+        let first_row = self.frames.len();
+        self.read_clock(first_row, &mut frames);
+        Arc::make_mut(&mut self.frames).extend_from(&frames);
+        let rows = first_row..self.frames.len();
+        self.remember(content_hash, rows.end);
+        rows
+    }
+
+    fn read_clock(&mut self, first_row: usize, frames: &mut FrameColumns) {
+        for index in 0..frames.len() {
+            let (t_ns, kind) = self.clock.decode(
+                first_row + index,
+                frames.sensor[index],
+                frames.device_time_raw[index],
+                frames.received_at_us[index],
+            );
+            frames.t_ns[index] = t_ns;
+            frames.clock[index] = kind as u8;
+        }
+    }
+
+    fn remember(&mut self, content_hash: Option<u64>, end_row: usize) {
+        let Some(hash) = content_hash else { return };
+        if self.seen_order.len() == SEEN_LIMIT
+            && let Some(oldest) = self.seen_order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+        self.seen.insert(hash, end_row);
+        self.seen_order.push_back(hash);
+    }
+
+    /// Forgets the packets that end in these rows, so that sending them again stores them.
+    fn forget(&mut self, rows: &Range<usize>) {
+        let Self { seen, seen_order, .. } = self;
+        seen_order.retain(|hash| match seen.get(hash) {
+            Some(end_row) if rows.contains(&(end_row - 1)) => {
+                seen.remove(hash);
+                false
+            }
+            _ => true,
+        });
+    }
+
+    fn is_void(&self, row: usize) -> bool {
+        self.void.iter().any(|rows| rows.contains(&row))
+    }
+
+    fn batch(&mut self, session_id: SessionId, rows: Range<usize>) -> RecordBatch {
+        for sensor in 0..SENSORS as u8 {
+            let decided = &mut self.acc_to_mps2[usize::from(sensor)];
+            if decided.is_none() {
+                let samples: Vec<[f32; 3]> = (0..rows.end)
+                    .filter(|&row| self.frames.sensor[row] == sensor)
+                    .map(|row| self.frames.acc[row])
+                    .take(UNIT_SAMPLES)
+                    .collect();
+                if samples.len() == UNIT_SAMPLES {
+                    *decided = calibrate::acc_to_mps2(&samples);
+                }
+            }
+        }
+        let order: Vec<usize> = rows.filter(|&row| !self.is_void(row)).collect();
+        self.frames
+            .to_batch(session_id, 0, &order, |sensor| self.acc_to_mps2.get(usize::from(sensor)).copied().flatten())
+    }
+
+    /// Makes the columns ready for sealing: rows that the log refused are taken out, counters are shifted to where the
+    /// whole session says they belong, units are decided. Call it when every row is settled.
+    pub(super) fn finish(&mut self) -> Finished {
+        if !self.void.is_empty() {
+            let void = std::mem::take(&mut self.void);
+            let kept = (0..self.frames.len()).filter(|row| !void.iter().any(|rows| rows.contains(row)));
+            self.frames = Arc::new(self.frames.gather(kept));
+        }
+        let corrections = self.clock.corrections(self.frames.len());
+        if !corrections.is_empty() {
+            let frames = Arc::make_mut(&mut self.frames);
+            for correction in corrections {
+                for row in correction.first_row..correction.end_row.min(frames.len()) {
+                    if frames.sensor[row] == correction.sensor && frames.clock[row] != schemas::ClockKind::Arrival as u8
+                    {
+                        frames.t_ns[row] += correction.shift_ns;
+                    }
+                }
+            }
+            // The shift is in the rows now; a later revision starts from decoded times again.
+            self.clock = self.clock.corrected();
+        }
+        Finished {
+            frames: Arc::clone(&self.frames),
+            acc_to_mps2: units(&self.frames),
+            sync_error_ns: self.clock.sync_error_ns(),
+        }
+    }
+
+    /// Estimated error between the clocks of different sensors, ns.
+    pub(super) fn sync_error_ns(&self) -> i64 {
+        self.clock.sync_error_ns()
+    }
+
+    /// Notes that the first `rows` rows are in the sealed file.
+    pub(super) fn sealed(&mut self, revision: i64, rows: usize) {
+        self.revision = revision;
+        self.sealed_rows = rows;
+        self.live.clear();
+        self.live.shrink_to_fit();
+        self.live_rows = 0;
+    }
+}
+
+/// A recording's columns as they are sealed and analysed.
+#[derive(Clone, Debug)]
+pub(super) struct Finished {
+    pub(super) frames: Arc<FrameColumns>,
+    pub(super) acc_to_mps2: [Option<f32>; SENSORS],
+    pub(super) sync_error_ns: i64,
+}
+
+/// The acceleration unit of each sensor, by sensor byte, from all its samples.
+fn units(frames: &FrameColumns) -> [Option<f32>; SENSORS] {
+    std::array::from_fn(|sensor| {
+        let samples: Vec<[f32; 3]> = frames
+            .sensor
+            .iter()
+            .zip(&frames.acc)
+            .filter(|&(&of, _)| usize::from(of) == sensor)
+            .map(|(_, &acc)| acc)
+            .collect();
+        if samples.is_empty() { None } else { calibrate::acc_to_mps2(&samples) }
+    })
+}
+
+/// The samples of each sensor in time order, as the pipelines read them.
+pub(crate) fn track_of(frames: &FrameColumns, sync_error_ns: i64) -> Track {
+    let mut rows: [Vec<usize>; SENSORS] = Default::default();
+    for (row, &sensor) in frames.sensor.iter().enumerate() {
+        if let Some(rows) = rows.get_mut(usize::from(sensor)) {
+            rows.push(row);
+        }
+    }
+    let mut track = Track { sync_error_ns, ..Track::default() };
+    for (sensor, rows) in rows.iter_mut().enumerate() {
+        if rows.is_empty() {
+            continue;
+        }
+        if !rows.is_sorted_by_key(|&row| frames.t_ns[row]) {
+            rows.sort_by_key(|&row| (frames.t_ns[row], row));
+        }
+        if let Some(samples) = track.get_or_insert(schemas::SensorRole::from_wire_id(sensor as i64)) {
+            samples.t_ns = rows.iter().map(|&row| frames.t_ns[row]).collect();
+            samples.acc = rows.iter().map(|&row| frames.acc[row]).collect();
+            samples.gyro = rows.iter().map(|&row| frames.gyro[row]).collect();
+            samples.angle = rows.iter().map(|&row| frames.angle[row]).collect();
+        }
+    }
+    track
+}

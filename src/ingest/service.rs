@@ -1,0 +1,484 @@
+//! The recordings that are open, by session and by device; taking packets, sealing, going on after a restart.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arrow::array::RecordBatch;
+use schemas::{DeviceCode, SessionId, SessionStatus, Track};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use super::recording::{Finished, Recording, Taken, track_of};
+use super::{Accepted, Durable, Error, Event, Packet};
+use crate::clock::Clock;
+use crate::store::catalog::{Catalog, NewSession, Sealed, SessionKind, SessionRow};
+use crate::store::{paths::Paths, seal, wal};
+
+/// Limits of the ingest room.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A session that holds so many frames takes no more; its device is told to stop. 6 million are two hours of four
+    /// sensors at 200 Hz, 450 MB in memory.
+    pub session_limit_frames: usize,
+}
+
+/// Events that wait for the sessions room at most; it looks at all recordings each second anyway, so a full queue costs
+/// latency only.
+pub const EVENT_QUEUE_LIMIT: usize = 1024;
+
+/// The ingest room. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    clock: Clock,
+    log: wal::Handle,
+    catalog: Catalog,
+    paths: Paths,
+    events: mpsc::Sender<Event>,
+    registry: RwLock<Registry>,
+    /// Held while a collection is made, so that two packets of one device do not make two.
+    making_collection: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    recordings: HashMap<SessionId, Arc<Recording>>,
+    /// The recording that frames of a device without a session go to.
+    by_device: HashMap<DeviceCode, SessionId>,
+}
+
+/// What an open session looks like from outside, for SQL, timeouts and the dashboard.
+#[derive(Clone, Debug)]
+pub struct Live {
+    pub session_id: SessionId,
+    pub device: DeviceCode,
+    /// True for frames that the device sent of its own accord.
+    pub is_collection: bool,
+    pub started_at_us: i64,
+    pub status: SessionStatus,
+    /// Frames taken, sealed or not.
+    pub frames: usize,
+    /// Frames in the sealed file; 0 before the first seal.
+    pub sealed_rows: usize,
+    pub revision: i64,
+    pub last_packet_us: Option<i64>,
+}
+
+impl Handle {
+    pub fn new(
+        options: Options,
+        clock: Clock,
+        log: wal::Handle,
+        catalog: Catalog,
+        paths: Paths,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            options,
+            clock,
+            log,
+            catalog,
+            paths,
+            events,
+            registry: RwLock::default(),
+            making_collection: tokio::sync::Mutex::new(()),
+        }))
+    }
+
+    /// Takes a packet of a device. Waits only for room in the log's queue (that wait is the back-pressure).
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing of a refused packet is kept.
+    pub async fn append(&self, device: &DeviceCode, mut packet: Packet) -> Result<Accepted, Error> {
+        let recording = self.recording_for(device, packet.claimed_session.as_deref()).await?;
+        let session_id = recording.session_id;
+        let frames = packet.frames.len();
+        let log_failed = |source| Error::Log { session_id, source: Arc::new(source) };
+        let permit = self.0.log.reserve(frames).await.map_err(log_failed)?;
+
+        let (settled, on_disk) = oneshot::channel();
+        let (rows, late) = {
+            let mut state = recording.lock();
+            if state.closed {
+                return Err(Error::NotActive { session_id, status: state.status });
+            }
+            let limit_frames = self.0.options.session_limit_frames;
+            if state.frames.len() + frames > limit_frames {
+                return Err(Error::Full { session_id, limit_frames });
+            }
+            let rows = match state.take(&mut packet.frames, packet.content_hash, packet.received_at_us) {
+                Taken::Rows(rows) => rows,
+                Taken::Repeat { end_row } => {
+                    drop(state);
+                    metrics::counter!("volant_ingest_duplicate_packets_total").increment(1);
+                    return Ok(Accepted { session_id, duplicate: true, durable: wait_for_first(recording, end_row) });
+                }
+            };
+            let record = wal::WalRecord {
+                session_id,
+                first_seq: rows.start as i64,
+                content_hash: packet.content_hash.unwrap_or(0),
+                packet_ms: packet.packet_ms.unwrap_or(i64::MIN),
+                frames: packet.frames,
+            };
+            let (settled_rows, settling) = (rows.clone(), Arc::clone(&recording));
+            // Under the lock, so that the order of the log is the order of the rows.
+            let appended = self.0.log.append_then(permit, &record, move |result| {
+                settling.settle(settled_rows, result.is_ok());
+                // The socket may be gone; the rows are settled all the same.
+                drop(settled.send(result));
+            });
+            if let Err(source) = appended {
+                drop(state);
+                recording.settle(rows, false);
+                return Err(log_failed(source));
+            }
+            (rows, state.revision > 0)
+        };
+        recording.note_packet(packet.received_at_us);
+        metrics::counter!("volant_ingest_frames_total").increment(frames as u64);
+        if rows.start == 0 {
+            self.tell(Event::FirstFrames { session_id, device: device.clone() });
+        } else if late {
+            self.tell(Event::LateFrames { session_id });
+        }
+        let durable = async move {
+            match on_disk.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(source)) => Err(Error::Log { session_id, source }),
+                Err(_) => Err(Error::LogEnded { session_id }),
+            }
+        };
+        Ok(Accepted { session_id, duplicate: false, durable: Box::pin(durable) })
+    }
+
+    fn tell(&self, event: Event) {
+        if self.0.events.try_send(event).is_err() {
+            metrics::counter!("volant_ingest_delayed_events_total").increment(1);
+        }
+    }
+
+    /// The recording that a packet belongs to.
+    async fn recording_for(&self, device: &DeviceCode, claimed: Option<&str>) -> Result<Arc<Recording>, Error> {
+        let Some(claimed) = claimed else {
+            return match self.live_of(device) {
+                Some(recording) => Ok(recording),
+                None => self.collection_of(device).await,
+            };
+        };
+        let unknown = || Error::UnknownSession { claimed: claimed.chars().take(64).collect() };
+        let session_id: SessionId = claimed.parse().map_err(|_| unknown())?;
+        if let Some(recording) = self.get(session_id) {
+            return if recording.device == *device { Ok(recording) } else { Err(Error::ForeignSession { session_id }) };
+        }
+        match self.0.catalog.session(session_id).await? {
+            None => Err(unknown()),
+            Some(session) if session.device_code != *device => Err(Error::ForeignSession { session_id }),
+            Some(session) => Err(Error::NotActive { session_id, status: session.status }),
+        }
+    }
+
+    fn get(&self, session: SessionId) -> Option<Arc<Recording>> {
+        self.read().recordings.get(&session).cloned()
+    }
+
+    fn live_of(&self, device: &DeviceCode) -> Option<Arc<Recording>> {
+        let registry = self.read();
+        registry.recordings.get(registry.by_device.get(device)?).cloned()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Registry> {
+        self.0.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Registry> {
+        self.0.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The collection of a device that streams without a session, made if absent: its frames are kept and can be found.
+    async fn collection_of(&self, device: &DeviceCode) -> Result<Arc<Recording>, Error> {
+        let _making = self.0.making_collection.lock().await;
+        if let Some(recording) = self.live_of(device) {
+            return Ok(recording);
+        }
+        let new = NewSession {
+            kind: SessionKind::Collection,
+            device_code: device.clone(),
+            group_code: device.to_string(),
+            user_id: None,
+            status: SessionStatus::Collecting,
+            started_at_us: self.0.clock.now_us(),
+        };
+        let session = self.0.catalog.insert_session(&new).await?;
+        info!(session.id = %session.session_id, device.id = %device,
+            "device {device} sends frames without a session: collected as session {}", session.session_id);
+        Ok(self.open(&session))
+    }
+
+    /// Opens the recording of a session; frames of its device that name no session go there from now on.
+    pub fn open_session(&self, session: &SessionRow) {
+        self.open(session);
+    }
+
+    fn open(&self, session: &SessionRow) -> Arc<Recording> {
+        let recording = Arc::new(Recording::new(session));
+        let mut registry = self.write();
+        registry.recordings.insert(session.session_id, Arc::clone(&recording));
+        if session.status.accepts_frames() {
+            registry.by_device.insert(session.device_code.clone(), session.session_id);
+        }
+        recording
+    }
+
+    /// Notes the state of a session. From `analyzing` on, frames that name no session no longer go to it; frames that
+    /// name it are still taken, as late ones, until [`Handle::close`].
+    pub fn set_status(&self, session: SessionId, status: SessionStatus) {
+        let Some(recording) = self.get(session) else { return };
+        recording.lock().status = status;
+        if !status.accepts_frames() {
+            let mut registry = self.write();
+            if registry.by_device.get(&recording.device) == Some(&session) {
+                registry.by_device.remove(&recording.device);
+            }
+        }
+    }
+
+    /// Writes what the session holds to its sealed file and commits that together with the job of analysing it.
+    ///
+    /// Idempotent: sealing again without new frames changes nothing. `None` if the session holds no frames.
+    pub async fn seal(&self, session: SessionId) -> Result<Option<Sealed>, Error> {
+        let Some(recording) = self.get(session) else { return Ok(None) };
+        let (finished, revision) = loop {
+            let taken = recording.lock().frames.len();
+            recording.wait_settled(taken).await;
+            let mut state = recording.lock();
+            if state.frames.len() <= state.sealed_rows {
+                return Ok(None);
+            }
+            // Appends that came in between are settled soon.
+            if recording.settled_rows() >= state.frames.len() {
+                break (state.finish(), state.revision + 1);
+            }
+        };
+        let rows = finished.frames.len();
+        let (paths, started_at_us) = (self.0.paths.clone(), recording.started_at_us);
+        let sync_error_ns = finished.sync_error_ns;
+        let metadata = [
+            (seal::KEY_SYNC_ERROR_NS.to_owned(), sync_error_ns.to_string()),
+            (seal::KEY_DEVICE_CODE.to_owned(), recording.device.to_string()),
+        ];
+        let manifest = tokio::task::spawn_blocking(move || {
+            let Finished { frames, acc_to_mps2, .. } = finished;
+            let unit = |sensor: u8| acc_to_mps2.get(usize::from(sensor)).copied().flatten();
+            seal::write_frames(&paths, session, started_at_us, revision as u32, &frames, unit, &metadata)
+        })
+        .await
+        .map_err(|_| Error::Broke { session_id: session })?
+        .map_err(|source| Error::Seal { session_id: session, source })?;
+        let sealed = Sealed {
+            session_id: session,
+            revision,
+            rows: rows as i64,
+            path: manifest.path.to_string(),
+            bytes: manifest.bytes as i64,
+            sha256: manifest.sha256,
+            sync_error_ns,
+        };
+        self.0.catalog.commit_seal(&sealed, self.0.clock.now_us()).await?;
+        recording.lock().sealed(revision, rows);
+        Ok(Some(sealed))
+    }
+
+    /// Ends a recording: nothing more is taken, the log may forget it, the memory is given back.
+    ///
+    /// Call it when everything the recording holds is sealed.
+    pub async fn close(&self, session: SessionId) -> Result<(), Error> {
+        if let Some(recording) = self.get(session) {
+            recording.lock().closed = true;
+        }
+        self.0.catalog.close_session(session).await?;
+        let mut registry = self.write();
+        if let Some(recording) = registry.recordings.remove(&session)
+            && registry.by_device.get(&recording.device) == Some(&session)
+        {
+            registry.by_device.remove(&recording.device);
+        }
+        drop(registry);
+        self.0.log.release(session);
+        Ok(())
+    }
+
+    /// The samples of a session while it is in memory, as the pipelines read them.
+    #[must_use]
+    pub fn track(&self, session: SessionId, revision: i64) -> Option<Track> {
+        let recording = self.get(session)?;
+        let (frames, sync_error_ns) = {
+            let state = recording.lock();
+            if state.revision != revision || state.sealed_rows != state.frames.len() {
+                return None;
+            }
+            (Arc::clone(&state.frames), state.sync_error_ns())
+        };
+        Some(track_of(&frames, sync_error_ns))
+    }
+
+    /// One open session.
+    #[must_use]
+    pub fn live(&self, session: SessionId) -> Option<Live> {
+        self.get(session).map(|recording| live_view(&recording))
+    }
+
+    /// Every open session, by number.
+    #[must_use]
+    pub fn all_live(&self) -> Vec<Live> {
+        let recordings: Vec<_> = self.read().recordings.values().cloned().collect();
+        let mut live: Vec<Live> = recordings.iter().map(|recording| live_view(recording)).collect();
+        live.sort_by_key(|live| live.session_id);
+        live
+    }
+
+    /// The rows of every session that no sealed file answers for, as far as they are on disk.
+    ///
+    /// A session that is in this answer was not sealed when its rows were read. Whoever lists the sealed files after
+    /// this call and leaves these sessions out has each frame exactly once.
+    #[must_use]
+    pub fn unsealed(&self) -> Vec<(SessionId, i64, Vec<RecordBatch>)> {
+        let recordings: Vec<_> = self.read().recordings.values().cloned().collect();
+        recordings
+            .iter()
+            .filter_map(|recording| Some((recording.session_id, recording.started_at_us, recording.live_batches()?)))
+            .collect()
+    }
+}
+
+fn live_view(recording: &Recording) -> Live {
+    let state = recording.lock();
+    Live {
+        session_id: recording.session_id,
+        device: recording.device.clone(),
+        is_collection: recording.kind == SessionKind::Collection,
+        started_at_us: recording.started_at_us,
+        status: state.status,
+        frames: state.frames.len(),
+        sealed_rows: state.sealed_rows,
+        revision: state.revision,
+        last_packet_us: recording.last_packet_us(),
+    }
+}
+
+/// A repeat is on disk when its first is.
+fn wait_for_first(recording: Arc<Recording>, end_row: usize) -> Durable {
+    Box::pin(async move {
+        let session_id = recording.session_id;
+        if recording.wait_settled(end_row).await { Ok(()) } else { Err(Error::LogEnded { session_id }) }
+    })
+}
+
+/// Recordings as they are rebuilt from the log, before anybody is served.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    unclosed: HashMap<SessionId, Arc<Recording>>,
+    newest: Option<SessionId>,
+    lost: HashMap<SessionId, Vec<wal::WalRecord>>,
+    released: Vec<SessionId>,
+}
+
+impl Recovery {
+    /// Prepares for the sessions that the catalog has as not closed. `newest` is its highest session number: a record
+    /// above it belongs to a session that the catalog has lost.
+    #[must_use]
+    pub fn new(unclosed: &[SessionRow], newest: Option<SessionId>) -> Self {
+        let unclosed = unclosed
+            .iter()
+            .map(|row| {
+                let recording = Recording::new(row);
+                (row.session_id, Arc::new(recording))
+            })
+            .collect();
+        Self { unclosed, newest, ..Self::default() }
+    }
+
+    /// Takes a record that the log gave back.
+    pub fn replay(&mut self, record: wal::WalRecord) {
+        let session_id = record.session_id;
+        if let Some(recording) = self.unclosed.get(&session_id) {
+            restore(recording, record);
+        } else if self.newest.is_some_and(|newest| session_id <= newest) {
+            if self.released.last() != Some(&session_id) {
+                self.released.push(session_id);
+            }
+        } else {
+            self.lost.entry(session_id).or_default().push(record);
+        }
+    }
+
+    /// The rows of every recording that was not sealed, as [`Handle::unsealed`] gives them, for a reader that does not go
+    /// on with the recordings.
+    #[must_use]
+    pub fn unsealed(&self) -> Vec<(SessionId, i64, Vec<RecordBatch>)> {
+        self.unclosed
+            .values()
+            .filter_map(|recording| Some((recording.session_id, recording.started_at_us, recording.live_batches()?)))
+            .collect()
+    }
+}
+
+fn restore(recording: &Recording, record: wal::WalRecord) {
+    let received_at_us = record.frames.received_at_us.last().copied();
+    let hash = Some(record.content_hash).filter(|&hash| hash != 0);
+    let rows = recording.lock().restore(record.frames, hash);
+    if let Some(received_at_us) = received_at_us {
+        recording.note_packet(received_at_us);
+    }
+    recording.settle(rows, true);
+}
+
+impl Handle {
+    /// Takes over what was rebuilt from the log. Returns the sessions that are not closed.
+    pub async fn adopt(&self, recovery: Recovery) -> Result<Vec<SessionRow>, Error> {
+        let Recovery { mut unclosed, lost, mut released, .. } = recovery;
+        for (session_id, records) in lost {
+            let started_at_us = records
+                .first()
+                .and_then(|record| record.frames.received_at_us.first().copied())
+                .unwrap_or_else(|| self.0.clock.now_us());
+            let device_code: DeviceCode = format!("lost-{session_id}").parse().expect("letters, digits and a hyphen");
+            let new = NewSession {
+                kind: SessionKind::Collection,
+                group_code: device_code.to_string(),
+                device_code,
+                user_id: None,
+                status: SessionStatus::Stopping,
+                started_at_us,
+            };
+            warn!(session.id = %session_id, "the log holds frames of session {session_id}, which the catalog has lost: kept");
+            let row = self.0.catalog.insert_lost_session(session_id, &new).await?;
+            let recording = Recording::new(&row);
+            for record in records {
+                restore(&recording, record);
+            }
+            unclosed.insert(session_id, Arc::new(recording));
+        }
+        let rows = self.0.catalog.unclosed_sessions().await?;
+        {
+            let mut registry = self.write();
+            for row in &rows {
+                if let Some(recording) = unclosed.remove(&row.session_id) {
+                    registry.recordings.insert(row.session_id, recording);
+                    if row.status.accepts_frames() {
+                        registry.by_device.insert(row.device_code.clone(), row.session_id);
+                    }
+                }
+            }
+        }
+        released.sort_unstable();
+        released.dedup();
+        for session in released {
+            self.0.log.release(session);
+        }
+        Ok(rows)
+    }
+}

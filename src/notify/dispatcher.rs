@@ -1,0 +1,180 @@
+//! Delivers what is owed, one user at a time in order, whenever there is reason to: a new row, a new socket, time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use schemas::UserId;
+use tokio::sync::{mpsc, watch};
+use tracing::{Instrument, debug, info_span, warn};
+
+use super::Error;
+use crate::clock::Clock;
+use crate::hub::{self, UserMessage};
+use crate::store::catalog::{Catalog, OutboxRow};
+
+/// Times and limits of delivery.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a socket has to prove that it received a notice; then it stays owed until the next occasion.
+    pub receipt_timeout: Duration,
+    /// How often users that are connected and still owed something are tried again.
+    pub retry_interval: Duration,
+}
+
+/// Notices of one user sent at one occasion; the rest follows at once, in further steps.
+const BATCH_LIMIT: i64 = 100;
+/// Wake-ups that may wait; a missed one is made up for at the next retry interval.
+const WAKE_QUEUE_LIMIT: usize = 1024;
+
+/// The notify room. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    wake: mpsc::Sender<UserId>,
+    catalog: Catalog,
+}
+
+impl Handle {
+    /// A socket of the user is up: what is owed goes there.
+    pub async fn user_connected(&self, user: UserId) {
+        if self.wake.try_send(user).is_err() {
+            metrics::counter!("volant_notify_delayed_wakes_total").increment(1);
+        }
+    }
+
+    /// Where other rooms say whose outbox has a new row.
+    #[must_use]
+    pub fn waker(&self) -> mpsc::Sender<UserId> {
+        self.wake.clone()
+    }
+
+    /// How many notices are owed to anybody.
+    pub async fn owed_count(&self) -> Result<i64, Error> {
+        Ok(self.catalog.owed_count().await?)
+    }
+}
+
+/// The part that runs by itself.
+#[derive(Debug)]
+pub struct Service {
+    inner: Arc<Inner>,
+    woken: mpsc::Receiver<UserId>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    clock: Clock,
+    catalog: Catalog,
+    hub: hub::Handle,
+    /// Users whose notices are being delivered right now; true if there was another reason meanwhile.
+    busy: Mutex<HashMap<UserId, bool>>,
+}
+
+/// Makes the room and its running part.
+#[must_use]
+pub fn new(options: Options, clock: Clock, catalog: Catalog, hub: hub::Handle) -> (Handle, Service) {
+    let (wake, woken) = mpsc::channel(WAKE_QUEUE_LIMIT);
+    let handle = Handle { wake, catalog: catalog.clone() };
+    let inner = Inner { options, clock, catalog, hub, busy: Mutex::default() };
+    (handle, Service { inner: Arc::new(inner), woken })
+}
+
+impl Service {
+    /// Runs until `shutdown` turns true. What is not delivered then stays owed.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        let mut retry = tokio::time::interval(self.inner.options.retry_interval);
+        retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = crate::shutdown::requested(&mut shutdown) => return,
+                Some(user) = self.woken.recv() => self.inner.occasion(user),
+                _ = retry.tick() => {
+                    for user in self.inner.hub.users() {
+                        self.inner.occasion(user);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Starts delivering to a user, or tells the running delivery to look once more. One delivery a user at a time, so
+    /// that a notice never goes out twice because two occasions met.
+    fn occasion(self: &Arc<Self>, user: UserId) {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(again) = busy.get_mut(&user) {
+            *again = true;
+            return;
+        }
+        busy.insert(user, false);
+        drop(busy);
+        let inner = Arc::clone(self);
+        let span = info_span!("deliver", user.id = %user);
+        tokio::spawn(
+            async move {
+                loop {
+                    if let Err(error) = inner.deliver_to(user).await {
+                        warn!(error = &error as &dyn std::error::Error, "notices of user {user} are delivered later");
+                    }
+                    let mut busy = inner.busy.lock().unwrap_or_else(PoisonError::into_inner);
+                    match busy.get_mut(&user) {
+                        Some(again) if *again => *again = false,
+                        _ => {
+                            busy.remove(&user);
+                            return;
+                        }
+                    }
+                }
+            }
+            .instrument(span),
+        );
+    }
+
+    /// Delivers what a user is owed, in order, until nothing is owed or a notice gets no receipt.
+    async fn deliver_to(&self, user: UserId) -> Result<(), Error> {
+        loop {
+            let owed = self.catalog.owed_to(user, BATCH_LIMIT).await?;
+            if owed.is_empty() {
+                return Ok(());
+            }
+            for notice in owed {
+                if !self.deliver(&notice).await? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Sends one notice to every socket of its user; true when one of them proved that it received it.
+    async fn deliver(&self, notice: &OutboxRow) -> Result<bool, Error> {
+        let message = UserMessage::AnalysisComplete {
+            notification_id: notice.notification_id.clone(),
+            session_id: notice.session_id,
+            payload: notice.payload.as_str().into(),
+        };
+        let mut receipts: FuturesUnordered<_> = self.hub.send_to_user(notice.user_id, &message).into_iter().collect();
+        if receipts.is_empty() {
+            return Ok(false);
+        }
+        self.catalog.note_attempt(&notice.notification_id).await?;
+        let received = async {
+            while let Some(receipt) = receipts.next().await {
+                if receipt.is_ok() {
+                    return true;
+                }
+            }
+            false
+        };
+        if !tokio::time::timeout(self.options.receipt_timeout, received).await.unwrap_or(false) {
+            metrics::counter!("volant_notify_unconfirmed_total").increment(1);
+            debug!(notification.id = %notice.notification_id, "notice got no receipt and stays owed");
+            return Ok(false);
+        }
+        self.catalog.mark_delivered(&notice.notification_id, self.clock.now_us()).await?;
+        metrics::counter!("volant_notify_delivered_total").increment(1);
+        Ok(true)
+    }
+}

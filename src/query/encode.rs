@@ -1,0 +1,165 @@
+//! An answer as bytes in an outside format.
+
+use std::pin::Pin;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+
+use super::engine::{Answer, Handle};
+use super::error::Error;
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// One JSON array of row objects, a row a line; null is written, dates and times are ISO 8601 text.
+    Json,
+    /// A row object a line.
+    Jsonl,
+    /// RFC 4180 with a header line; null is the empty field.
+    Csv,
+    /// An Arrow IPC stream, with units and comments as field metadata.
+    Arrow,
+}
+
+impl Format {
+    /// The media type of the bytes.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Jsonl => "application/jsonl",
+            Self::Csv => "text/csv; charset=utf-8; header=present",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+            Self::Arrow => "arrow",
+        }
+    }
+}
+
+/// A stream of bytes; the last item may be an error, and what came before is then incomplete.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
+
+/// Pieces of at most one batch that wait for a slow reader.
+const BYTE_QUEUE: usize = 2;
+
+impl Handle {
+    /// Writes an answer in `format`, on the room's threads. Dropping the stream ends the statement.
+    pub fn encode(&self, answer: Answer, format: Format) -> ByteStream {
+        let (sender, receiver) = mpsc::channel(BYTE_QUEUE);
+        let guard = self.spawn(encode(answer, format, sender));
+        futures::stream::unfold((receiver, guard), |(mut receiver, guard)| async move {
+            receiver.recv().await.map(|piece| (piece, (receiver, guard)))
+        })
+        .fuse()
+        .boxed()
+    }
+}
+
+async fn encode(answer: Answer, format: Format, sender: mpsc::Sender<Result<Bytes, Error>>) {
+    let Answer { schema, mut batches, .. } = answer;
+    let failed = |error: ArrowError| Error::Encode { format: format.name(), message: error.to_string() };
+    let mut encoder = match Encoder::new(format, &schema) {
+        Ok(encoder) => encoder,
+        Err(error) => {
+            // A receiver that has gone needs no error.
+            sender.send(Err(failed(error))).await.ok();
+            return;
+        }
+    };
+    loop {
+        let (piece, last) = match batches.next().await {
+            Some(Ok(batch)) => (encoder.batch(&batch).map_err(failed), false),
+            Some(Err(error)) => (Err(error), true),
+            None => (encoder.finish().map_err(failed), true),
+        };
+        let last = last || piece.is_err();
+        if sender.send(piece.map(Bytes::from)).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+enum Encoder {
+    Json { rows: u64 },
+    Jsonl,
+    Csv { schema: SchemaRef, header: bool },
+    Arrow(Box<StreamWriter<Vec<u8>>>),
+}
+
+impl Encoder {
+    fn new(format: Format, schema: &SchemaRef) -> Result<Self, ArrowError> {
+        Ok(match format {
+            Format::Json => Self::Json { rows: 0 },
+            Format::Jsonl => Self::Jsonl,
+            Format::Csv => Self::Csv { schema: SchemaRef::clone(schema), header: true },
+            Format::Arrow => Self::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?)),
+        })
+    }
+
+    fn batch(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+        match self {
+            Self::Json { rows } => {
+                let lines = json_lines(batch)?;
+                let mut bytes = Vec::with_capacity(lines.len() + batch.num_rows() + 2);
+                for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+                    bytes.extend_from_slice(if *rows == 0 { b"[" } else { b",\n" });
+                    bytes.extend_from_slice(line);
+                    *rows += 1;
+                }
+                Ok(bytes)
+            }
+            Self::Jsonl => json_lines(batch),
+            Self::Csv { header, .. } => {
+                let bytes = csv(batch, *header)?;
+                *header = false;
+                Ok(bytes)
+            }
+            Self::Arrow(writer) => {
+                writer.write(batch)?;
+                Ok(std::mem::take(writer.get_mut()))
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<Vec<u8>, ArrowError> {
+        match self {
+            Self::Json { rows: 0 } => Ok(b"[]\n".to_vec()),
+            Self::Json { .. } => Ok(b"]\n".to_vec()),
+            Self::Csv { schema, header: true } => csv(&RecordBatch::new_empty(SchemaRef::clone(schema)), true),
+            Self::Jsonl | Self::Csv { .. } => Ok(Vec::new()),
+            Self::Arrow(writer) => {
+                writer.finish()?;
+                Ok(std::mem::take(writer.get_mut()))
+            }
+        }
+    }
+}
+
+fn json_lines(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+    let mut writer = arrow::json::WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, arrow::json::writer::LineDelimited>(Vec::new());
+    writer.write(batch)?;
+    writer.finish()?;
+    Ok(writer.into_inner())
+}
+
+fn csv(batch: &RecordBatch, header: bool) -> Result<Vec<u8>, ArrowError> {
+    let mut bytes = Vec::new();
+    let mut writer = arrow::csv::WriterBuilder::new().with_header(header).build(&mut bytes);
+    writer.write(batch)?;
+    drop(writer);
+    Ok(bytes)
+}

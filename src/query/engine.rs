@@ -1,0 +1,476 @@
+//! Runs statements: admission, limits, threads, cancellation.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::common::DFSchema;
+use datafusion::common::metadata::FieldMetadata;
+use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SessionContext;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::LogicalPlanBuilder;
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::SessionConfig;
+use futures::future::BoxFuture;
+use futures::{Stream, StreamExt};
+use object_store::ObjectStore;
+use tokio::runtime::Runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinHandle};
+use tracing::Instrument;
+
+use super::error::Error;
+use super::provider::{Listed, ListedTable, Scope, Stored, StoredTable};
+use super::source::Source;
+use super::{statement, tables};
+
+const CATALOG: &str = "volant";
+const SCHEMA: &str = "public";
+/// The name under which the engine knows the data folder; plans show it instead of the path on this machine.
+const FILES: &str = "volant://data";
+/// Batches (of up to 8192 rows) that wait for a slow reader; the statement pauses when they are there.
+const ANSWER_QUEUE: usize = 2;
+/// Footers of Parquet files kept in memory, all files together.
+const FOOTER_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// How much the query threads give way to sockets, log and analysis: 10 of 19 leaves them a tenth of a contended core.
+const NICENESS: i32 = 10;
+
+/// The most one statement may take. At each limit the statement ends with the error of that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows of the result. They are delivered up to the limit, then [`Error::Rows`].
+    pub rows: u64,
+    /// From admission to the last row taken, so a reader that stalls ends too: [`Error::Time`].
+    pub wall_time: Duration,
+    /// Memory for sorting, grouping and joining: [`Error::Memory`]. Nothing is spilled to disk.
+    pub memory_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rows: 10_000_000, wall_time: Duration::from_mins(1), memory_bytes: 512 * 1024 * 1024 }
+    }
+}
+
+impl Limits {
+    /// These limits, but none above `most`.
+    #[must_use]
+    pub fn within(self, most: &Self) -> Self {
+        Self {
+            rows: self.rows.min(most.rows),
+            wall_time: self.wall_time.min(most.wall_time),
+            memory_bytes: self.memory_bytes.min(most.memory_bytes),
+        }
+    }
+}
+
+/// How the room works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads of the room's runtime.
+    pub workers: usize,
+    /// Statements that run at once; further ones wait.
+    pub running: usize,
+    /// Statements that wait at once; further ones are refused with [`Error::Busy`].
+    pub waiting: usize,
+    /// How long one waits before it is refused with [`Error::Busy`].
+    pub queue_timeout: Duration,
+    /// What a caller may ask for at most.
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            workers: cores,
+            running: 4,
+            waiting: 32,
+            queue_timeout: Duration::from_secs(10),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A stream of batches; the last item may be an error.
+pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, Error>> + Send>>;
+
+/// A statement that is being answered. Dropping it ends the statement.
+pub struct Answer {
+    /// Number of the statement since the start, as in the log.
+    pub query_id: u64,
+    /// The columns, with their comments; every batch has exactly this schema.
+    pub schema: SchemaRef,
+    pub batches: BatchStream,
+}
+
+/// The query room. Cheap to clone; the threads end when the last clone is dropped.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("query::Handle").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    engine: Arc<Engine>,
+    options: Options,
+    running: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    next_id: AtomicU64,
+    runtime: Threads,
+}
+
+impl Handle {
+    /// Starts the room's threads. `files` is the data folder, `source` says what is in it.
+    ///
+    /// # Errors
+    /// [`Error::Start`] if the threads cannot be made, [`Error::Engine`] if the tables do not fit the engine.
+    pub fn start(options: Options, files: Arc<dyn ObjectStore>, source: Arc<dyn Source>) -> Result<Self, Error> {
+        let engine =
+            Engine::new(&options, files, source).map_err(|source| Error::Engine { source: Box::new(source) })?;
+        let runtime = Threads::start(options.workers).map_err(|source| Error::Start { source })?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                engine: Arc::new(engine),
+                running: Arc::new(Semaphore::new(options.running)),
+                waiting: AtomicUsize::new(0),
+                next_id: AtomicU64::new(1),
+                options,
+                runtime,
+            }),
+        })
+    }
+
+    /// What a caller may ask for at most.
+    pub fn limits(&self) -> Limits {
+        self.shared.options.limits
+    }
+
+    /// Answers one statement. The future resolves when the first rows are being made; `limits` are cut to
+    /// [`Handle::limits`].
+    ///
+    /// # Errors
+    /// See [`Error`]. Errors that appear while rows are made come as the last item of [`Answer::batches`].
+    pub fn query(&self, sql: &str, limits: Limits) -> BoxFuture<'static, Result<Answer, Error>> {
+        let shared = Arc::clone(&self.shared);
+        let sql = sql.to_owned();
+        Box::pin(async move { shared.query(sql, limits).await })
+    }
+
+    /// Runs a task on the room's threads; it ends with the returned guard.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> EndOnDrop {
+        EndOnDrop(self.shared.runtime.get().spawn(task).abort_handle())
+    }
+}
+
+impl Shared {
+    async fn query(&self, sql: String, limits: Limits) -> Result<Answer, Error> {
+        let limits = limits.within(&self.options.limits);
+        let permit = self.admit().await?;
+        let query_id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (schema_sender, schema) = oneshot::channel();
+        let (batch_sender, batches) = mpsc::channel(ANSWER_QUEUE);
+        let engine = Arc::clone(&self.engine);
+        let task = async move {
+            let mut record = Record::start(permit);
+            let work = engine.run(&sql, &limits, schema_sender, batch_sender, &mut record.rows);
+            let result = match tokio::time::timeout(limits.wall_time, work).await {
+                Ok(result) => result,
+                Err(_) => Err(Error::Time { limit: limits.wall_time }),
+            };
+            record.end(result.as_ref().err());
+            result
+        };
+        let mut task =
+            Task(self.runtime.get().spawn(task.instrument(tracing::info_span!("query", query.id = query_id))));
+        let Ok(schema) = schema.await else {
+            // Nothing was announced, so the task has ended, and knows why.
+            return Err(task.error().await.unwrap_or(Error::Vanished));
+        };
+        let batches = futures::stream::unfold(Some((batches, task)), |state| async move {
+            let (mut batches, mut task) = state?;
+            match batches.recv().await {
+                Some(batch) => Some((Ok(batch), Some((batches, task)))),
+                None => task.error().await.map(|error| (Err(error), None)),
+            }
+        });
+        Ok(Answer { query_id, schema, batches: batches.fuse().boxed() })
+    }
+
+    async fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let busy = || {
+            metrics::counter!("volant_query_refused_total").increment(1);
+            Error::Busy { running: self.options.running, waiting: self.options.waiting }
+        };
+        let _waiting = Waiting::enter(&self.waiting, self.options.waiting).ok_or_else(busy)?;
+        match tokio::time::timeout(self.options.queue_timeout, Arc::clone(&self.running).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
+    }
+}
+
+/// A place in the queue; given back when dropped, also when the caller goes away while it waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
+        let entered = waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
+        entered.is_ok().then(|| Self(waiting))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The statement's task; dropping it ends the task at its next pause.
+struct Task(JoinHandle<Result<(), Error>>);
+
+impl Task {
+    async fn error(&mut self) -> Option<Error> {
+        match (&mut self.0).await {
+            Ok(result) => result.err(),
+            Err(_) => Some(Error::Vanished),
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Ends a task when dropped.
+pub(super) struct EndOnDrop(AbortHandle);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What is written down of a statement, whether it ends well, badly or because nobody wants it any more.
+struct Record {
+    rows: u64,
+    started: Instant,
+    outcome: &'static str,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Record {
+    fn start(permit: OwnedSemaphorePermit) -> Self {
+        metrics::gauge!("volant_query_running").increment(1);
+        Self { rows: 0, started: Instant::now(), outcome: "cancelled", _permit: permit }
+    }
+
+    fn end(&mut self, error: Option<&Error>) {
+        self.outcome = error.map_or("ok", Error::code);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        metrics::gauge!("volant_query_running").decrement(1);
+        metrics::counter!("volant_query_statements_total", "outcome" => self.outcome).increment(1);
+        metrics::counter!("volant_query_rows_total").increment(self.rows);
+        metrics::histogram!("volant_query_duration_seconds").record(duration.as_secs_f64());
+        tracing::debug!(
+            query.rows = self.rows,
+            query.outcome = self.outcome,
+            duration_ms = duration.as_millis() as u64,
+            "statement ended: {}, {} rows",
+            self.outcome,
+            self.rows
+        );
+    }
+}
+
+/// The room's runtime. Its threads give way to the rest of the process.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start(workers: usize) -> std::io::Result<Self> {
+        tokio::runtime::Builder::new_multi_thread()
+            .thread_name("volant-query")
+            .worker_threads(workers.max(1))
+            // File reads of all statements together.
+            .max_blocking_threads(workers.max(1) * 4)
+            .on_thread_start(give_way)
+            .enable_time()
+            .enable_io()
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+    }
+
+    fn get(&self) -> &Runtime {
+        self.0.as_ref().expect("the runtime is taken only in drop")
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Waiting for statements is neither needed (they only read) nor allowed where this may be dropped.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Lowers the priority of the calling thread.
+fn give_way() {
+    #[cfg(unix)]
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!("keep the usual priority for a query thread: {error}");
+    }
+}
+
+/// The engine with its tables; statements share it and change nothing in it.
+struct Engine {
+    state: SessionState,
+    source: Arc<dyn Source>,
+}
+
+impl Engine {
+    fn new(options: &Options, files: Arc<dyn ObjectStore>, source: Arc<dyn Source>) -> Result<Self, DataFusionError> {
+        let mut config = SessionConfig::new()
+            .with_default_catalog_and_schema(CATALOG, SCHEMA)
+            .with_information_schema(true)
+            .with_target_partitions(options.workers.max(1));
+        let settings = config.options_mut();
+        settings.sql_parser.collect_spans = true;
+        // Clients of the Arrow answer need not know string views.
+        settings.sql_parser.map_string_types_to_utf8view = false;
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let environment = RuntimeEnvBuilder::new()
+            .with_disk_manager_builder(disk)
+            .with_metadata_cache_limit(FOOTER_CACHE_BYTES)
+            .build_arc()?;
+        let files_at = ObjectStoreUrl::parse(FILES)?;
+        environment.register_object_store(files_at.as_ref(), files);
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(environment)
+            .with_default_features()
+            .build();
+
+        let context = SessionContext::new_with_state(state);
+        let stored = |what| Arc::new(StoredTable::new(what, files_at.clone()));
+        let frames = stored(Stored::Frames);
+        let view = frames_si(&context, Arc::clone(&frames) as _)?;
+        context.register_table("frames", frames)?;
+        context.register_table("frames_si", Arc::new(view))?;
+        context.register_table("strokes", stored(Stored::Strokes))?;
+        context.register_table("results", stored(Stored::Results))?;
+        context.register_table("sessions", Arc::new(ListedTable(Listed::Sessions)))?;
+        context.register_table("devices", Arc::new(ListedTable(Listed::Devices)))?;
+        Ok(Self { state: context.state(), source })
+    }
+
+    /// The state for one statement: its own memory limit and its own snapshot; the footer cache is common.
+    fn state_for_one(&self, limits: &Limits) -> Result<SessionState, DataFusionError> {
+        let environment = RuntimeEnvBuilder::from_runtime_env(self.state.runtime_env())
+            .with_memory_pool(Arc::new(GreedyMemoryPool::new(limits.memory_bytes)))
+            .build_arc()?;
+        let config = self
+            .state
+            .config()
+            .clone()
+            // The catalog is there; building the state would put an empty one in its place, for all statements.
+            .with_create_default_catalog_and_schema(false)
+            .with_extension(Arc::new(Scope::new(Arc::clone(&self.source))));
+        let mut state = SessionStateBuilder::new_from_existing(self.state.clone())
+            .with_config(config)
+            .with_runtime_env(environment)
+            .build();
+        state.mark_start_execution();
+        Ok(state)
+    }
+
+    async fn run(
+        &self,
+        sql: &str,
+        limits: &Limits,
+        schema_sender: oneshot::Sender<SchemaRef>,
+        batch_sender: mpsc::Sender<RecordBatch>,
+        rows: &mut u64,
+    ) -> Result<(), Error> {
+        let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
+        let statement = statement::parse(sql)?;
+        let state = self.state_for_one(limits).map_err(engine_error)?;
+        let plan = state.statement_to_plan(statement).await.map_err(engine_error)?;
+        statement::check_plan(&plan)?;
+        let plan = state.create_physical_plan(&plan).await.map_err(engine_error)?;
+        let schema = plan.schema();
+        let context = Arc::new(TaskContext::from(&state));
+        let mut batches: SendableRecordBatchStream = execute_stream(plan, context).map_err(engine_error)?;
+        // The first batch is made before anything is announced: most failures are then told instead of an answer, not in
+        // the middle of one.
+        let mut next = batches.next().await.transpose().map_err(engine_error)?;
+        if schema_sender.send(Arc::clone(&schema)).is_err() {
+            return Ok(());
+        }
+        while let Some(batch) = next {
+            let room = limits.rows.saturating_sub(*rows);
+            let full = batch.num_rows() as u64 > room;
+            let batch = if full { batch.slice(0, room as usize) } else { batch };
+            *rows += batch.num_rows() as u64;
+            if batch.num_rows() > 0 {
+                let batch = announced(&schema, &batch).map_err(engine_error)?;
+                if batch_sender.send(batch).await.is_err() {
+                    return Ok(());
+                }
+            }
+            if full {
+                return Err(Error::Rows { limit: limits.rows });
+            }
+            next = batches.next().await.transpose().map_err(engine_error)?;
+        }
+        Ok(())
+    }
+}
+
+/// The batch under the announced schema: the engine may disagree with itself about nullability and comments, and strict
+/// readers of the Arrow stream refuse that.
+fn announced(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)?)
+}
+
+/// The view `frames_si`: `frames` in SI units with magnitudes.
+fn frames_si(context: &SessionContext, frames: Arc<dyn TableProvider>) -> Result<ViewTable, DataFusionError> {
+    let scan = LogicalPlanBuilder::scan("frames", provider_as_source(frames), None)?;
+    let schema: DFSchema = scan.schema().as_ref().clone();
+    let columns = tables::FRAMES_SI
+        .iter()
+        .map(|&(name, sql, comment)| {
+            let metadata = std::collections::HashMap::from([("comment".to_owned(), comment.to_owned())]);
+            let expr = context.parse_sql_expr(sql, &schema)?;
+            Ok(expr.alias_with_metadata(name, Some(FieldMetadata::from(metadata))))
+        })
+        .collect::<Result<Vec<_>, DataFusionError>>()?;
+    Ok(ViewTable::new(scan.project(columns)?.build()?, None))
+}

@@ -1,0 +1,159 @@
+//! `POST /api/v2/sql`.
+//!
+//! The statement is the body: as `text/plain`, or in a JSON object with `query` and optionally `format` (`json`, `jsonl`,
+//! `csv`, `arrow`; else `json`), `max_rows` and `timeout_ms`, which lower the server's limits. The answer streams; it has
+//! the header `x-volant-query-id`. A statement that fails is answered with `application/problem+json`. If it fails after
+//! rows have left (a row or time limit), the connection is cut, so that a part is never taken for the whole.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::engine::{Handle, Limits};
+use super::error::{Class, Error, Position};
+use super::{Format, statement};
+
+/// Room for the longest statement with every character escaped as `\u0000`, and the other members.
+const BODY_LIMIT_BYTES: usize = statement::STATEMENT_LIMIT_BYTES * 6 + 4096;
+
+/// How much of an answer waits for the rest before it is sent.
+const HELD_BACK_BYTES: usize = 64 * 1024;
+
+/// The route, for the application's router.
+pub fn router(handle: Handle) -> Router {
+    Router::new().route("/api/v2/sql", post(sql)).layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES)).with_state(handle)
+}
+
+/// The JSON form of the body.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    query: String,
+    #[serde(default)]
+    format: Option<Format>,
+    max_rows: Option<u64>,
+    timeout_ms: Option<u64>,
+}
+
+/// The body of a failure (RFC 9457).
+#[derive(Debug, Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    /// Stable name of the failure.
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<Position>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'static str>,
+}
+
+async fn sql(State(handle): State<Handle>, headers: HeaderMap, body: Bytes) -> Response {
+    let request = match read(&headers, &body) {
+        Ok(request) => request,
+        Err(detail) => return problem(StatusCode::BAD_REQUEST, "bad_request", detail, None, None),
+    };
+    let most = handle.limits();
+    let limits = Limits {
+        rows: request.max_rows.unwrap_or(most.rows),
+        wall_time: request.timeout_ms.map_or(most.wall_time, Duration::from_millis),
+        ..most
+    };
+    let answer = match handle.query(&request.query, limits).await {
+        Ok(answer) => answer,
+        Err(error) => return failure(&error),
+    };
+    let query_id = answer.query_id;
+    let format = request.format.unwrap_or(Format::Json);
+    let mut pieces = handle.encode(answer, format);
+    // The beginning is held back until it is sure that a short answer is whole, so that its failure is told properly.
+    let mut beginning = Vec::new();
+    let mut held_bytes = 0;
+    while held_bytes < HELD_BACK_BYTES {
+        match pieces.next().await {
+            Some(Err(error)) => return failure(&error),
+            Some(Ok(piece)) => {
+                held_bytes += piece.len();
+                beginning.push(Ok(piece));
+            }
+            None => break,
+        }
+    }
+    let rest = pieces.inspect(move |piece| {
+        if let Err(error) = piece {
+            tracing::warn!(query.id = query_id, "answer to statement {query_id} was cut: {error}");
+        }
+    });
+    let body = Body::from_stream(futures::stream::iter(beginning).chain(rest));
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(format.content_type())),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::HeaderName::from_static("x-volant-query-id"), HeaderValue::from(query_id)),
+    ];
+    (headers, body).into_response()
+}
+
+fn read(headers: &HeaderMap, body: &[u8]) -> Result<Request, String> {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if media_type.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("text/plain")) {
+        let query = std::str::from_utf8(body).map_err(|_| "the statement is not UTF-8".to_owned())?.to_owned();
+        return Ok(Request { query, format: None, max_rows: None, timeout_ms: None });
+    }
+    serde_json::from_slice(body).map_err(|error| format!("the body is not {{\"query\": …}}: {error}"))
+}
+
+fn failure(error: &Error) -> Response {
+    let status = match error {
+        Error::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::NotReadOnly { .. } => StatusCode::FORBIDDEN,
+        Error::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Empty
+        | Error::ManyStatements { .. }
+        | Error::Syntax { .. }
+        | Error::Statement { .. }
+        | Error::Evaluate { .. }
+        | Error::Encode { .. } => StatusCode::BAD_REQUEST,
+        Error::Time { .. } | Error::Memory { .. } | Error::Rows { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::Stored { .. } | Error::Start { .. } | Error::Open { .. } | Error::Engine { .. } | Error::Vanished => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    };
+    if matches!(error.class(), Class::Environment | Class::Bug) {
+        tracing::error!(error = error as &dyn std::error::Error, "failed to answer a statement: {error}");
+    }
+    let mut response = problem(status, error.code(), error.to_string(), error.position(), error.hint());
+    if error.is_retryable() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn problem(
+    status: StatusCode,
+    code: &str,
+    detail: String,
+    position: Option<Position>,
+    hint: Option<&'static str>,
+) -> Response {
+    let problem = Problem {
+        kind: "about:blank",
+        title: status.canonical_reason().unwrap_or_default(),
+        status: status.as_u16(),
+        detail,
+        code,
+        position,
+        hint,
+    };
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))], body).into_response()
+}

@@ -1,0 +1,292 @@
+//! The tables as DataFusion sees them.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Date32Array, Int64Array, RecordBatch};
+use arrow::compute::and;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
+use datafusion::common::{DFSchema, Result, ScalarValue, Statistics, internal_datafusion_err, project_schema};
+use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::error::DataFusionError;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::union::UnionExec;
+use jiff::civil::Date;
+use object_store::ObjectMeta;
+use schemas::SessionId;
+use tokio::sync::OnceCell;
+
+use super::source::{LiveFrames, Snapshot, Source, StoredFile};
+use super::tables::{self, DATE};
+
+/// The columns whose value is known of a file without opening it.
+const SESSION_ID: &str = "session_id";
+
+/// What one statement reads, so that a table that it names twice is the same table.
+#[derive(Debug)]
+pub(super) struct Scope {
+    source: Arc<dyn Source>,
+    snapshot: OnceCell<Snapshot>,
+}
+
+impl Scope {
+    pub(super) fn new(source: Arc<dyn Source>) -> Self {
+        Self { source, snapshot: OnceCell::new() }
+    }
+
+    fn of(state: &dyn Session) -> Result<Arc<Self>> {
+        state
+            .config()
+            .get_extension::<Self>()
+            .ok_or_else(|| internal_datafusion_err!("a table was scanned outside of a statement"))
+    }
+
+    /// The snapshot of the statement, taken when the first table is scanned.
+    async fn snapshot(&self) -> Result<&Snapshot> {
+        self.snapshot.get_or_try_init(|| self.source.snapshot()).await.map_err(DataFusionError::External)
+    }
+}
+
+/// A table that is stored as Parquet, a file a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// With the live frames of open sessions.
+    Frames,
+    Strokes,
+    Results,
+}
+
+#[derive(Debug)]
+pub(super) struct StoredTable {
+    what: Stored,
+    schema: TableSchema,
+    files_at: ObjectStoreUrl,
+}
+
+impl StoredTable {
+    pub(super) fn new(what: Stored, files_at: ObjectStoreUrl) -> Self {
+        let file_schema = match what {
+            Stored::Frames => schemas::frames::frames_schema(),
+            Stored::Strokes => schemas::tables::strokes_schema(),
+            Stored::Results => schemas::tables::results_schema(),
+        };
+        let schema =
+            TableSchema::builder(file_schema).with_table_partition_cols(vec![Arc::new(tables::date_field())]).build();
+        Self { what, schema, files_at }
+    }
+
+    async fn scan_files(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        files: Vec<&StoredFile>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut statistics = Statistics::new_unknown(self.schema.table_schema());
+        if let Some(rows) = files.iter().map(|file| file.rows).sum::<Option<u64>>() {
+            statistics.num_rows = Precision::Exact(rows as usize);
+        }
+        let files = files.into_iter().map(partitioned_file).collect::<Result<Vec<_>>>()?;
+        let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+        let source = Arc::new(ParquetSource::new(self.schema.clone()));
+        let config = FileScanConfigBuilder::new(self.files_at.clone(), source)
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        ParquetFormat::default().create_physical_plan(state, config).await
+    }
+
+    fn scan_live(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        live: &[&LiveFrames],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut partitions = vec![Vec::new(); state.config().target_partitions().min(live.len())];
+        for (place, session) in live.iter().enumerate() {
+            let slot = place % partitions.len();
+            for batch in session.batches.iter().filter(|batch| batch.num_rows() > 0) {
+                partitions[slot].push(self.with_date(batch, session.date)?);
+            }
+        }
+        Ok(MemorySourceConfig::try_new_exec(&partitions, Arc::clone(self.schema.table_schema()), projection.cloned())?)
+    }
+
+    /// A live batch with the partition column that a file would get from its folder.
+    fn with_date(&self, batch: &RecordBatch, date: Date) -> Result<RecordBatch> {
+        let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
+        columns.push(Arc::new(Date32Array::from_value(days(date), batch.num_rows())));
+        Ok(RecordBatch::try_new(Arc::clone(self.schema.table_schema()), columns)?)
+    }
+}
+
+#[async_trait]
+impl TableProvider for StoredTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.schema.table_schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let scope = Scope::of(state)?;
+        let snapshot = scope.snapshot().await?;
+        let (files, live) = match self.what {
+            Stored::Frames => (&snapshot.frames, snapshot.live.as_slice()),
+            Stored::Strokes => (&snapshot.strokes, [].as_slice()),
+            Stored::Results => (&snapshot.results, [].as_slice()),
+        };
+        let places = files
+            .iter()
+            .map(|file| (file.session_id, file.date))
+            .chain(live.iter().map(|session| (session.session_id, session.date)))
+            .collect::<Vec<_>>();
+        let keep = wanted(state, filters, &places)?;
+        let (keep_files, keep_live) = keep.split_at(files.len());
+        let files = files.iter().zip(keep_files).filter_map(|(file, &keep)| keep.then_some(file)).collect::<Vec<_>>();
+        let live = live.iter().zip(keep_live).filter_map(|(live, &keep)| keep.then_some(live)).collect::<Vec<_>>();
+
+        let mut inputs = Vec::with_capacity(2);
+        if !files.is_empty() {
+            inputs.push(self.scan_files(state, projection, files, limit).await?);
+        }
+        if !live.is_empty() {
+            inputs.push(self.scan_live(state, projection, &live)?);
+        }
+        match inputs.len() {
+            0 => Ok(Arc::new(EmptyExec::new(project_schema(self.schema.table_schema(), projection)?))),
+            1 => Ok(inputs.remove(0)),
+            _ => UnionExec::try_new(inputs),
+        }
+    }
+
+    /// The date comes from the folder, so a filter on it is done once files are chosen. A filter on the session chooses
+    /// files as well, but what a file says of itself decides; all others go down to the row groups' statistics.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(filters
+            .iter()
+            .map(|filter| {
+                let refs = filter.column_refs();
+                let by_date = !refs.is_empty() && refs.iter().all(|column| column.name == DATE);
+                if by_date && !filter.is_volatile() {
+                    TableProviderFilterPushDown::Exact
+                } else {
+                    TableProviderFilterPushDown::Inexact
+                }
+            })
+            .collect())
+    }
+}
+
+/// For each (session, date): may rows of it pass the filters? Filters that need other columns say nothing about that.
+fn wanted(state: &dyn Session, filters: &[Expr], places: &[(SessionId, Date)]) -> Result<Vec<bool>> {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new(SESSION_ID, DataType::Int64, false),
+        Field::new(DATE, DataType::Date32, false),
+    ]));
+    let batch = RecordBatch::try_new(
+        Arc::clone(&schema),
+        vec![
+            Arc::new(places.iter().map(|(session_id, _)| session_id.get()).collect::<Int64Array>()),
+            Arc::new(places.iter().map(|&(_, date)| Some(days(date))).collect::<Date32Array>()),
+        ],
+    )?;
+    let df_schema = DFSchema::try_from(schema)?;
+    let mut keep = BooleanArray::from(vec![true; places.len()]);
+    for filter in filters {
+        let refs = filter.column_refs();
+        let decidable = !refs.is_empty() && refs.iter().all(|column| column.name == DATE || column.name == SESSION_ID);
+        if !decidable || filter.is_volatile() {
+            continue;
+        }
+        let answer =
+            state.create_physical_expr(filter.clone(), &df_schema)?.evaluate(&batch)?.into_array(places.len())?;
+        let answer = answer
+            .as_any()
+            .downcast_ref::<BooleanArray>()
+            .ok_or_else(|| internal_datafusion_err!("a filter that is not boolean: {filter}"))?;
+        // Null is not true: a filter that is null for a session lets no row of it pass.
+        let answer = answer.iter().map(|passes| Some(passes.unwrap_or(false))).collect::<BooleanArray>();
+        keep = and(&keep, &answer)?;
+    }
+    Ok(keep.iter().map(|keep| keep.unwrap_or(false)).collect())
+}
+
+fn partitioned_file(file: &StoredFile) -> Result<PartitionedFile> {
+    let meta = ObjectMeta {
+        location: object_store::path::Path::parse(&file.path)
+            .map_err(|error| DataFusionError::External(error.into()))?,
+        last_modified: arrow::temporal_conversions::timestamp_us_to_datetime(file.version)
+            .unwrap_or_default()
+            .and_utc(),
+        size: file.bytes,
+        e_tag: None,
+        version: None,
+    };
+    Ok(PartitionedFile::new_from_meta(meta).with_partition_values(vec![ScalarValue::Date32(Some(days(file.date)))]))
+}
+
+/// Days since 1970-01-01, as Arrow counts dates.
+fn days(date: Date) -> i32 {
+    let days = date.duration_since(Date::constant(1970, 1, 1)).as_hours() / 24;
+    i32::try_from(days).expect("a civil date lies within 10000 years of 1970")
+}
+
+/// A table whose rows the catalog has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listed {
+    Sessions,
+    Devices,
+}
+
+#[derive(Debug)]
+pub(super) struct ListedTable(pub(super) Listed);
+
+#[async_trait]
+impl TableProvider for ListedTable {
+    fn schema(&self) -> SchemaRef {
+        match self.0 {
+            Listed::Sessions => tables::sessions_schema(),
+            Listed::Devices => tables::devices_schema(),
+        }
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let source = &Scope::of(state)?.source;
+        let batch = match self.0 {
+            Listed::Sessions => tables::sessions_batch(&source.sessions().await.map_err(DataFusionError::External)?),
+            Listed::Devices => tables::devices_batch(&source.devices().await.map_err(DataFusionError::External)?),
+        }?;
+        Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)
+    }
+}

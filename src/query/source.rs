@@ -1,0 +1,102 @@
+//! What the query room asks of the rest: which files hold which session, and what is not in files yet.
+
+use std::fmt;
+
+use arrow::array::RecordBatch;
+use futures::future::BoxFuture;
+use jiff::civil::Date;
+use schemas::SessionId;
+
+/// An error of a source, kept as it is for the log.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where the rows come from. The running service implements it over its rooms, [`super::Folder`] over a bare folder.
+pub trait Source: fmt::Debug + Send + Sync {
+    /// Everything a statement may read, as of one instant.
+    ///
+    /// A frame that has been acknowledged before the call is in exactly one place of the answer: in a file of
+    /// [`Snapshot::frames`], or in a batch of [`Snapshot::live`]. A file that an answer names must stay readable for as
+    /// long as a statement may run; one that is deleted earlier fails the statement, it never shortens the result.
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, SourceError>>;
+
+    /// The rows of `sessions`, in no particular order.
+    fn sessions(&self) -> BoxFuture<'_, Result<Vec<SessionRow>, SourceError>>;
+
+    /// The rows of `devices`, in no particular order.
+    fn devices(&self) -> BoxFuture<'_, Result<Vec<DeviceRow>, SourceError>>;
+}
+
+/// What a statement may read.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Sealed files of [`schemas::frames::frames_schema`].
+    pub frames: Vec<StoredFile>,
+    /// Frames on disk in the write-ahead log, of recordings that [`Snapshot::frames`] does not hold.
+    pub live: Vec<LiveFrames>,
+    /// Files of [`schemas::tables::strokes_schema`], of the published analyses only.
+    pub strokes: Vec<StoredFile>,
+    /// Files of [`schemas::tables::results_schema`], of the published analyses only.
+    pub results: Vec<StoredFile>,
+}
+
+/// A Parquet file that holds rows of one session and no other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFile {
+    pub session_id: SessionId,
+    /// Below the data folder, with `/`: `frames/date=2026-11-23/7.parquet`.
+    pub path: String,
+    /// The partition the file lies in.
+    pub date: Date,
+    /// Number of rows; `None` if only the file itself knows.
+    pub rows: Option<u64>,
+    /// Size in bytes, exactly: the footer is found from it.
+    pub bytes: u64,
+    /// Anything that differs when the bytes at `path` do, for instance the time of the last change in µs: footers are
+    /// kept in memory under path, size and this.
+    pub version: i64,
+}
+
+/// Frames of one session that are durable and not in a file.
+#[derive(Clone, Debug)]
+pub struct LiveFrames {
+    pub session_id: SessionId,
+    /// The partition their file will lie in.
+    pub date: Date,
+    /// Batches of [`schemas::frames::frames_schema`]; cloning one copies no data.
+    pub batches: Vec<RecordBatch>,
+}
+
+/// A row of `sessions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    pub session_id: i64,
+    pub device_code: String,
+    pub group_code: String,
+    pub user_id: Option<i64>,
+    /// Legacy name of the state.
+    pub status: String,
+    /// µs since 1970 UTC.
+    pub started_at_us: i64,
+    /// µs since 1970 UTC; `None` while the session is open.
+    pub ended_at_us: Option<i64>,
+    /// Frames on disk.
+    pub frame_count: i64,
+    /// How often the session's file was made, 0 before the first seal.
+    pub revision: i32,
+    /// True if `frames` reads the session from a file.
+    pub sealed: bool,
+}
+
+/// A row of `devices`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRow {
+    pub device_code: String,
+    /// µs since 1970 UTC; `None` if it never sent a frame.
+    pub first_seen_us: Option<i64>,
+    /// µs since 1970 UTC; `None` if it never sent a frame.
+    pub last_seen_us: Option<i64>,
+    /// Frames on disk.
+    pub frame_count: i64,
+    /// True while a socket of the device is open.
+    pub connected: bool,
+}

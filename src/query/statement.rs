@@ -1,0 +1,77 @@
+//! Reads the text of a statement and lets only reading statements through.
+
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::Statement as Sql;
+
+use super::error::Error;
+
+/// The longest statement, in bytes. Long IN lists fit, a pasted data file does not.
+pub(super) const STATEMENT_LIMIT_BYTES: usize = 64 * 1024;
+
+/// The deepest nesting that the parser follows.
+const NESTING_LIMIT: usize = 50;
+
+/// Parses exactly one statement that only reads.
+///
+/// What is refused here is decided by the kind of the statement; [`check_plan`] looks a second time, into the plan.
+pub(super) fn parse(sql: &str) -> Result<Statement, Error> {
+    if sql.len() > STATEMENT_LIMIT_BYTES {
+        return Err(Error::TooLong { bytes: sql.len(), limit_bytes: STATEMENT_LIMIT_BYTES });
+    }
+    let parse_error = |error: datafusion::error::DataFusionError| Error::from_engine(error, 0);
+    let mut statements = DFParserBuilder::new(sql)
+        .with_recursion_limit(NESTING_LIMIT)
+        .build()
+        .map_err(parse_error)?
+        .parse_statements()
+        .map_err(parse_error)?;
+    let count = statements.len();
+    match (statements.pop_front(), count) {
+        (Some(statement), 1) => check(&statement).map(|()| statement),
+        (None, _) => Err(Error::Empty),
+        (Some(_), count) => Err(Error::ManyStatements { count }),
+    }
+}
+
+fn check(statement: &Statement) -> Result<(), Error> {
+    match statement {
+        Statement::Statement(sql) => check_sql(sql),
+        Statement::Explain(explain) => check(&explain.statement),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {
+            Err(refused(&statement.to_string()))
+        }
+    }
+}
+
+fn check_sql(sql: &Sql) -> Result<(), Error> {
+    match sql {
+        Sql::Query(_)
+        | Sql::ExplainTable { .. }
+        | Sql::ShowVariable { .. }
+        | Sql::ShowVariables { .. }
+        | Sql::ShowColumns { .. }
+        | Sql::ShowTables { .. }
+        | Sql::ShowFunctions { .. }
+        | Sql::ShowCreate { .. } => Ok(()),
+        Sql::Explain { statement, .. } => check_sql(statement),
+        other => Err(refused(&other.to_string())),
+    }
+}
+
+/// Refuses a plan that would change anything, wherever in the plan that is.
+pub(super) fn check_plan(plan: &LogicalPlan) -> Result<(), Error> {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+        .verify_plan(plan)
+        .map_err(|error| refused(error.message().rsplit(' ').next().unwrap_or_default()))
+}
+
+/// The refusal, naming the statement by its first word.
+fn refused(statement: &str) -> Error {
+    let word = statement.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').find(|word| !word.is_empty());
+    Error::NotReadOnly { statement: word.unwrap_or("the statement").to_ascii_uppercase() }
+}

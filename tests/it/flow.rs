@@ -1,0 +1,238 @@
+//! The main job: start, stream, stop, analysis, notice, SQL.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::packets::session_packets;
+use crate::support::{Socket, TestApp};
+
+const DEVICE: &str = "2025001";
+
+/// Sends packets with a window in flight and takes their answers.
+async fn stream(device: &mut Socket, packets: &[Value]) {
+    for window in packets.chunks(16) {
+        for packet in window {
+            device.send(packet).await;
+        }
+        for _ in window {
+            let answer = device.next_of("batch_sensor_data_response").await;
+            assert_eq!(answer["success"], true, "{answer}");
+            assert_eq!((&answer["total_items"], &answer["failed_items"]), (&json!(30), &json!(0)));
+        }
+    }
+}
+
+/// Takes a command and acknowledges it as the firmware does.
+async fn obey(device: &mut Socket, kind: &str) -> Value {
+    let command = device.next_of(kind).await;
+    assert!(command["command_id"].is_string(), "{command}");
+    device.send(&json!({"type":"ack","command_id":command["command_id"],"success":true,"timestamp":1})).await;
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_goes_from_start_to_notice_and_sql() {
+    let app = TestApp::start().await;
+    let mut admin = app.socket("/ws/admin/").await;
+    admin.next_of("connection_established").await;
+    let mut player = app.socket("/ws/miniprogram/test_user_123456/").await;
+    player.next_of("connection_established").await;
+    let mut device = app.socket(&format!("/ws/esp32/{DEVICE}/")).await;
+    device.next_of("connection_established").await;
+
+    // As the mini-program: only a group code, which holds the device code.
+    let form = format!("openid=test_user_123456&device_group_code={DEVICE}");
+    let (status, started) = app.post_form("/wxapp/start_session/", &form).await;
+    assert_eq!((status, &started["status"]), (200, &json!("calibrating")));
+    let session = started["session_id"].as_i64().expect("a number");
+    let start = obey(&mut device, "start_collection").await;
+    assert_eq!(start["device_code"], DEVICE);
+    assert_eq!(start["session_id"], session.to_string());
+
+    let packets = session_packets(&session.to_string(), DEVICE, 7, 40.0);
+    let frames = packets.len() as i64 * 30;
+    stream(&mut device, &packets).await;
+
+    // Acknowledged frames of the open session are in SQL.
+    let of_session = format!("SELECT count(*) FROM frames WHERE session_id = {session}");
+    assert_eq!(app.sql_count(&of_session).await, frames);
+    let (_, latest) = app.get("/wxapp/get_latest_session/").await;
+    assert_eq!(latest["session"]["status"], "collecting", "{latest}");
+
+    let (status, ended) = app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
+    assert_eq!((status, &ended["status"]), (200, &json!("stopping")));
+    obey(&mut device, "stop_collection").await;
+    device
+        .send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2}))
+        .await;
+    assert_eq!(device.next_of("upload_complete_response").await["session_id"], session.to_string());
+
+    let notice = player.next_of("analysis_complete_notification").await;
+    assert_eq!(notice["session_id"], session);
+    assert!(notice["notification_id"].is_string());
+    let figures = &notice["analysis_result"];
+    assert!(figures["phase_delay"].is_object() && figures["rom_data"].is_object(), "{figures}");
+    assert!(figures["stroke_count"].as_i64().is_some_and(|strokes| strokes > 3), "{figures}");
+
+    // The same figures by HTTP, GET and POST, and in SQL, from the sealed file now.
+    for (status, result) in [
+        app.get(&format!("/wxapp/get_analysis/?session_id={session}")).await,
+        app.post_form("/api/get_analysis/", &format!("session_id={session}")).await,
+    ] {
+        assert_eq!(status, 200, "{result}");
+        assert_eq!(result["energy_ratio"], figures["energy_ratio"]);
+    }
+    assert_eq!(app.sql_count(&of_session).await, frames);
+    let distinct = format!("SELECT count(DISTINCT seq) FROM frames WHERE session_id = {session}");
+    assert_eq!(app.sql_count(&distinct).await, frames);
+    let strokes = format!("SELECT count(*) FROM strokes WHERE session_id = {session}");
+    assert_eq!(app.sql_count(&strokes).await, figures["stroke_count"].as_i64().expect("a count"));
+    let sealed = app.sql(&format!("SELECT status, sealed FROM sessions WHERE session_id = {session}")).await;
+    assert_eq!(sealed[0], json!({"status": "completed", "sealed": true}));
+
+    // The admins were told, under both names.
+    let mut told = Vec::new();
+    while !told.iter().any(|text: &String| text.contains("completed") || text.contains("finished")) {
+        told.push(admin.next_of("system_event").await["event"].to_string());
+    }
+    admin.next_of("system_notification").await;
+
+    // Stopping again and completing again change nothing.
+    let (status, again) = app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
+    assert_eq!(status, 200, "{again}");
+    device
+        .send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":3}))
+        .await;
+    device.next_of("upload_complete_response").await;
+    assert!(player.is_silent_for(Duration::from_millis(700)).await, "the notice must not come twice");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_player_who_was_away_gets_the_notice_once() {
+    let app = TestApp::start().await;
+    let mut device = app.socket(&format!("/ws/esp32/{DEVICE}/")).await;
+    device.next_of("connection_established").await;
+    let session = app.start_session(DEVICE).await;
+    obey(&mut device, "start_collection").await;
+    stream(&mut device, &session_packets(&session.to_string(), DEVICE, 3, 12.0)).await;
+    app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
+    obey(&mut device, "stop_collection").await;
+    device
+        .send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2}))
+        .await;
+    device.next_of("upload_complete_response").await;
+    wait_for_status(&app, session, "completed").await;
+
+    // A restart in between loses nothing.
+    let folder = app.stop().await;
+    let app = TestApp::start_in(folder, |_| {}).await;
+    let mut player = app.socket("/ws/miniprogram/test_user_123456/").await;
+    let notice = player.next_of("analysis_complete_notification").await;
+    assert_eq!(notice["session_id"], session);
+    // It is delivered once the socket has proved that it received it; then it does not come again.
+    while app.app().rooms().notify.owed_count().await.expect("the outbox") > 0 {
+        // A client that reads answers pings; nothing else may come.
+        assert!(player.is_silent_for(Duration::from_millis(10)).await);
+    }
+    let mut again = app.socket("/ws/miniprogram/test_user_123456/").await;
+    again.next_of("connection_established").await;
+    assert!(again.is_silent_for(Duration::from_millis(700)).await);
+    app.stop().await;
+}
+
+/// Waits until a session is in this state.
+pub async fn wait_for_status(app: &TestApp, session: i64, status: &str) {
+    let statement = format!("SELECT count(*) FROM sessions WHERE session_id = {session} AND status = '{status}'");
+    while app.sql_count(&statement).await == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_session_survives_a_restart_and_a_repeated_packet() {
+    let app = TestApp::start().await;
+    let session = app.start_session(DEVICE).await;
+    let packets = session_packets(&session.to_string(), DEVICE, 5, 10.0);
+    let (before, after) = packets.split_at(packets.len() / 2);
+    let mut device = app.socket(&format!("/ws/esp32/{DEVICE}/")).await;
+    stream(&mut device, before).await;
+    let folder = app.stop().await;
+
+    let app = TestApp::start_in(folder, |_| {}).await;
+    let mut device = app.socket(&format!("/ws/esp32/{DEVICE}/")).await;
+    // The device goes on by itself; the server tells it again what it should be doing.
+    assert_eq!(obey(&mut device, "start_collection").await["session_id"], session.to_string());
+    device.send(&before[before.len() - 1]).await;
+    let repeat = device.next_of("batch_sensor_data_response").await;
+    assert_eq!((&repeat["success"], &repeat["duplicate"]), (&json!(true), &json!(true)), "{repeat}");
+    stream(&mut device, after).await;
+    let frames = packets.len() as i64 * 30;
+    let count = format!("SELECT count(*) FROM frames WHERE session_id = {session}");
+    assert_eq!(app.sql_count(&count).await, frames);
+
+    app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
+    obey(&mut device, "stop_collection").await;
+    device
+        .send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2}))
+        .await;
+    wait_for_status(&app, session, "completed").await;
+    // A late packet that names the session makes a new revision.
+    let late = session_packets(&session.to_string(), DEVICE, 99, 1.0);
+    stream(&mut device, &late[..1]).await;
+    let revision = format!("SELECT count(*) FROM sessions WHERE session_id = {session} AND revision = 2");
+    while app.sql_count(&revision).await == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(app.sql_count(&count).await, frames + 30);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_packets_say_why_and_disturb_nothing() {
+    let app = TestApp::start().await;
+    let session = app.start_session(DEVICE).await;
+    let mut device = app.socket(&format!("/ws/esp32/{DEVICE}/")).await;
+    let mut stranger = app.socket("/ws/esp32/stranger/").await;
+    let good = session_packets(&session.to_string(), DEVICE, 1, 2.0);
+
+    // Foreign and unknown sessions.
+    stranger.send(&good[0]).await;
+    let refused = stranger.next_of("batch_sensor_data_response").await;
+    assert_eq!(refused["success"], false);
+    assert!(refused["error"].as_str().is_some_and(|error| error.contains("another device")), "{refused}");
+    let mut unknown = good[0].clone();
+    unknown["session_id"] = json!("99999");
+    device.send(&unknown).await;
+    let refused = device.next_of("batch_sensor_data_response").await;
+    assert_eq!(refused["success"], false);
+    assert!(refused["error"].as_str().is_some_and(|error| error.contains("unknown session")), "{refused}");
+
+    // A stranger can neither end the upload nor name no session.
+    stranger.send(&json!({"type":"upload_complete","session_id":session.to_string()})).await;
+    assert!(stranger.next_of("error").await["error"].is_string());
+    device.send(&json!({"type":"upload_complete","timestamp":1})).await;
+    assert!(device.next_of("error").await["error"].is_string());
+
+    stream(&mut device, &good).await;
+    let count = app.sql_count(&format!("SELECT count(*) FROM frames WHERE session_id = {session}")).await;
+    assert_eq!(count, good.len() as i64 * 30);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_without_a_session_are_kept_and_can_be_found() {
+    let app = TestApp::start().await;
+    let mut device = app.socket("/ws/esp32/lonely/").await;
+    let mut packets = session_packets("x", "lonely", 1, 2.0);
+    for packet in &mut packets {
+        packet["session_id"] = json!("041025");
+    }
+    stream(&mut device, &packets).await;
+    let rows = app.sql("SELECT session_id, count(*) AS n FROM frames GROUP BY session_id").await;
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0]["n"], packets.len() * 30);
+    assert_ne!(rows[0]["session_id"], 41025);
+    app.stop().await;
+}
