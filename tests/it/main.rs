@@ -5,6 +5,7 @@
 mod dashboard;
 mod flow;
 mod packets;
+mod sessions;
 mod sql;
 mod support;
 mod tidy;
