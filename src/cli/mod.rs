@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod config;
+pub mod demo;
 pub mod recover;
 pub mod serve;
 pub mod sql;
@@ -17,9 +18,10 @@ pub mod verify;
 #[derive(Debug, Parser)]
 #[command(name = "volant", version, about, disable_help_subcommand = true)]
 struct Cli {
-    /// What to log: error, warn, info, debug, trace, or a filter such as volant=debug
-    #[arg(long, global = true, env = "VOLANT_LOG", default_value = "warn,volant=info", value_name = "FILTER")]
-    log: String,
+    /// What to log: error, warn, info, debug, trace, or a filter such as volant=debug; the service logs info, other
+    /// commands warnings
+    #[arg(long, global = true, env = "VOLANT_LOG", value_name = "FILTER")]
+    log: Option<String>,
     /// Log one JSON object a line
     #[arg(long, global = true, env = "VOLANT_LOG_JSON")]
     log_json: bool,
@@ -31,6 +33,8 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Args),
+    /// Stream a recorded session through a real socket, to a notification and a report
+    Demo(demo::Args),
     /// Ask SQL of a data folder or a server; interactive without a statement
     Sql(sql::Args),
     /// Re-read everything that is stored and say what is damaged or missing
@@ -46,7 +50,8 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = if cli.log_json { crate::telemetry::LogFormat::Json } else { crate::telemetry::LogFormat::Text };
-    crate::telemetry::init_logs(&cli.log, format);
+    let usual = if matches!(cli.command, Command::Serve(_)) { "warn,volant=info" } else { "warn" };
+    crate::telemetry::init_logs(cli.log.as_deref().unwrap_or(usual), format);
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -60,6 +65,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => block_on(serve::run(args)),
+        Command::Demo(args) => block_on(demo::run(args)),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),
