@@ -122,10 +122,9 @@ async fn show(
     let session_id = played.session_id.parse().context("read the session's number")?;
     let published = app.rooms().analysis.published(session_id).await?.context("find the result of the session")?;
     say(&format!("\n== report\n{}", report::text(&published.analysis, args.lang)))?;
-    let page = admin::session_report(&app.rooms().pages(), session_id, args.lang).await?;
+    let page = admin::session_report(&app.rooms().shown(), session_id, args.lang).await?;
     let path = args.out.join("report.html");
-    std::fs::write(&path, page.context("make the report")?)
-        .with_context(|| format!("write the report {}", path.display()))?;
+    std::fs::write(&path, page).with_context(|| format!("write the report {}", path.display()))?;
     say(&format!("\nthe same with plots: {}\n\n== two questions in SQL", path.display()))?;
 
     for statement in questions(&played.session_id) {

@@ -65,11 +65,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
         &["protocol", "sessions", "analysis", "ingest", "notify", "hub", "accounts", "store", "telemetry", "clock"],
         "the edge calls the rooms that answer a client, and maps their errors to codes",
     ),
-    (
-        "admin",
-        &["sessions", "query", "analysis", "report"],
-        "pages and routes for operators",
-    ),
+    ("admin", &["sessions", "analysis", "report", "hub", "store", "clock"], "shows what these rooms know"),
     ("protocol", &["sessions", "ingest", "hub", "clock"], "turns wire text into these rooms' values and back"),
     ("simulator", &["recordings", "clock"], "a client: of the service it knows the wire only, from outside"),
     ("sessions", &["ingest", "hub", "accounts", "store", "clock"], "ends a recording, commands its device"),
