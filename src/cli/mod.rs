@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod config;
+pub mod demo;
 pub mod recover;
 pub mod serve;
 pub mod sql;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Args),
+    /// Stream a recorded session through a real socket, to a notification and a report
+    Demo(demo::Args),
     /// Ask SQL of a data folder or a server; interactive without a statement
     Sql(sql::Args),
     /// Re-read everything that is stored and say what is damaged or missing
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => block_on(serve::run(args)),
+        Command::Demo(args) => block_on(demo::run(args)),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),

@@ -107,9 +107,10 @@ impl From<ingest::Error> for ApiError {
                     .with("current_status", status.as_str())
             }
             ingest::Error::Full { .. } => Self::new(StatusCode::BAD_REQUEST, "session_full", message),
-            ingest::Error::Log { .. } | ingest::Error::LogEnded { .. } | ingest::Error::Seal { .. } => {
-                Self::internal(STORE.0, STORE.1, error)
-            }
+            ingest::Error::Log { .. }
+            | ingest::Error::LogEnded { .. }
+            | ingest::Error::Seal { .. }
+            | ingest::Error::Broke { .. } => Self::internal(STORE.0, STORE.1, error),
             ingest::Error::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
         }
     }
@@ -125,6 +126,7 @@ pub(super) fn is_stray(error: &ingest::Error) -> bool {
         ingest::Error::Log { .. }
         | ingest::Error::LogEnded { .. }
         | ingest::Error::Seal { .. }
+        | ingest::Error::Broke { .. }
         | ingest::Error::Catalog(_) => false,
     }
 }
@@ -164,6 +166,7 @@ impl From<analysis::Error> for ApiError {
             | analysis::Error::NoFrames { .. }
             | analysis::Error::Write { .. }
             | analysis::Error::Decode { .. }
+            | analysis::Error::Encode { .. }
             | analysis::Error::Broke { .. }
             | analysis::Error::TimedOut { .. } => {
                 Self::internal("analysis_unavailable", "the analysis cannot be read", error)

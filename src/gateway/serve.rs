@@ -64,7 +64,7 @@ pub async fn serve(
                     continue;
                 }
             },
-            _ = shutdown.wait_for(|stop| *stop) => break,
+            () = crate::shutdown::requested(&mut shutdown) => break,
         };
         if let Err(error) = stream.set_nodelay(true) {
             debug!(error = &error as &dyn std::error::Error, "no TCP_NODELAY");
@@ -106,7 +106,7 @@ async fn connection(
     tokio::pin!(serving);
     let outcome = tokio::select! {
         outcome = &mut serving => outcome,
-        _ = shutdown.wait_for(|stop| *stop) => {
+        () = crate::shutdown::requested(&mut shutdown) => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

@@ -278,7 +278,7 @@ impl<R: Role> Socket<R> {
         async move {
             tokio::select! {
                 biased;
-                _ = shutdown.wait_for(|stop| *stop) => Event::Shutdown,
+                () = crate::shutdown::requested(shutdown) => Event::Shutdown,
                 outbound = async {
                     match queue {
                         Some(queue) => queue.recv().await,
