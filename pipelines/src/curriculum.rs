@@ -5,7 +5,7 @@
 
 use schemas::Track;
 
-use crate::synth::{AccUnit, FullScale, Rallies, Plan, Style, SynthSpec, generate};
+use crate::synth::{AccUnit, FullScale, Plan, Rallies, Style, SynthSpec, generate};
 use crate::train::{Mark, MarkQuality};
 
 /// One generated session with its marks.

@@ -9,8 +9,8 @@ use crate::calibrate::{median, span_s};
 use crate::model::{Model, OTHER};
 use crate::params::Params;
 use crate::train::{
-    Example, LabelledTrack, Mark, MarkQuality, Prepared, TrainError, TrainOptions, accuracy_and_macro_f1, argmax, examples,
-    is_ignored, match_marks, ns, train,
+    Example, LabelledTrack, Mark, MarkQuality, Prepared, TrainError, TrainOptions, accuracy_and_macro_f1, argmax,
+    examples, is_ignored, match_marks, ns, train,
 };
 
 /// Who names the swings.
@@ -188,18 +188,16 @@ pub fn evaluate(
         if recording.marks.iter().any(|mark| mark.quality == MarkQuality::Window) {
             continue;
         }
-        let minutes = prepared.signal().map_or(0.0, |signal| {
-            span_s(signal.raw_t_ns[0], signal.raw_t_ns[signal.raw_t_ns.len() - 1]) / 60.0
-        });
+        let minutes = prepared
+            .signal()
+            .map_or(0.0, |signal| span_s(signal.raw_t_ns[0], signal.raw_t_ns[signal.raw_t_ns.len() - 1]) / 60.0);
         let pairs = match_marks(&counted, &prepared.swings, tolerance_ns);
         let player = recording.marks.first().map_or(recording.name, |mark| mark.player.as_str());
         let alarms: Vec<bool> = prepared
             .swings
             .iter()
             .enumerate()
-            .filter(|(s, swing)| {
-                !pairs.iter().any(|pair| pair.1 == *s) && !is_ignored(swing, &ignored, tolerance_ns)
-            })
+            .filter(|(s, swing)| !pairs.iter().any(|pair| pair.1 == *s) && !is_ignored(swing, &ignored, tolerance_ns))
             .map(|(_, swing)| answer(swing.peak_ns, player).is_some_and(|(best, sure)| sure && best != OTHER))
             .collect();
         if recording.marks.is_empty() {
@@ -321,8 +319,12 @@ fn models<'a>(
         Judge::Model(model) => return Ok(Models::One(model)),
         Judge::LeaveOnePlayerOut(options) => options,
     };
-    let players: BTreeSet<&str> =
-        recordings.iter().flat_map(|r| r.marks).filter(|m| m.quality != MarkQuality::Ignored).map(|m| m.player.as_str()).collect();
+    let players: BTreeSet<&str> = recordings
+        .iter()
+        .flat_map(|r| r.marks)
+        .filter(|m| m.quality != MarkQuality::Ignored)
+        .map(|m| m.player.as_str())
+        .collect();
     if players.len() < 2 {
         notes.push(format!("no player can be left out: the marks are of {} player(s)", players.len()));
         return Ok(Models::None);
@@ -344,9 +346,8 @@ fn models<'a>(
                 }
                 let part = LabelledTrack { marks: &own, ..(*recording).clone() };
                 let examples = examples(&part, params).into_iter().filter(|e| own.iter().any(|m| m.stroke == e.stroke));
-                training.extend(
-                    examples.map(|example| Example { weight: EvaluateOptions::CALIBRATION_WEIGHT, ..example }),
-                );
+                training
+                    .extend(examples.map(|example| Example { weight: EvaluateOptions::CALIBRATION_WEIGHT, ..example }));
             }
         }
         match train(&training, train_options) {
@@ -375,12 +376,8 @@ fn calibrating(marks: &[Mark], player: &str, count: usize, spent: &mut BTreeSet<
 }
 
 fn classification(named: &[Named]) -> Classification {
-    let classes: Vec<String> = named
-        .iter()
-        .flat_map(|n| [n.truth.clone(), n.best.clone()])
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
+    let classes: Vec<String> =
+        named.iter().flat_map(|n| [n.truth.clone(), n.best.clone()]).collect::<BTreeSet<_>>().into_iter().collect();
     let index = |name: &String| classes.binary_search(name).unwrap_or(0);
     let confusion_of = |rows: &mut dyn Iterator<Item = &Named>| {
         let mut confusion = vec![vec![0_usize; classes.len()]; classes.len()];

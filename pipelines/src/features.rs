@@ -3,8 +3,16 @@
 use crate::calibrate::{G, Signal};
 
 /// Channels in model files, in order, with their units.
-pub(crate) const CHANNELS: [&str; 8] =
-    ["acc_x:g", "acc_y:g", "acc_z:g", "gyro_x:500dps", "gyro_y:500dps", "gyro_z:500dps", "acc_norm:g", "gyro_norm:500dps"];
+pub(crate) const CHANNELS: [&str; 8] = [
+    "acc_x:g",
+    "acc_y:g",
+    "acc_z:g",
+    "gyro_x:500dps",
+    "gyro_y:500dps",
+    "gyro_z:500dps",
+    "acc_norm:g",
+    "gyro_norm:500dps",
+];
 
 /// Angular velocity that counts 1 in a window, °/s.
 const GYRO_UNIT_DPS: f32 = 500.0;

@@ -485,7 +485,8 @@ pub(crate) fn unwrapped_range(angles: impl Iterator<Item = f32>) -> Option<f64> 
 ///
 /// Values that are not finite or beyond two turns are passed over; fewer than two values give `None`.
 pub(crate) fn smallest_arc(angles: impl Iterator<Item = f32>) -> Option<f64> {
-    let mut around: Vec<f64> = angles.map(f64::from).filter(|a| a.abs() <= 720.0).map(|a| a.rem_euclid(360.0)).collect();
+    let mut around: Vec<f64> =
+        angles.map(f64::from).filter(|a| a.abs() <= 720.0).map(|a| a.rem_euclid(360.0)).collect();
     if around.len() < 2 {
         return None;
     }

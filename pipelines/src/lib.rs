@@ -30,9 +30,7 @@ pub use evaluate::{
 };
 pub use features::WindowSpec;
 pub use model::{Figures, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training};
-pub use params::{
-    CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams,
-};
+pub use params::{CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams};
 pub use pipeline::{PIPELINE, analyze};
 pub use report::{ADVICE, advice_text};
 pub use train::{Example, LabelledTrack, Mark, MarkQuality, TrainError, TrainOptions, examples, train};

@@ -89,8 +89,7 @@ pub(crate) fn ridge(
     }
     // Rows scaled by the root of their weight, so that both forms below are plain least squares.
     let scaled = Array2::from_shape_fn((n, width), |(i, j)| (f64::from(rows[i][j]) - mean[j]) * weights[i].sqrt());
-    let targets =
-        Array2::from_shape_fn((n, class_count), |(i, c)| (target(i, c) - target_mean[c]) * weights[i].sqrt());
+    let targets = Array2::from_shape_fn((n, class_count), |(i, c)| (target(i, c) - target_mean[c]) * weights[i].sqrt());
     let solution: Array2<f64> = if n <= width {
         let mut kernel = gram(scaled.view());
         kernel.diag_mut().iter_mut().for_each(|d| *d += penalty);

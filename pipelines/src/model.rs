@@ -353,7 +353,8 @@ impl Model {
         let header: ModelHeader = serde_json::from_str(text).map_err(|source| ModelError::Header { source })?;
         check(&header)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(container)?;
-        let heads = header.heads.iter().map(|head| read_head(head, &header, &tensors)).collect::<Result<Vec<_>, _>>()?;
+        let heads =
+            header.heads.iter().map(|head| read_head(head, &header, &tensors)).collect::<Result<Vec<_>, _>>()?;
         let known = header.heads.len() * TENSORS_PER_HEAD;
         if tensors.len() != known {
             return Err(ModelError::Tensor { name: "list".into(), problem: "holds tensors that no head names" });
@@ -388,7 +389,10 @@ fn check(header: &ModelHeader) -> Result<(), ModelError> {
     let window = &header.window;
     let positive = |value: f64, most: f64| value > 0.0 && value <= most;
     let ranges = [
-        ("window", positive(window.rate_hz, 1000.0) && positive(window.before_s, 10.0) && positive(window.after_s, 10.0)),
+        (
+            "window",
+            positive(window.rate_hz, 1000.0) && positive(window.before_s, 10.0) && positive(window.after_s, 10.0),
+        ),
         ("window length", (2..=1000).contains(&window.points())),
         ("rate", positive(header.rate_hz[0], header.rate_hz[1]) && positive(header.rate_hz[1], 1e6)),
         ("least confidence", (0.0..=1.0).contains(&header.confidence_min)),

@@ -37,9 +37,8 @@ fn kernels() -> impl Iterator<Item = [usize; 3]> {
 pub(crate) fn dilations(points: usize) -> Vec<usize> {
     const MOST: usize = 6;
     let largest = ((points.saturating_sub(1)) / (TAPS - 1)).max(1);
-    let mut dilations: Vec<usize> = (0..MOST)
-        .map(|i| (largest as f64).powf(i as f64 / (MOST - 1) as f64).round() as usize)
-        .collect();
+    let mut dilations: Vec<usize> =
+        (0..MOST).map(|i| (largest as f64).powf(i as f64 / (MOST - 1) as f64).round() as usize).collect();
     dilations.dedup();
     dilations
 }
@@ -171,7 +170,9 @@ mod tests {
     use super::*;
 
     fn window(offset: f32) -> Window {
-        Window { channels: std::array::from_fn(|c| (0..76).map(|t| ((t as f32 + offset) * 0.2 + c as f32).sin()).collect()) }
+        Window {
+            channels: std::array::from_fn(|c| (0..76).map(|t| ((t as f32 + offset) * 0.2 + c as f32).sin()).collect()),
+        }
     }
 
     #[test]

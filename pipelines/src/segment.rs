@@ -202,8 +202,7 @@ fn keep_pace(peaks: &[Peak], params: &SegmentParams) -> Vec<Peak> {
     thin_out(peaks, |t_ns| {
         let from = usual.partition_point(|p| p.t_ns < t_ns.saturating_sub(history));
         let to = usual.partition_point(|p| p.t_ns <= t_ns.saturating_add(ahead));
-        let mut distances: Vec<f64> =
-            usual[from..to].windows(2).map(|w| span_s(w[0].t_ns, w[1].t_ns)).collect();
+        let mut distances: Vec<f64> = usual[from..to].windows(2).map(|w| span_s(w[0].t_ns, w[1].t_ns)).collect();
         // Two distances are no pace.
         if distances.len() < 3 {
             return ns(params.spacing_s);

@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::calibrate::{Signal, calibrate};
 use crate::features::{CHANNELS, HAND, Window, WindowSpec, hand_features};
 use crate::linear::{Normaliser, discriminant, ridge};
-use crate::model::{Figures, Head, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training, mix};
+use crate::model::{
+    Figures, Head, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training, mix,
+};
 use crate::params::{Params, hex};
 use crate::pipeline::PIPELINE;
 use crate::rocket::Rocket;
@@ -147,10 +149,8 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn of(track: &Track, params: &Params) -> Self {
-        let signals: Vec<Option<Signal>> = SensorRole::CHAIN
-            .par_iter()
-            .map(|&role| calibrate(role, track.get(role)?, &params.calibrate))
-            .collect();
+        let signals: Vec<Option<Signal>> =
+            SensorRole::CHAIN.par_iter().map(|&role| calibrate(role, track.get(role)?, &params.calibrate)).collect();
         let refs: [Option<&Signal>; 4] = std::array::from_fn(|i| signals[i].as_ref());
         let (chosen, swings) = match choose_sensor(&refs) {
             Some(signal) => (signal.role.chain_index(), segment(signal, &params.segment)),
@@ -203,9 +203,8 @@ pub(crate) fn ns(ms: f64) -> i64 {
 pub(crate) fn is_ignored(swing: &Swing, ignored: &[&Mark], tolerance_ns: i64) -> bool {
     ignored.iter().any(|mark| {
         let near = (swing.impact_ns.saturating_sub(ns(mark.peak_ms))).abs() <= tolerance_ns;
-        let inside = mark.start_ms.zip(mark.end_ms).is_some_and(|(start, end)| {
-            (ns(start)..=ns(end)).contains(&swing.impact_ns)
-        });
+        let inside =
+            mark.start_ms.zip(mark.end_ms).is_some_and(|(start, end)| (ns(start)..=ns(end)).contains(&swing.impact_ns));
         near || inside
     })
 }
@@ -299,9 +298,10 @@ pub fn train(examples: &[Example], options: &TrainOptions) -> Result<Model, Trai
         let held = prepared.held_out(&of_role, options)?;
         if !held.is_empty() {
             (head.temperature_ridge, head.temperature_lda) = temperatures(&held);
-            left_out.extend(held.iter().map(|(class, ridge, lda)| {
-                (*class, mix(ridge, lda, head.temperature_ridge, head.temperature_lda))
-            }));
+            left_out
+                .extend(held.iter().map(|(class, ridge, lda)| {
+                    (*class, mix(ridge, lda, head.temperature_ridge, head.temperature_lda))
+                }));
         }
         heads.push(head);
     }
@@ -363,7 +363,8 @@ impl Features {
         let points = windows.first().map_or(0, |window| window.len());
         let rocket = Rocket::fit(&windows, points, options.features, options.seed ^ u64::from(role.to_byte()));
         let rockets = windows.par_iter().map(|window| rocket.transform(window)).collect();
-        let hands: Vec<Vec<f32>> = examples.par_iter().map(|example| hand_features(&example.window, &example.spec)).collect();
+        let hands: Vec<Vec<f32>> =
+            examples.par_iter().map(|example| hand_features(&example.window, &example.spec)).collect();
         if hands.iter().any(|row| row.len() != HAND) {
             return Err(TrainError::Unsolvable { role });
         }
@@ -402,8 +403,8 @@ impl Features {
         let ridge = ridge(&rocket_rows, &classes, &weights, self.class_count, penalty).ok_or_else(unsolvable)?;
         drop(rocket_rows);
         let (hand_rows, hand_norm) = normalised(&self.hands);
-        let mut lda = discriminant(&hand_rows, &classes, &weights, self.class_count, options.shrinkage)
-            .ok_or_else(unsolvable)?;
+        let mut lda =
+            discriminant(&hand_rows, &classes, &weights, self.class_count, options.shrinkage).ok_or_else(unsolvable)?;
         for (class, offset) in lda.offsets.iter_mut().enumerate() {
             // A class that this role never shows has no mean to be near to.
             if mass[class] == 0.0 {
@@ -424,7 +425,11 @@ impl Features {
 
     /// Scores of both heads for every example, from heads that saw none of its player. Players are dealt to at most
     /// five folds; with a single player there is nothing to leave out.
-    fn held_out(&self, examples: &[&Example], options: &TrainOptions) -> Result<Vec<(usize, Vec<f64>, Vec<f64>)>, TrainError> {
+    fn held_out(
+        &self,
+        examples: &[&Example],
+        options: &TrainOptions,
+    ) -> Result<Vec<(usize, Vec<f64>, Vec<f64>)>, TrainError> {
         let players: Vec<(&str, &str)> =
             examples.iter().map(|e| (e.set.as_str(), e.player.as_str())).collect::<BTreeSet<_>>().into_iter().collect();
         let folds = players.len().min(5);

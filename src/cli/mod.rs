@@ -11,6 +11,7 @@ pub mod config;
 pub mod demo;
 pub mod recover;
 pub mod serve;
+pub mod simulate;
 pub mod sql;
 pub mod verify;
 
@@ -34,6 +35,8 @@ enum Command {
     Serve(serve::Args),
     /// Stream a recorded session through a real socket, to a notification and a report
     Demo(demo::Args),
+    /// Play recorded or generated sessions with simulated devices
+    Simulate(simulate::Args),
     /// Ask SQL of a data folder or a server; interactive without a statement
     Sql(sql::Args),
     /// Re-read everything that is stored and say what is damaged or missing
@@ -64,6 +67,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => block_on(serve::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
+        Command::Simulate(args) => block_on(simulate::run(args)),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),
