@@ -8,8 +8,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod config;
+pub mod demo;
 pub mod recover;
 pub mod serve;
+pub mod simulate;
 pub mod sql;
 pub mod verify;
 
@@ -31,6 +33,10 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Args),
+    /// Stream a recorded session through a real socket, to a notification and a report
+    Demo(demo::Args),
+    /// Play recorded or generated sessions with simulated devices
+    Simulate(simulate::Args),
     /// Ask SQL of a data folder or a server; interactive without a statement
     Sql(sql::Args),
     /// Re-read everything that is stored and say what is damaged or missing
@@ -60,6 +66,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => block_on(serve::run(args)),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Simulate(args) => block_on(simulate::run(args)),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),

@@ -78,7 +78,7 @@ impl Format {
 
 /// What one statement may take on a folder of one's own: nobody else waits.
 const LOCAL_LIMITS: query::Limits =
-    query::Limits { rows: u64::MAX, wall_time: Duration::from_secs(3600), memory_bytes: 4 << 30 };
+    query::Limits { rows: u64::MAX, wall_time: Duration::from_hours(1), memory_bytes: 4 << 30 };
 
 /// Runs the command.
 ///

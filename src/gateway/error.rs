@@ -103,7 +103,8 @@ impl From<ingest::Error> for ApiError {
             ingest::Error::UnknownSession { .. } => Self::not_found("unknown_session", message),
             ingest::Error::ForeignSession { .. } => Self::new(StatusCode::BAD_REQUEST, "foreign_session", message),
             ingest::Error::NotActive { status, .. } => {
-                Self::new(StatusCode::BAD_REQUEST, "session_not_active", message).with("current_status", status.as_str())
+                Self::new(StatusCode::BAD_REQUEST, "session_not_active", message)
+                    .with("current_status", status.as_str())
             }
             ingest::Error::Full { .. } => Self::new(StatusCode::BAD_REQUEST, "session_full", message),
             ingest::Error::Log { .. }
@@ -150,9 +151,7 @@ impl From<sessions::Error> for ApiError {
 impl From<accounts::Error> for ApiError {
     fn from(error: accounts::Error) -> Self {
         match error {
-            accounts::Error::InvalidOpenid => {
-                Self::new(StatusCode::BAD_REQUEST, "invalid_openid", error.to_string())
-            }
+            accounts::Error::InvalidOpenid => Self::new(StatusCode::BAD_REQUEST, "invalid_openid", error.to_string()),
             accounts::Error::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
         }
     }

@@ -63,7 +63,10 @@ impl Params {
     }
 
     /// A parameter that is a number or name of its own type, if it is there.
-    pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, ApiError> {
+    pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, ApiError> {
         self.get(name)
             .map(|value| value.parse().map_err(|error| ApiError::bad_request(format!("{name}: {error}"))))
             .transpose()

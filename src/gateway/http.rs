@@ -261,7 +261,16 @@ async fn start_session_help() -> Json<Value> {
         "opens a recording session and tells the device to start",
         &json!({ "openid": "who plays", "device_group_code": "code of the device" }),
         &json!({ "device_code": "code of the device, if it is not the group's" }),
-        &json!(["msg", "session_id", "status", "device_code", "websocket_sent", "websocket_message", "timestamp", "note"]),
+        &json!([
+            "msg",
+            "session_id",
+            "status",
+            "device_code",
+            "websocket_sent",
+            "websocket_message",
+            "timestamp",
+            "note"
+        ]),
     )
 }
 
@@ -279,7 +288,16 @@ async fn end_session_help() -> Json<Value> {
         "ends a session and tells its device to stop; repeating it changes nothing",
         &json!({ "session_id": "number of the session" }),
         &json!({ "device_code": "must be the session's", "openid": "must be the session's" }),
-        &json!(["msg", "session_id", "status", "device_code", "websocket_sent", "websocket_message", "timestamp", "note"]),
+        &json!([
+            "msg",
+            "session_id",
+            "status",
+            "device_code",
+            "websocket_sent",
+            "websocket_message",
+            "timestamp",
+            "note"
+        ]),
     )
 }
 
@@ -318,7 +336,8 @@ pub(super) async fn method_not_allowed(method: Method) -> ApiError {
 
 /// A handler broke: that is a bug of ours, and costs the one request.
 pub(super) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    ApiError::with_status(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request could not be served").into_response()
+    ApiError::with_status(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request could not be served")
+        .into_response()
 }
 
 /// Paths that are not the gateway's.
@@ -369,5 +388,8 @@ fn known_route(path: &str) -> &'static str {
         "",
     ];
     let name = path.trim_start_matches("/wxapp").trim_start_matches("/api").trim_matches('/');
-    ROUTES.into_iter().find(|route| *route == name).map_or("other", |route| if route.is_empty() { "root" } else { route })
+    ROUTES
+        .into_iter()
+        .find(|route| *route == name)
+        .map_or("other", |route| if route.is_empty() { "root" } else { route })
 }

@@ -75,7 +75,8 @@ pub async fn serve(
                 tokio::spawn(connection(stream, http.clone(), router.clone(), peer, shutdown.clone()));
             }
             Err(refusal) => {
-                metrics::counter!("volant_gateway_refused_connections_total", "reason" => refusal.as_str()).increment(1);
+                metrics::counter!("volant_gateway_refused_connections_total", "reason" => refusal.as_str())
+                    .increment(1);
                 refuse(stream, peer, &refusals);
             }
         }

@@ -25,13 +25,13 @@ use super::limits::Place;
 use super::socket::{self, Later, Outcome, Role, Socket, Step};
 use super::{Context, Shared, State, auth};
 use crate::hub::{self, AdminMessage, DeviceMessage, Registration, UserMessage};
+use crate::ingest;
 use crate::protocol::budget::{ECHO_LIMIT_BYTES, TEXT_LIMIT_BYTES, clip};
 use crate::protocol::{
     self, ClientMessage, DeviceLine, Endpoint, EventFields, FramePacket, LocalTime, ServerMessage, SessionFields,
     SystemFigures, UtcTime,
 };
 use crate::sessions::{self, DeviceEvent, PollAnswer};
-use crate::ingest;
 
 /// The other end of the TCP connection, and its place among the connections.
 #[derive(Clone, Debug)]
@@ -58,7 +58,12 @@ fn upgrade(upgrade: Upgrade) -> Result<WebSocketUpgrade, ApiError> {
 }
 
 /// Answers 101 and runs `life` with the socket. The connection keeps its place until then.
-fn accept<F>(upgrade: WebSocketUpgrade, limit_bytes: usize, peer: Caller, life: impl FnOnce(WebSocket) -> F + Send + 'static) -> Response
+fn accept<F>(
+    upgrade: WebSocketUpgrade,
+    limit_bytes: usize,
+    peer: Caller,
+    life: impl FnOnce(WebSocket) -> F + Send + 'static,
+) -> Response
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -387,7 +392,9 @@ pub(super) fn device_message(code: &DeviceCode, message: DeviceMessage, now_us: 
         DeviceMessage::Start { command_id, session_id } => {
             ServerMessage::start(code.clone(), session_id, command_id, now_us)
         }
-        DeviceMessage::Stop { command_id, session_id } => ServerMessage::stop(code.clone(), session_id, command_id, now_us),
+        DeviceMessage::Stop { command_id, session_id } => {
+            ServerMessage::stop(code.clone(), session_id, command_id, now_us)
+        }
         DeviceMessage::GetStatus { command_id } => ServerMessage::GetStatus { command_id },
         DeviceMessage::Test { message } => ServerMessage::TestMessage {
             device_code: code.clone(),
@@ -531,11 +538,13 @@ impl Role for UserRole {
             let answer = match found {
                 Ok(session) => ServerMessage::SessionStatusResponse {
                     session_id: echo,
-                    session_info: session.filter(|session| session.user_id == Some(user)).map(|session| SessionFields {
-                        id: session.session_id,
-                        status: session.status.as_str(),
-                        start_time: UtcTime(session.started_at_us),
-                        end_time: session.ended_at_us.map(UtcTime),
+                    session_info: session.filter(|session| session.user_id == Some(user)).map(|session| {
+                        SessionFields {
+                            id: session.session_id,
+                            status: session.status.as_str(),
+                            start_time: UtcTime(session.started_at_us),
+                            end_time: session.ended_at_us.map(UtcTime),
+                        }
                     }),
                     timestamp: LocalTime(now_us),
                 },

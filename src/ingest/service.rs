@@ -414,6 +414,16 @@ impl Recovery {
             self.lost.entry(session_id).or_default().push(record);
         }
     }
+
+    /// The rows of every recording that was not sealed, as [`Handle::unsealed`] gives them, for a reader that does not go
+    /// on with the recordings.
+    #[must_use]
+    pub fn unsealed(&self) -> Vec<(SessionId, i64, Vec<RecordBatch>)> {
+        self.unclosed
+            .values()
+            .filter_map(|recording| Some((recording.session_id, recording.started_at_us, recording.live_batches()?)))
+            .collect()
+    }
 }
 
 fn restore(recording: &Recording, record: wal::WalRecord) {

@@ -95,7 +95,7 @@ enum Encoder {
     Json { rows: u64 },
     Jsonl,
     Csv { schema: SchemaRef, header: bool },
-    Arrow(StreamWriter<Vec<u8>>),
+    Arrow(Box<StreamWriter<Vec<u8>>>),
 }
 
 impl Encoder {
@@ -104,7 +104,7 @@ impl Encoder {
             Format::Json => Self::Json { rows: 0 },
             Format::Jsonl => Self::Jsonl,
             Format::Csv => Self::Csv { schema: SchemaRef::clone(schema), header: true },
-            Format::Arrow => Self::Arrow(StreamWriter::try_new(Vec::new(), schema)?),
+            Format::Arrow => Self::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?)),
         })
     }
 

@@ -59,7 +59,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rows: 10_000_000, wall_time: Duration::from_secs(60), memory_bytes: 512 * 1024 * 1024 }
+        Self { rows: 10_000_000, wall_time: Duration::from_mins(1), memory_bytes: 512 * 1024 * 1024 }
     }
 }
 

@@ -133,7 +133,8 @@ async fn a_player_who_was_away_gets_the_notice_once() {
     assert_eq!(notice["session_id"], session);
     // It is delivered once the socket has proved that it received it; then it does not come again.
     while app.app().rooms().notify.owed_count().await.expect("the outbox") > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        // A client that reads answers pings; nothing else may come.
+        assert!(player.is_silent_for(Duration::from_millis(10)).await);
     }
     let mut again = app.socket("/ws/miniprogram/test_user_123456/").await;
     again.next_of("connection_established").await;

@@ -1,5 +1,8 @@
 //! Behavior of the whole service; one binary, a module a behavior.
 
+#![expect(unreachable_pub, reason = "items are shared between the modules of this one binary")]
+
+mod dashboard;
 mod flow;
 mod packets;
 mod sql;

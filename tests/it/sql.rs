@@ -59,11 +59,11 @@ fn write_sorted(dir: &Path, date: &str, session: i64, frames: &FrameColumns, acc
 
 fn write(dir: &Path, table: &str, date: &str, session: i64, batch: &RecordBatch) {
     let folder = dir.join(table).join(format!("date={date}"));
-    fs::create_dir_all(&folder).unwrap();
-    let file = fs::File::create(folder.join(format!("{session}.parquet"))).unwrap();
-    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
-    writer.write(batch).unwrap();
-    writer.close().unwrap();
+    fs::create_dir_all(&folder).expect("make the folder");
+    let file = fs::File::create(folder.join(format!("{session}.parquet"))).expect("make the file");
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).expect("begin the file");
+    writer.write(batch).expect("write the rows");
+    writer.close().expect("end the file");
 }
 
 /// The rows as text, or the error.
@@ -73,8 +73,11 @@ async fn answer(handle: &Handle, sql: &str) -> Result<Vec<String>, String> {
     let options = FormatOptions::default().with_null("NULL");
     let mut rows = Vec::new();
     for batch in &batches {
-        let columns =
-            batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect::<Vec<_>>();
+        let columns = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column, &options).expect("a column that prints"))
+            .collect::<Vec<_>>();
         for row in 0..batch.num_rows() {
             let cells = columns.iter().map(|column| match column.value(row).to_string() {
                 empty if empty.is_empty() => "(empty)".to_owned(),

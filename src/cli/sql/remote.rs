@@ -93,7 +93,10 @@ impl Remote {
         if status.is_success() {
             return Ok(response.into_body().into_data_stream().map(|piece| piece.map_err(|_| cut())).boxed());
         }
-        let body = Limited::new(response.into_body(), PROBLEM_LIMIT_BYTES).collect().await.map(|body| body.to_bytes());
+        let body = Limited::new(response.into_body(), PROBLEM_LIMIT_BYTES)
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes);
         Err(problem(status.as_u16(), &body.unwrap_or_default()))
     }
 

@@ -110,8 +110,8 @@ fn on_its_side(names: &[String], rows: &[Vec<String>], total: usize) -> String {
     let cell_width = total.saturating_sub(name_width + SEPARATOR.len()).max(NARROWEST);
     let mut text = String::new();
     for (number, row) in rows.iter().enumerate() {
-        text.push_str(&format!("-[ row {} ]{}", number + 1, "-".repeat(name_width)));
-        text.push('\n');
+        // Writing to a String cannot fail.
+        writeln!(text, "-[ row {} ]{}", number + 1, "-".repeat(name_width)).ok();
         for (name, cell) in names.iter().zip(row) {
             let line = format!("{}{SEPARATOR}{}", padded(name, name_width, false), shortened(cell, cell_width));
             text.push_str(line.trim_end());

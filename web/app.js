@@ -1,0 +1,110 @@
+// The shell: heading, routes by the fragment of the address, refreshing.
+
+import { h, replace } from "./dom.js";
+import { lang, setLang, t } from "./i18n.js";
+import * as live from "./live.js";
+import { overview } from "./views/overview.js";
+import { session } from "./views/session.js";
+import { sessions } from "./views/sessions.js";
+import { sql } from "./views/sql.js";
+
+const REFRESH_MS = 2000;
+
+const ROUTES = [
+  [/^\/$/, overview],
+  [/^\/sessions$/, sessions],
+  [/^\/sessions\/(\d+)$/, session],
+  [/^\/sql$/, sql],
+];
+
+const top = document.getElementById("top");
+const page = document.getElementById("page");
+
+/** The view that is shown: {refresh, close}, both optional. */
+let view = {};
+let refreshing = false;
+
+const path = () => decodeURI(location.hash.slice(1)).split("?")[0] || "/";
+
+function heading() {
+  const here = path();
+  const link = (target, text) =>
+    h("a", { href: `#${target}`, "aria-current": (target === "/" ? here === "/" : here.startsWith(target)) && "page" }, text);
+  replace(
+    top,
+    h(
+      "a.brand",
+      { href: "#/" },
+      h(
+        "svg",
+        { viewBox: "0 0 32 32", width: 26, height: 26, "aria-hidden": "true" },
+        h("path", { d: "M16 20 6 4h20z M16 20 11.5 4 M16 20 20.500 4", fill: "none", stroke: "currentColor", "stroke-width": 2, "stroke-linejoin": "round" }),
+        h("circle", { cx: 16, cy: 24, r: 5, fill: "#e8833a" }),
+      ),
+      h("b", null, "Volant"),
+    ),
+    h("nav", null, link("/", t("overview")), link("/sessions", t("sessions")), link("/sql", t("sql"))),
+    h("span.socket", { class: live.isConnected() ? "on" : "off", role: "status" }, live.isConnected() ? t("live") : t("not_live")),
+    h(
+      "button.language",
+      {
+        type: "button",
+        onclick: () => {
+          setLang(lang() === "zh" ? "en" : "zh");
+          show();
+        },
+      },
+      lang() === "zh" ? "English" : "中文",
+    ),
+  );
+}
+
+function show() {
+  view.close?.();
+  heading();
+  page.replaceChildren();
+  window.scrollTo(0, 0);
+  for (const [pattern, make] of ROUTES) {
+    const match = pattern.exec(path());
+    if (match) {
+      view = make(page, ...match.slice(1)) ?? {};
+      refresh();
+      return;
+    }
+  }
+  view = {};
+  page.append(h("p.empty", null, t("not_found")));
+}
+
+async function refresh() {
+  if (refreshing || document.hidden || !view.refresh) return;
+  refreshing = true;
+  const mine = view;
+  try {
+    await mine.refresh();
+    if (mine === view) fault(null);
+  } catch (error) {
+    if (mine === view) fault(error.message);
+  } finally {
+    refreshing = false;
+    // The reader went elsewhere meanwhile: what is shown now has waited.
+    if (mine !== view) refresh();
+  }
+}
+
+/** A failure stands above the page until the next success; what was shown stays, it was true then. */
+function fault(message) {
+  document.getElementById("fault")?.remove();
+  if (message) page.before(h("p#fault", { role: "alert" }, message));
+}
+
+window.addEventListener("hashchange", show);
+document.addEventListener("visibilitychange", refresh);
+live.listen(() => {
+  heading();
+  view.event?.();
+  refresh();
+});
+setInterval(refresh, REFRESH_MS);
+live.connect();
+show();
