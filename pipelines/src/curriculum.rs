@@ -21,8 +21,8 @@ pub struct GeneratedRecording {
 
 /// The session of generated player number `player`, `minutes` long.
 ///
-/// Players differ in style, hand (every eighth is left-handed), mounting, noise and rest habits; sensors in rate (50, 100,
-/// 100 or 200 Hz), unit and range. The same arguments give the same bytes.
+/// Players differ in style, hand (every eighth is left-handed), mounting, noise and rest habits; sensors in rate (50 to
+/// 200 Hz, every sixth player 10 or 20 Hz), unit and range. The same arguments give the same bytes.
 #[must_use]
 pub fn generated_player(player: u32, minutes: f64, seed: u64) -> GeneratedRecording {
     let own = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(u64::from(player) + 1);
@@ -36,7 +36,11 @@ pub fn generated_player(player: u32, minutes: f64, seed: u64) -> GeneratedRecord
         spec.full_scale = FullScale { acc_g: 8.0, gyro_dps: 1000.0, quantised: true };
     }
     spec.plan = Plan::Rallies(Rallies { shadow_share: [0.04, 1.0, 0.04][player as usize % 3], ..Rallies::default() });
-    let session = generate(&spec);
+    let mut session = generate(&spec);
+    if player % 6 == 5 {
+        // Loggers that keep one sample in so many: 10 to 20 a second.
+        session.track = thinned(&session.track, (spec.rate_hz / if player % 12 == 5 { 10.0 } else { 20.0 }) as usize);
+    }
     let name = format!("generated-{player}");
     let marks = session
         .truth
@@ -52,4 +56,16 @@ pub fn generated_player(player: u32, minutes: f64, seed: u64) -> GeneratedRecord
         })
         .collect();
     GeneratedRecording { name, track: session.track, marks }
+}
+
+fn thinned(track: &Track, every: usize) -> Track {
+    let mut out = Track { sync_error_ns: track.sync_error_ns, ..Track::default() };
+    for (role, sensor) in track.iter() {
+        if let Some(kept) = out.get_or_insert(role) {
+            for i in (0..sensor.len()).step_by(every.max(1)) {
+                kept.push(sensor.t_ns[i], sensor.acc[i], sensor.gyro[i], sensor.angle[i]);
+            }
+        }
+    }
+    out
 }

@@ -10,6 +10,9 @@ use crate::calibrate::{G, GAP, Island, Signal, median, norm, span_s};
 use crate::filter::{Lanes, moving_average};
 use crate::params::SegmentParams;
 
+/// Rate below which a swing is a few samples, Hz.
+const SPARSE_HZ: f64 = 40.0;
+
 /// One swing, times in ns since session start. `start ≤ impact ≤ end`; swings of a recording do not overlap.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Swing {
@@ -79,9 +82,8 @@ pub(crate) fn segment(signal: &Signal, params: &SegmentParams) -> Vec<Swing> {
 
 /// e(t) of every grid point.
 pub(crate) fn energy_score(signal: &Signal, params: &SegmentParams) -> Vec<f32> {
-    // Below this rate a swing turns round between two samples: vectors interpolated across it pass through nothing,
-    // magnitudes do not.
-    const SPARSE_HZ: f64 = 50.0;
+    // Where a swing turns round between two samples, vectors interpolated across it pass through nothing; magnitudes do
+    // not.
     let acc_unit = if signal.has_acc { (1.0 / (G * params.acc_scale_g)) as f32 } else { 0.0 };
     let gyro_unit = (1.0 / params.gyro_scale_dps) as f32;
     let g = G as f32;
@@ -255,7 +257,9 @@ fn delimit(
     let start_ns = signal.time_ns(island, start);
     let end_ns = signal.time_ns(island, end);
     // The hill of a long backswing may be higher than that of the stroke itself, which is the fastest rotation.
-    let reach = (params.fastest_reach_s * 1e9) as i64;
+    // Where samples are rare, between two of them the fastest is chance: stay near the peak.
+    let reach_s = if signal.rate_hz >= SPARSE_HZ { params.fastest_reach_s } else { 0.6 * params.smooth_s };
+    let reach = (reach_s * 1e9) as i64;
     let peak_ns = if signal.has_gyro {
         fastest(signal, peak.t_ns, start_ns.max(peak.t_ns - reach), end_ns.min(peak.t_ns + reach))
     } else {

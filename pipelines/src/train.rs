@@ -108,7 +108,7 @@ pub struct TrainOptions {
 impl Default for TrainOptions {
     /// Values that did best with whole players left out.
     fn default() -> Self {
-        Self { name: "model".to_owned(), seed: 1, features: 1512, penalty: 0.5, shrinkage: 0.3 }
+        Self { name: "model".to_owned(), seed: 1, features: 1512, penalty: 0.2, shrinkage: 0.3 }
     }
 }
 
