@@ -22,9 +22,10 @@ pub mod verify;
 #[derive(Debug, Parser)]
 #[command(name = "volant", version, about, disable_help_subcommand = true)]
 struct Cli {
-    /// What to log: error, warn, info, debug, trace, or a filter such as volant=debug
-    #[arg(long, global = true, env = "VOLANT_LOG", default_value = "warn,volant=info", value_name = "FILTER")]
-    log: String,
+    /// What to log: error, warn, info, debug, trace, or a filter such as volant=debug; the service logs info, other
+    /// commands warnings
+    #[arg(long, global = true, env = "VOLANT_LOG", value_name = "FILTER")]
+    log: Option<String>,
     /// Log one JSON object a line
     #[arg(long, global = true, env = "VOLANT_LOG_JSON")]
     log_json: bool,
@@ -61,7 +62,8 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = if cli.log_json { crate::telemetry::LogFormat::Json } else { crate::telemetry::LogFormat::Text };
-    crate::telemetry::init_logs(&cli.log, format);
+    let usual = if matches!(cli.command, Command::Serve(_)) { "warn,volant=info" } else { "warn" };
+    crate::telemetry::init_logs(cli.log.as_deref().unwrap_or(usual), format);
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
