@@ -40,8 +40,23 @@ pub struct Rooms {
     pub hub: hub::Handle,
     pub ingest: ingest::Handle,
     pub notify: notify::Handle,
+    /// The data folder.
+    pub paths: Paths,
     pub query: query::Handle,
     pub sessions: sessions::Handle,
+}
+
+impl Rooms {
+    /// What the dashboard shows.
+    #[must_use]
+    pub fn shown(&self) -> admin::Rooms {
+        admin::Rooms {
+            analysis: self.analysis.clone(),
+            hub: self.hub.clone(),
+            paths: self.paths.clone(),
+            sessions: self.sessions.clone(),
+        }
+    }
 }
 
 impl App {
@@ -131,17 +146,11 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let source = query::Rooms::new(ingest.clone(), catalog.clone(), hub.clone());
     let files = query::Folder::open(paths.root())?.files();
     let query = query::Handle::start(config.query_options(), files, Arc::new(source))?;
-    let rooms = Rooms { accounts, analysis, hub, ingest, notify, query, sessions };
+    let rooms = Rooms { accounts, analysis, hub, ingest, notify, paths, query, sessions };
 
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address")?;
-    let shown = admin::Rooms {
-        analysis: rooms.analysis.clone(),
-        hub: rooms.hub.clone(),
-        paths: paths.clone(),
-        sessions: rooms.sessions.clone(),
-    };
-    let pages = admin::router(shown, clock.clone()).merge(query::http::router(rooms.query.clone()));
+    let pages = admin::router(rooms.shown(), clock.clone()).merge(query::http::router(rooms.query.clone()));
     let options = config.gateway_options();
     let state = gateway::State {
         sessions: rooms.sessions.clone(),

@@ -16,10 +16,9 @@ impl Biquad {
     ///
     /// The cut-off is kept inside (0, 0.45 · rate): nearer to the Nyquist frequency the section does nothing useful.
     pub(crate) fn low_pass_both_ways(cutoff_hz: f64, rate_hz: f64) -> Self {
+        let relative = (cutoff_hz / rate_hz).clamp(1e-6, 0.45);
         // Two passes of a second-order section: |H|⁴ = 1/2 at the cut-off, so each must be designed (√2 − 1)^(-1/4) wider.
-        let widened = cutoff_hz / (std::f64::consts::SQRT_2 - 1.0).powf(0.25);
-        let relative = (widened / rate_hz).clamp(1e-6, 0.45);
-        let k = (std::f64::consts::PI * relative).tan();
+        let k = (std::f64::consts::PI * relative).tan() / (std::f64::consts::SQRT_2 - 1.0).powf(0.25);
         let q = std::f64::consts::FRAC_1_SQRT_2;
         let norm = 1.0 / (1.0 + k / q + k * k);
         let b0 = k * k * norm;
@@ -210,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_moving_average_is_the_plain_mean() {
-        let values: Vec<f32> = (0..40u8).map(|i| f32::from(i * 7 % 11)).collect();
+        let values: Vec<f32> = (0..40u8).map(|i| f32::from(i % 11 * 7 % 11)).collect();
         let fast = moving_average(&values, 3);
         for (i, &got) in fast.iter().enumerate() {
             let (from, to) = (i.saturating_sub(3), (i + 4).min(values.len()));

@@ -199,9 +199,11 @@ fn rate_peak(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>)
     let from = swing.start_ns.max(swing.impact_ns.saturating_sub(ns(k.before_s)));
     let (island, range) = signal.window(from, swing.impact_ns, swing.impact_ns.saturating_add(ns(k.after_s)))?;
     let rate = |i: usize| norm([motion.smooth[i][3], motion.smooth[i][4], motion.smooth[i][5]]);
-    let best = range.clone().reduce(|best, i| if rate(i) > rate(best) { i } else { best })?;
-    let inside = best > range.start && best + 1 < range.end;
-    if !inside || rate(best) < k.peak_dps_min || motion.smooth[best - 1..=best + 1].iter().any(|v| v[GAP] > 0.0) {
+    // The highest hill that lies in the window with both its slopes: the rest of a backswing at the border may be higher.
+    let best = (range.start + 1..range.end.saturating_sub(1))
+        .filter(|&i| rate(i - 1) < rate(i) && rate(i) >= rate(i + 1))
+        .reduce(|best, i| if rate(i) > rate(best) { i } else { best })?;
+    if rate(best) < k.peak_dps_min || motion.smooth[best - 1..=best + 1].iter().any(|v| v[GAP] > 0.0) {
         return None;
     }
     let (before, top, after) = (rate(best - 1), rate(best), rate(best + 1));
@@ -456,8 +458,8 @@ pub(crate) fn ldlj(rate: &[f64], dt: f64) -> Option<f64> {
     (top > 0.0 && integral > 0.0).then(|| -(length.powi(3) / (top * top) * integral).ln())
 }
 
-/// Largest minus smallest of the angle values given in time order, °, after unwrapping steps over ±180°. Values that are
-/// not finite or beyond two turns are passed over; fewer than two values give `None`.
+/// Largest minus smallest of angles given in time order, °, after unwrapping steps over ±180°: the range of one movement.
+/// Values that are not finite or beyond two turns are passed over; fewer than two values give `None`.
 pub(crate) fn unwrapped_range(angles: impl Iterator<Item = f32>) -> Option<f64> {
     let mut last: Option<(f64, f64)> = None;
     let mut bounds: Option<(f64, f64)> = None;
@@ -476,6 +478,22 @@ pub(crate) fn unwrapped_range(angles: impl Iterator<Item = f32>) -> Option<f64> 
         bounds = Some((low.min(unwrapped), high.max(unwrapped)));
     }
     bounds.filter(|_| count >= 2).map(|(low, high)| high - low)
+}
+
+/// The smallest arc, °, that holds every angle of a session, 0 to 360: what a range over many movements is once ±180° is
+/// no border. Unwrapping a whole session instead would add up a turn for every sample lost at the wrong moment.
+///
+/// Values that are not finite or beyond two turns are passed over; fewer than two values give `None`.
+pub(crate) fn smallest_arc(angles: impl Iterator<Item = f32>) -> Option<f64> {
+    let mut around: Vec<f64> =
+        angles.map(f64::from).filter(|a| a.abs() <= 720.0).map(|a| a.rem_euclid(360.0)).collect();
+    if around.len() < 2 {
+        return None;
+    }
+    around.sort_unstable_by(f64::total_cmp);
+    let across = around[0] + 360.0 - around[around.len() - 1];
+    let widest = around.windows(2).map(|w| w[1] - w[0]).fold(across, f64::max);
+    Some(360.0 - widest)
 }
 
 /// Theil-Sen slope of `values` over `times`: the median of the slopes of all pairs. Fewer than ten points show no trend.
@@ -505,6 +523,10 @@ mod tests {
         assert_eq!(unwrapped_range([10.0, f32::NAN, 1e9, 30.0].into_iter()), Some(20.0));
         assert_eq!(unwrapped_range([10.0].into_iter()), None);
         assert_eq!(unwrapped_range(std::iter::empty()), None);
+        assert_eq!(smallest_arc([170.0, -179.0, 179.0, -170.0].into_iter()), Some(20.0));
+        assert_eq!(smallest_arc([10.0, f32::NAN, 1e9, 30.0, 20.0].into_iter()), Some(20.0));
+        assert_eq!(smallest_arc([5.0, 5.0].into_iter()), Some(0.0));
+        assert_eq!(smallest_arc([5.0].into_iter()), None);
     }
 
     #[test]

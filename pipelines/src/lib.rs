@@ -5,20 +5,32 @@
 
 mod analysis;
 pub mod calibrate;
+mod curriculum;
+mod evaluate;
+mod features;
 mod filter;
 mod kinetics;
+mod linear;
 mod model;
 mod params;
 mod pipeline;
 mod report;
+mod rocket;
 mod segment;
 pub mod synth;
+mod train;
 
 pub use analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
     Stroke,
 };
-pub use model::{Model, ModelError, OTHER};
+pub use curriculum::{GeneratedRecording, generated_player};
+pub use evaluate::{
+    Classification, EvaluateOptions, Evaluation, Idle, Judge, PlayerFigures, Segmentation, evaluate, merge,
+};
+pub use features::WindowSpec;
+pub use model::{Figures, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training};
 pub use params::{CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams};
 pub use pipeline::{PIPELINE, analyze};
 pub use report::{ADVICE, advice_text};
+pub use train::{Example, LabelledTrack, Mark, MarkQuality, TrainError, TrainOptions, examples, train};

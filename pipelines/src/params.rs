@@ -95,6 +95,8 @@ pub struct SegmentParams {
     pub reach_before_s: f64,
     /// Longest time from peak to end, s.
     pub reach_after_s: f64,
+    /// How far from the peak of the score the fastest rotation is sought, s.
+    pub fastest_reach_s: f64,
     /// Jerk of a hit over the median jerk of its swing.
     pub impact_factor: f64,
     /// How far from the peak a hit is sought, s.
@@ -220,7 +222,7 @@ impl Params {
 
     fn validate(&self) -> Result<(), ParamsError> {
         let Self { calibrate: c, segment: s, classify: y, kinetics: k, report: r, .. } = self;
-        let ranges: [(&'static str, f64, f64, f64); 50] = [
+        let ranges: [(&'static str, f64, f64, f64); 51] = [
             ("calibrate.grid_hz", f64::from(c.grid_hz), 50.0, 400.0),
             ("calibrate.bridge_s", c.bridge_s, 0.02, 3.0),
             ("calibrate.gap_flag_ms", c.gap_flag_ms, 1.0, 1000.0),
@@ -250,6 +252,7 @@ impl Params {
             ("segment.edge_level", s.edge_level, 0.0, 10.0),
             ("segment.reach_before_s", s.reach_before_s, 0.05, 10.0),
             ("segment.reach_after_s", s.reach_after_s, 0.05, 10.0),
+            ("segment.fastest_reach_s", s.fastest_reach_s, 0.0, 2.0),
             ("segment.impact_factor", s.impact_factor, 1.0, 1000.0),
             ("segment.impact_reach_s", s.impact_reach_s, 0.005, 1.0),
             ("segment.impact_rate_hz_min", s.impact_rate_hz_min, 1.0, 10_000.0),

@@ -6,7 +6,7 @@ use schemas::{SensorRole, Track};
 
 use crate::analysis::{PhaseDelay, RangeOfMotion, Scores, Stroke};
 use crate::calibrate::{Signal, median};
-use crate::kinetics::{DELAYS, theil_sen, unwrapped_range};
+use crate::kinetics::{DELAYS, smallest_arc, theil_sen};
 use crate::params::{KineticsParams, ReportParams};
 
 /// Every advice code with its English and its Chinese text.
@@ -61,11 +61,11 @@ pub(crate) fn phase_delay(strokes: &[Stroke]) -> PhaseDelay {
     PhaseDelay { waist_to_shoulder, shoulder_to_wrist, wrist_to_racket }
 }
 
-/// Range over the whole session of waist yaw, shoulder pitch and wrist roll, unwrapped.
+/// Range over the whole session of waist yaw, shoulder pitch and wrist roll, with ±180° no border.
 pub(crate) fn range_of_motion(track: &Track) -> RangeOfMotion {
     let range = |role: SensorRole, component: usize| {
         let sensor = track.get(role)?;
-        unwrapped_range(sensor.angle.iter().map(|angle| angle[component]))
+        smallest_arc(sensor.angle.iter().map(|angle| angle[component]))
     };
     RangeOfMotion {
         waist: range(SensorRole::Waist, 2),

@@ -6,9 +6,12 @@
 
 use schemas::SensorRole;
 
-use crate::calibrate::{G, GAP, Island, Signal, norm};
-use crate::filter::moving_average;
+use crate::calibrate::{G, GAP, Island, Signal, median, norm, span_s};
+use crate::filter::{Lanes, moving_average};
 use crate::params::SegmentParams;
+
+/// Rate below which a swing is a few samples, Hz.
+const SPARSE_HZ: f64 = 40.0;
 
 /// One swing, times in ns since session start. `start ≤ impact ≤ end`; swings of a recording do not overlap.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,20 +82,37 @@ pub(crate) fn segment(signal: &Signal, params: &SegmentParams) -> Vec<Swing> {
 
 /// e(t) of every grid point.
 pub(crate) fn energy_score(signal: &Signal, params: &SegmentParams) -> Vec<f32> {
+    // Where a swing turns round between two samples, vectors interpolated across it pass through nothing; magnitudes do
+    // not.
     let acc_unit = if signal.has_acc { (1.0 / (G * params.acc_scale_g)) as f32 } else { 0.0 };
     let gyro_unit = (1.0 / params.gyro_scale_dps) as f32;
     let g = G as f32;
+    let score = |v: &Lanes| {
+        let a = ((v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt() - g) * acc_unit;
+        let w2 = (v[3] * v[3] + v[4] * v[4] + v[5] * v[5]) * gyro_unit * gyro_unit;
+        (a * a + w2).sqrt()
+    };
     let half = |seconds: f64| (seconds / signal.step_s() / 2.0).round() as usize;
     let mut out = Vec::with_capacity(signal.grid.len());
+    let mut right = 0;
     for island in &signal.islands {
-        let plain: Vec<f32> = signal.grid[island.start..island.end()]
-            .iter()
-            .map(|v| {
-                let a = ((v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt() - g) * acc_unit;
-                let w2 = (v[3] * v[3] + v[4] * v[4] + v[5] * v[5]) * gyro_unit * gyro_unit;
-                (a * a + w2).sqrt()
-            })
-            .collect();
+        let plain: Vec<f32> = if signal.rate_hz >= SPARSE_HZ {
+            signal.grid[island.start..island.end()].iter().map(score).collect()
+        } else {
+            (island.start..island.end())
+                .map(|index| {
+                    let at = signal.time_ns(island, index);
+                    while right + 1 < signal.raw.len() && signal.raw_t_ns[right] < at {
+                        right += 1;
+                    }
+                    let left = if signal.raw_t_ns[right] <= at { right } else { right.saturating_sub(1) };
+                    let width = span_s(signal.raw_t_ns[left], signal.raw_t_ns[right]);
+                    let share = if width > 0.0 { (span_s(signal.raw_t_ns[left], at) / width) as f32 } else { 0.0 };
+                    let (a, b) = (score(&signal.raw[left]), score(&signal.raw[right]));
+                    a + (b - a) * share
+                })
+                .collect()
+        };
         let once = moving_average(&plain, half(params.smooth_s));
         out.extend(moving_average(&once, half(params.smooth_again_s)));
     }
@@ -184,13 +204,12 @@ fn keep_pace(peaks: &[Peak], params: &SegmentParams) -> Vec<Peak> {
     thin_out(peaks, |t_ns| {
         let from = usual.partition_point(|p| p.t_ns < t_ns.saturating_sub(history));
         let to = usual.partition_point(|p| p.t_ns <= t_ns.saturating_add(ahead));
-        let mut distances: Vec<f64> =
-            usual[from..to].windows(2).map(|w| crate::calibrate::span_s(w[0].t_ns, w[1].t_ns)).collect();
+        let mut distances: Vec<f64> = usual[from..to].windows(2).map(|w| span_s(w[0].t_ns, w[1].t_ns)).collect();
         // Two distances are no pace.
         if distances.len() < 3 {
             return ns(params.spacing_s);
         }
-        let pace = crate::calibrate::median(&mut distances).unwrap_or(params.spacing_s);
+        let pace = median(&mut distances).unwrap_or(params.spacing_s);
         ns((params.pace_fraction * pace).clamp(params.spacing_s_min, params.spacing_s_max))
     })
 }
@@ -237,10 +256,19 @@ fn delimit(
         .unwrap_or_else(|| lowest(score, (peak.index + 1).min(last), last + 1));
     let start_ns = signal.time_ns(island, start);
     let end_ns = signal.time_ns(island, end);
-    let (impact_ns, impact_jerk) = impact(signal, peak.t_ns, start_ns, end_ns, params);
+    // The hill of a long backswing may be higher than that of the stroke itself, which is the fastest rotation.
+    // Where samples are rare, between two of them the fastest is chance: stay near the peak.
+    let reach_s = if signal.rate_hz >= SPARSE_HZ { params.fastest_reach_s } else { 0.6 * params.smooth_s };
+    let reach = (reach_s * 1e9) as i64;
+    let peak_ns = if signal.has_gyro {
+        fastest(signal, peak.t_ns, start_ns.max(peak.t_ns - reach), end_ns.min(peak.t_ns + reach))
+    } else {
+        peak.t_ns
+    };
+    let (impact_ns, impact_jerk) = impact(signal, peak_ns, start_ns, end_ns, params);
     Swing {
         start_ns,
-        peak_ns: peak.t_ns,
+        peak_ns,
         impact_ns: impact_ns.clamp(start_ns, end_ns),
         impact_jerk,
         end_ns,
@@ -255,14 +283,14 @@ fn lowest(score: &[f32], from: usize, to: usize) -> usize {
 /// The hit: the largest change of acceleration near the fastest rotation, if it stands out from the rest of the swing.
 fn impact(signal: &Signal, peak_ns: i64, start_ns: i64, end_ns: i64, params: &SegmentParams) -> (i64, Option<f64>) {
     let ns = |seconds: f64| (seconds * 1e9) as i64;
-    let fastest_ns = if signal.has_gyro { fastest(signal, peak_ns, ns(0.6 * params.smooth_s)) } else { peak_ns };
+    let fastest_ns = peak_ns;
     if !signal.has_acc || signal.rate_hz < params.impact_rate_hz_min {
         return (fastest_ns, None);
     }
     let swing = signal.raw_window(start_ns, end_ns);
     let jerk_at = |i: usize| -> f64 {
         let (a, b) = (&signal.raw[i], &signal.raw[i + 1]);
-        let dt = crate::calibrate::span_s(signal.raw_t_ns[i], signal.raw_t_ns[i + 1]);
+        let dt = span_s(signal.raw_t_ns[i], signal.raw_t_ns[i + 1]);
         norm([b[0] - a[0], b[1] - a[1], b[2] - a[2]]) / dt
     };
     let reach = ns(params.impact_reach_s);
@@ -271,7 +299,7 @@ fn impact(signal: &Signal, peak_ns: i64, start_ns: i64, end_ns: i64, params: &Se
         return (fastest_ns, None);
     }
     let mut usual: Vec<f64> = (swing.start..swing.end - 1).map(jerk_at).collect();
-    let usual = crate::calibrate::median(&mut usual).unwrap_or(f64::INFINITY);
+    let usual = median(&mut usual).unwrap_or(f64::INFINITY);
     let spike = (near.start..near.end - 1).map(|i| (i, jerk_at(i))).max_by(|a, b| a.1.total_cmp(&b.1));
     match spike {
         Some((i, jerk)) if jerk > params.impact_factor * usual && signal.raw[i][GAP] == 0.0 => {
@@ -281,14 +309,14 @@ fn impact(signal: &Signal, peak_ns: i64, start_ns: i64, end_ns: i64, params: &Se
     }
 }
 
-/// The grid point of the fastest rotation within `reach_ns` of `around_ns`.
-fn fastest(signal: &Signal, around_ns: i64, reach_ns: i64) -> i64 {
+/// The grid point of the fastest rotation in `from_ns..=to_ns`.
+fn fastest(signal: &Signal, around_ns: i64, from_ns: i64, to_ns: i64) -> i64 {
     let rate = |i: usize| {
         let v = &signal.grid[i];
         v[3] * v[3] + v[4] * v[4] + v[5] * v[5]
     };
     signal
-        .window(around_ns.saturating_sub(reach_ns), around_ns, around_ns.saturating_add(reach_ns))
+        .window(from_ns, around_ns, to_ns)
         .and_then(|(island, range)| {
             // The first of equals, so that a clipped plateau does not depend on the order of comparison.
             let best = range.reduce(|best, i| if rate(i) > rate(best) { i } else { best })?;

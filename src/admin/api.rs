@@ -41,7 +41,7 @@ type Shared = axum::extract::State<State>;
 
 /// Why a route has no answer; the chain goes to the log, not to the client.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub enum Error {
     #[error("session {session_id} does not exist")]
     NoSession { session_id: String },
     #[error("session {session_id} has no result yet")]

@@ -19,7 +19,9 @@ use crate::clock::Clock;
 use crate::store::paths::Paths;
 use crate::{analysis, hub, sessions};
 
+pub use api::Error;
 pub use assets::index;
+pub use report::session_report;
 
 /// What the dashboard shows.
 #[derive(Clone, Debug)]

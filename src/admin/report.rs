@@ -7,6 +7,9 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use schemas::SessionId;
+
+use super::Rooms;
 use super::api::{Error, State, parse};
 use crate::report::{Context, Curve, Lang, html};
 use crate::sessions::SessionInfo;
@@ -32,19 +35,9 @@ pub(super) async fn report(
 ) -> Result<Response, Error> {
     let lang = options.lang.and_then(|lang| lang.parse().ok()).unwrap_or(Lang::En);
     let session_id = parse(&id)?;
-    let session = state.rooms.sessions.info(session_id).await?.ok_or(Error::NoSession { session_id: id })?;
-    let published = state.rooms.analysis.published(session_id).await?.ok_or(Error::NoResult { session_id })?;
     // The semaphore is never closed, so there is always a permit to come.
     let _permit = Arc::clone(&state.reports).acquire_owned().await.map_err(|_| Error::Stopped)?;
-    let path = TablePath::new(Table::Frames, session_id, session.started_at_us);
-    let path = state.rooms.paths.file(path);
-    let page = tokio::task::spawn_blocking(move || {
-        let track = seal::read_track(&path)?;
-        Ok(html(&published.analysis, &context(&session, Curve::of_track(&track)), lang))
-    })
-    .await
-    .map_err(|_| Error::Stopped)?
-    .map_err(|source| Error::Frames { session_id, source })?;
+    let page = session_report(&state.rooms, session_id, lang).await?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
@@ -53,6 +46,24 @@ pub(super) async fn report(
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     ];
     Ok((headers, page).into_response())
+}
+
+/// The report of a finished session as one HTML page.
+///
+/// # Errors
+/// No such session, no result yet, or its frames cannot be read.
+pub async fn session_report(rooms: &Rooms, session_id: SessionId, lang: Lang) -> Result<String, Error> {
+    let session = rooms.sessions.info(session_id).await?;
+    let session = session.ok_or_else(|| Error::NoSession { session_id: session_id.to_string() })?;
+    let published = rooms.analysis.published(session_id).await?.ok_or(Error::NoResult { session_id })?;
+    let path = rooms.paths.file(TablePath::new(Table::Frames, session_id, session.started_at_us));
+    tokio::task::spawn_blocking(move || {
+        let track = seal::read_track(&path)?;
+        Ok(html(&published.analysis, &context(&session, Curve::of_track(&track)), lang))
+    })
+    .await
+    .map_err(|_| Error::Stopped)?
+    .map_err(|source| Error::Frames { session_id, source })
 }
 
 fn context(session: &SessionInfo, curves: Vec<Curve>) -> Context {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod config;
+pub mod demo;
 pub mod recover;
 pub mod serve;
 pub mod simulate;
@@ -32,6 +33,8 @@ struct Cli {
 enum Command {
     /// Run the service
     Serve(serve::Args),
+    /// Stream a recorded session through a real socket, to a notification and a report
+    Demo(demo::Args),
     /// Play recorded or generated sessions with simulated devices
     Simulate(simulate::Args),
     /// Ask SQL of a data folder or a server; interactive without a statement
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => block_on(serve::run(args)),
+        Command::Demo(args) => block_on(demo::run(args)),
         Command::Simulate(args) => block_on(simulate::run(args)),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Verify(args) => verify::run(&args),

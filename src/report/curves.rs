@@ -2,11 +2,11 @@
 
 use schemas::{SensorRole, SensorTrack, Track};
 
-/// Points that a curve is thinned to: about one a pixel column of the plot.
-const COLUMN_LIMIT: usize = 900;
+/// Columns that a session is thinned to: about one a pixel of the plot.
+pub const COLUMNS: usize = 900;
 
 /// A stretch without samples this many times longer than the usual step is drawn as a gap, as in the analysis.
-const GAP_STEPS: f64 = 5.0;
+pub const GAP_STEPS: f64 = 5.0;
 
 /// |ω| of one sensor over the session.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,23 @@ pub struct CurvePoint {
 }
 
 impl Curve {
+    /// A curve of points in time order. Two points further apart than `gap_s` are not connected; points that are not
+    /// finite are left out.
+    #[must_use]
+    pub fn of_points(sensor: SensorRole, points: impl IntoIterator<Item = CurvePoint>, gap_s: f64) -> Self {
+        let mut runs: Vec<Vec<CurvePoint>> = Vec::new();
+        for point in points {
+            if ![point.t_s, point.min_dps, point.max_dps].iter().all(|value| value.is_finite()) {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(run) if run.last().is_some_and(|last| point.t_s - last.t_s <= gap_s) => run.push(point),
+                _ => runs.push(vec![point]),
+            }
+        }
+        Self { sensor, runs }
+    }
+
     /// The curves of every sensor of a recording, proximal first. Samples without a finite rate are left out.
     #[must_use]
     pub fn of_track(track: &Track) -> Vec<Self> {
@@ -40,38 +57,33 @@ impl Curve {
             .map(|(&t_ns, gyro)| (t_ns as f64 / 1e9, gyro.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt()))
             .filter(|(_, rate_dps)| rate_dps.is_finite())
             .collect();
-        let mut curve = Self { sensor, runs: Vec::new() };
         let (Some(&(first_s, _)), Some(&(last_s, _))) = (rates.first(), rates.last()) else {
-            return curve;
+            return Self { sensor, runs: Vec::new() };
         };
-
         let mut steps: Vec<f64> = rates.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
         steps.sort_by(f64::total_cmp);
         let usual_step_s = steps.get(steps.len() / 2).copied().unwrap_or(0.0);
-        let column_s = (last_s - first_s) / COLUMN_LIMIT as f64;
-        let gap_s = GAP_STEPS * usual_step_s;
-
-        let mut previous_s = f64::NEG_INFINITY;
+        let column_s = (last_s - first_s) / COLUMNS as f64;
+        if column_s <= usual_step_s {
+            let points =
+                rates.into_iter().map(|(t_s, rate_dps)| CurvePoint { t_s, min_dps: rate_dps, max_dps: rate_dps });
+            return Self::of_points(sensor, points, GAP_STEPS * usual_step_s);
+        }
+        // Samples of one column become one upright stroke from the least to the largest.
+        let mut points: Vec<CurvePoint> = Vec::with_capacity(COLUMNS + 1);
         let mut column = usize::MAX;
         for (t_s, rate_dps) in rates {
-            let starts_run = previous_s.is_infinite() || t_s - previous_s > gap_s.max(column_s);
-            if starts_run {
-                curve.runs.push(Vec::new());
-            }
-            let here = if column_s > usual_step_s { ((t_s - first_s) / column_s) as usize } else { usize::MAX };
-            let run = curve.runs.last_mut().expect("a run was begun with the first sample");
-            match run.last_mut() {
-                // Samples of one column become one upright stroke from the least to the largest.
-                Some(point) if here == column && here != usize::MAX => {
+            let here = ((t_s - first_s) / column_s) as usize;
+            match points.last_mut() {
+                Some(point) if here == column => {
                     point.min_dps = point.min_dps.min(rate_dps);
                     point.max_dps = point.max_dps.max(rate_dps);
                 }
-                _ => run.push(CurvePoint { t_s, min_dps: rate_dps, max_dps: rate_dps }),
+                _ => points.push(CurvePoint { t_s, min_dps: rate_dps, max_dps: rate_dps }),
             }
             column = here;
-            previous_s = t_s;
         }
-        curve
+        Self::of_points(sensor, points, gap_s(column_s, usual_step_s))
     }
 
     /// The largest rate, °/s; 0 without points.
@@ -85,4 +97,11 @@ impl Curve {
     pub fn end_s(&self) -> f64 {
         self.runs.iter().flatten().map(|point| point.t_s).fold(0.0, f64::max)
     }
+}
+
+/// How far apart neighbouring points may be before they count as a gap: samples every `step_s`, thinned to columns of
+/// `column_s`, of which two neighbours can hold samples almost two columns apart.
+#[must_use]
+pub fn gap_s(column_s: f64, step_s: f64) -> f64 {
+    (GAP_STEPS * step_s).max(2.0 * column_s)
 }

@@ -1,7 +1,7 @@
 //! Figures as text: rounding, units, absence with its reason; and the figures of the chain and the scores as lists
 //! that text and page share.
 
-use pipelines::{Analysis, Stroke};
+use pipelines::{Analysis, Params, Stroke};
 use schemas::SensorRole;
 
 use super::texts::{Lang, label};
@@ -74,9 +74,14 @@ fn with_unit(value: f64, decimals: usize, unit: &str) -> String {
     }
 }
 
-/// The chain's figures. Recommended values are the legacy report's: 80, 50 and 30 ms, 0.65, 45°, 120°, 45°.
+/// The recommended delay from wrist to racket, ms: the legacy report shows it and scores nothing by it, so it is not among
+/// the pipeline's parameters.
+const IDEAL_WRIST_TO_RACKET_MS: f64 = 30.0;
+
+/// The chain's figures, with the values that the scores take as ideal.
 pub(super) fn chain_figures(analysis: &Analysis, lang: Lang) -> Vec<Figure> {
     let session = &analysis.session;
+    let ideal = &Params::builtin().report;
     let sensor = |role| super::texts::sensor(lang, role);
     let delay = |name, from, to, seconds: Option<f64>, recommended| Figure {
         name,
@@ -99,18 +104,24 @@ pub(super) fn chain_figures(analysis: &Analysis, lang: Lang) -> Vec<Figure> {
     vec![
         delay("phase_delay.waist_to_shoulder", SensorRole::Waist, SensorRole::Shoulder, phase.waist_to_shoulder, 80.0),
         delay("phase_delay.shoulder_to_wrist", SensorRole::Shoulder, SensorRole::Wrist, phase.shoulder_to_wrist, 50.0),
-        delay("phase_delay.wrist_to_racket", SensorRole::Wrist, SensorRole::Racket, phase.wrist_to_racket, 30.0),
+        delay(
+            "phase_delay.wrist_to_racket",
+            SensorRole::Wrist,
+            SensorRole::Racket,
+            phase.wrist_to_racket,
+            IDEAL_WRIST_TO_RACKET_MS,
+        ),
         Figure {
             name: "energy_ratio",
             label: label(lang, "energy_ratio").to_owned(),
             value: session.energy_ratio,
-            recommended: 0.65,
+            recommended: ideal.ideal_energy_ratio,
             unit: "",
             decimals: 2,
         },
-        range("rom_data.waist", "waist_rotation", rom.waist, 45.0),
-        range("rom_data.shoulder", "shoulder_flexion", rom.shoulder, 120.0),
-        range("rom_data.wrist", "wrist_extension", rom.wrist, 45.0),
+        range("rom_data.waist", "waist_rotation", rom.waist, ideal.ideal_rom_waist_deg),
+        range("rom_data.shoulder", "shoulder_flexion", rom.shoulder, ideal.ideal_rom_shoulder_deg),
+        range("rom_data.wrist", "wrist_extension", rom.wrist, ideal.ideal_rom_wrist_deg),
     ]
 }
 

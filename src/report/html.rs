@@ -33,8 +33,12 @@ pub struct Context {
     pub curves: Vec<Curve>,
 }
 
+/// The style of every page: light, dark and print.
+pub const STYLE: &str = include_str!("style.css");
+
 /// The text with everything that HTML reads as markup made harmless.
-pub(super) fn escape(text: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(['&', '<', '>', '"', '\'']) {
         return Cow::Borrowed(text);
     }
@@ -63,7 +67,7 @@ pub fn html(analysis: &Analysis, context: &Context, lang: Lang) -> String {
          <title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n",
         lang.tag(),
         escape(title),
-        include_str!("style.css")
+        STYLE
     ));
     page.header(analysis, context, title);
     page.advice(analysis);

@@ -6,7 +6,8 @@
 //! text from outside is escaped.
 //!
 //! Invariants: a figure that the analysis left out is shown as absent with the reason that the analysis gives, never
-//! as a zero; every text of our own stands in `texts.toml` in English and Chinese.
+//! as a zero; every text of our own stands in `texts.toml` in English and Chinese (the sentences of advice beside their codes in
+//! `pipelines`).
 //!
 //! Absent here: files, sockets, the clock. Whoever wants a report on disk writes the string.
 
@@ -19,7 +20,7 @@ mod tests;
 mod text;
 mod texts;
 
-pub use curves::{Curve, CurvePoint};
-pub use html::{Context, html};
+pub use curves::{COLUMNS, Curve, CurvePoint, gap_s};
+pub use html::{Context, STYLE, escape, html};
 pub use text::text;
 pub use texts::{Lang, advice};

@@ -271,7 +271,7 @@ pub(super) fn chain(analysis: &Analysis, lang: Lang) -> Option<ChainPlot> {
         let ms = tick as f64 * step;
         let class = if tick == 0 { "impact" } else { "grid" };
         svg.line([x(ms), TOP - 6.0, x(ms), bottom], class);
-        svg.text(x(ms), bottom + 17.0, "mid small", &fixed(ms, usize::from(step < 1.0)));
+        svg.text(x(ms), bottom + 17.0, "mid small", &fixed(ms, usize::from(step < 1.0)).replace('-', "−"));
     }
     svg.text(AXIS_LEFT + width / 2.0, bottom + 35.0, "mid small", label(lang, "chain_axis"));
 

@@ -84,7 +84,11 @@ pub(super) fn label(lang: Lang, key: &'static str) -> &'static str {
 /// The sentence of advice for a code of `SessionFigures::recommendations`; an unknown code reads as itself.
 #[must_use]
 pub fn advice(lang: Lang, code: &str) -> &str {
-    find(lang, "advice", code).unwrap_or(code)
+    match (pipelines::advice_text(code), lang) {
+        (Some((english, _)), Lang::En) => english,
+        (Some((_, chinese)), Lang::Zh) => chinese,
+        (None, _) => code,
+    }
 }
 
 /// The name of a sensor's place.

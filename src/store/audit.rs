@@ -13,7 +13,7 @@ use schemas::tables::{results_schema, strokes_schema};
 use serde::Serialize;
 
 use super::paths::{Paths, Table, TablePath};
-use super::publish::{KEY_SESSION, batches, entries, key_value, open_table, sha256_of};
+use super::publish::{KEY_SESSION, batches, contained, entries, key_value, open_table, sha256_of};
 use super::seal::{Error, Manifest};
 use super::wal;
 
@@ -122,15 +122,19 @@ fn check_file(file: &Path, path: TablePath, manifest: Option<&Manifest>) -> Resu
         Table::Strokes => strokes_schema(),
         Table::Results => results_schema(),
     };
-    let reader = open_table(file, path.table(), &schema).map_err(|error| chain(&error))?;
-    let session = key_value(&reader, KEY_SESSION).unwrap_or("none");
+    let decoded = contained(file, || {
+        let reader = open_table(file, path.table(), &schema)?;
+        let session = key_value(&reader, KEY_SESSION).unwrap_or("none").to_owned();
+        let promised = reader.metadata().file_metadata().num_rows() as u64;
+        let mut rows = 0;
+        for batch in batches(reader, file)? {
+            rows += batch?.num_rows() as u64;
+        }
+        Ok((session, promised, rows))
+    });
+    let (session, promised, rows) = decoded.map_err(|error| chain(&error))?;
     if session != path.session_id().to_string() {
         return Err(format!("it holds session {session}"));
-    }
-    let promised = reader.metadata().file_metadata().num_rows() as u64;
-    let mut rows = 0;
-    for batch in batches(reader, file).map_err(|error| chain(&error))? {
-        rows += batch.map_err(|error| chain(&error))?.num_rows() as u64;
     }
     if rows != promised {
         return Err(format!("it holds {rows} rows, its footer says {promised}"));

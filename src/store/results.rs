@@ -236,6 +236,10 @@ pub fn write_results(
 /// # Errors
 /// As [`super::seal::read_frames`].
 pub fn read_strokes(path: &Path) -> Result<Vec<StrokeRow>, Error> {
+    publish::contained(path, || strokes_of(path))
+}
+
+fn strokes_of(path: &Path) -> Result<Vec<StrokeRow>, Error> {
     let reader = open_table(path, Table::Strokes, &strokes_schema())?;
     let mut rows = Vec::new();
     for batch in batches(reader, path)? {
@@ -274,6 +278,10 @@ pub fn read_strokes(path: &Path) -> Result<Vec<StrokeRow>, Error> {
 /// # Errors
 /// As [`super::seal::read_frames`].
 pub fn read_results(path: &Path) -> Result<Vec<ResultRow>, Error> {
+    publish::contained(path, || results_of(path))
+}
+
+fn results_of(path: &Path) -> Result<Vec<ResultRow>, Error> {
     let reader = open_table(path, Table::Results, &results_schema())?;
     let mut rows = Vec::new();
     for batch in batches(reader, path)? {

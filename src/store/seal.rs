@@ -28,7 +28,7 @@ use std::path::Path;
 use arrow::array::{Array as _, Float32Array};
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, ArrowWriter, compute_leaves};
 use parquet::basic::Encoding;
 use parquet::errors::ParquetError;
@@ -253,8 +253,11 @@ impl Source<'_> {
 
 /// The checksums of every row group of a file, as decoded.
 fn read_back(reader: &ParquetRecordBatchReaderBuilder<File>, path: &Path) -> Result<Vec<Checksums>, Error> {
-    let metadata = ArrowReaderMetadata::try_new(reader.metadata().clone(), Default::default())
-        .map_err(parquet_error("read back", path))?;
+    let metadata = ArrowReaderMetadata::try_new(
+        reader.metadata().clone(),
+        ArrowReaderOptions::new().with_skip_arrow_metadata(true),
+    )
+    .map_err(parquet_error("read back", path))?;
     let columns = metadata.schema().fields().len();
     (0..metadata.metadata().num_row_groups())
         .into_par_iter()
@@ -280,8 +283,12 @@ fn read_back(reader: &ParquetRecordBatchReaderBuilder<File>, path: &Path) -> Res
 /// NaNs come back as NaN, not with the payload they had.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Parquet`], [`Error::Decode`], [`Error::Foreign`], [`Error::Newer`].
+/// [`Error::Io`], [`Error::Parquet`], [`Error::Decode`], [`Error::Damaged`], [`Error::Foreign`], [`Error::Newer`].
 pub fn read_frames(path: &Path) -> Result<FrameColumns, Error> {
+    publish::contained(path, || frames_of(path))
+}
+
+fn frames_of(path: &Path) -> Result<FrameColumns, Error> {
     let foreign = |what| Error::Foreign { what, path: path.to_owned() };
     let reader = open_table(path, Table::Frames, &frames_schema())?;
     let rows = usize::try_from(reader.metadata().file_metadata().num_rows()).map_err(|_| foreign("the row count"))?;
@@ -349,6 +356,10 @@ fn extend_axes(out: &mut Vec<[f32; 3]>, axes: [&Float32Array; 3]) {
 /// # Errors
 /// As [`read_frames`].
 pub fn read_track(path: &Path) -> Result<Track, Error> {
+    publish::contained(path, || track_of(path))
+}
+
+fn track_of(path: &Path) -> Result<Track, Error> {
     let reader = open_table(path, Table::Frames, &frames_schema())?;
     let sync_error_ns = key_value(&reader, KEY_SYNC_ERROR_NS).and_then(|value| value.parse().ok()).unwrap_or(0);
     let mut track = Track { sync_error_ns, ..Track::default() };

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "items are shared between the modules of this one binary")]
 
+mod dashboard;
 mod flow;
 mod packets;
 mod sql;

@@ -1,0 +1,215 @@
+//! What the classifier sees of a swing: a window of eight channels, and about 170 figures of it that a person could name.
+
+use crate::calibrate::{G, Signal};
+
+/// Channels in model files, in order, with their units.
+pub(crate) const CHANNELS: [&str; 8] = [
+    "acc_x:g",
+    "acc_y:g",
+    "acc_z:g",
+    "gyro_x:500dps",
+    "gyro_y:500dps",
+    "gyro_z:500dps",
+    "acc_norm:g",
+    "gyro_norm:500dps",
+];
+
+/// Angular velocity that counts 1 in a window, °/s.
+const GYRO_UNIT_DPS: f32 = 500.0;
+
+/// A window around a swing's peak.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowSpec {
+    /// Points a second.
+    pub rate_hz: f64,
+    /// Time before the peak, s.
+    pub before_s: f64,
+    /// Time after the peak, s.
+    pub after_s: f64,
+}
+
+impl WindowSpec {
+    /// For sensors that sample a stroke properly (8 Hz and more): 0.7 s before to 0.8 s after the peak at 50 Hz.
+    pub const NORMAL: Self = Self { rate_hz: 50.0, before_s: 0.7, after_s: 0.8 };
+    /// For very slow recordings, where a stroke is one sample or none: its surroundings at 5 Hz.
+    pub const SPARSE: Self = Self { rate_hz: 5.0, before_s: 2.4, after_s: 2.4 };
+
+    /// The window for recordings of this rate, Hz.
+    #[must_use]
+    pub fn for_rate(rate_hz: f64) -> Self {
+        if rate_hz < 8.0 { Self::SPARSE } else { Self::NORMAL }
+    }
+
+    /// Number of points.
+    #[must_use]
+    pub fn points(&self) -> usize {
+        ((self.before_s + self.after_s) * self.rate_hz).round() as usize + 1
+    }
+}
+
+/// Eight channels of equal length, in the order of [`CHANNELS`].
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Window {
+    pub(crate) channels: [Vec<f32>; 8],
+}
+
+impl Window {
+    /// Cuts the window around `peak_ns`. Beyond the borders of the recording's island the border value stands, as if
+    /// nothing moved there. `None` if the peak lies in no island.
+    pub(crate) fn cut(signal: &Signal, peak_ns: i64, spec: &WindowSpec) -> Option<Self> {
+        let island = signal.island_at(peak_ns)?;
+        let points = &signal.grid[island.start..island.end()];
+        let centre = (peak_ns - island.t0_ns) as f64 / signal.step_ns as f64;
+        let grid_hz = 1.0 / signal.step_s();
+        let stride = grid_hz / spec.rate_hz;
+        // Coarser than the grid: the mean over a point's own share of time, or faster movement would alias.
+        let delivered_hz = if signal.rate_hz > 0.0 { signal.rate_hz.min(grid_hz) } else { grid_hz };
+        let parts = ((delivered_hz / spec.rate_hz).round() as usize).clamp(1, 4);
+        let n = spec.points();
+        let mut channels: [Vec<f32>; 8] = std::array::from_fn(|_| Vec::with_capacity(n));
+        for k in 0..n {
+            let middle = centre + (k as f64 - (spec.before_s * spec.rate_hz).round()) * stride;
+            let mut mean = [0.0_f32; 6];
+            for part in 0..parts {
+                let offset = ((part as f64 + 0.5) / parts as f64 - 0.5) * stride;
+                let at = (middle + offset).clamp(0.0, (points.len() - 1) as f64);
+                let left = at as usize;
+                let right = (left + 1).min(points.len() - 1);
+                let share = (at - left as f64) as f32;
+                for (lane, value) in mean.iter_mut().enumerate() {
+                    *value += (points[left][lane] + (points[right][lane] - points[left][lane]) * share) / parts as f32;
+                }
+            }
+            let acc = [mean[0], mean[1], mean[2]].map(|c| c / G as f32);
+            let gyro = [mean[3], mean[4], mean[5]].map(|c| c / GYRO_UNIT_DPS);
+            let length = |v: [f32; 3]| (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt();
+            let values = [acc[0], acc[1], acc[2], gyro[0], gyro[1], gyro[2], length(acc), length(gyro)];
+            for (channel, value) in channels.iter_mut().zip(values) {
+                channel.push(value);
+            }
+        }
+        Some(Self { channels })
+    }
+
+    /// Number of points.
+    pub(crate) fn len(&self) -> usize {
+        self.channels[0].len()
+    }
+}
+
+/// Values around the peak that are features: so many on either side and the peak's own.
+const BESIDE: usize = 3;
+/// Features of one channel.
+const PER_CHANNEL: usize = 10 + 2 * BESIDE + 1;
+/// Bands of the spectrum of a magnitude, as shares of the Nyquist frequency.
+const BANDS: [(f64, f64); 4] = [(0.0, 0.08), (0.08, 0.2), (0.2, 0.45), (0.45, 1.0)];
+/// Number of hand-made features: per channel, 16 correlations, 8 band shares, 3 of posture, 6 turns and 5 of timing.
+pub(crate) const HAND: usize = 8 * PER_CHANNEL + 16 + 2 * BANDS.len() + 3 + 6 + 5;
+
+/// The hand-made features of a window, in an order that model files rely on.
+pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
+    let n = window.len();
+    let peak = (spec.before_s * spec.rate_hz).round() as usize;
+    let step = (n * 2 / 25).max(1);
+    let mut out: Vec<f64> = Vec::with_capacity(HAND);
+    let channels: Vec<Vec<f64>> =
+        window.channels.iter().map(|channel| channel.iter().map(|&v| f64::from(v)).collect()).collect();
+    let moments: Vec<(f64, f64)> = channels.iter().map(|channel| mean_and_deviation(channel)).collect();
+    for (channel, &(mean, deviation)) in channels.iter().zip(&moments) {
+        let (low_at, low) = extreme(channel, |a, b| a < b);
+        let (high_at, high) = extreme(channel, |a, b| a > b);
+        let safe = deviation.max(1e-6);
+        let skew = channel.iter().map(|v| ((v - mean) / safe).powi(3)).sum::<f64>() / n as f64;
+        let tails = channel.iter().map(|v| ((v - mean) / safe).powi(4)).sum::<f64>() / n as f64;
+        let steps = channel.windows(2).map(|w| (w[1] - w[0]).abs()).sum::<f64>() / n as f64;
+        let crossings = channel.windows(2).filter(|w| (w[0] > mean) != (w[1] > mean)).count() as f64 / n as f64;
+        out.extend([mean, deviation, low, high, low_at, high_at, skew, tails.min(50.0), steps, crossings]);
+        // A course of values through the peak, three twenty-fifths of a second apart in a normal window.
+        for beside in 0..=2 * BESIDE {
+            let at = (peak + beside * step).saturating_sub(BESIDE * step).min(n - 1);
+            out.push(channel[at]);
+        }
+    }
+    let correlation = |a: usize, b: usize| -> f64 {
+        let ((mean_a, dev_a), (mean_b, dev_b)) = (moments[a], moments[b]);
+        let covariance: f64 =
+            channels[a].iter().zip(&channels[b]).map(|(x, y)| (x - mean_a) * (y - mean_b)).sum::<f64>() / n as f64;
+        covariance / (dev_a * dev_b).max(1e-9)
+    };
+    for (a, b) in [(0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5), (6, 7)] {
+        out.push(correlation(a, b));
+    }
+    for a in 0..3 {
+        for b in 3..6 {
+            out.push(correlation(a, b));
+        }
+    }
+    for channel in [6, 7] {
+        out.extend(band_shares(&channels[channel], moments[channel].0));
+    }
+    // Posture before the swing: where gravity points in the first fifth of the window.
+    let early = (n / 5).max(1);
+    let posture: [f64; 3] = std::array::from_fn(|c| channels[c][..early].iter().sum::<f64>() / early as f64);
+    let length = posture.iter().map(|c| c * c).sum::<f64>().sqrt().max(1e-6);
+    out.extend(posture.map(|c| c / length));
+    // How far the sensor turned about each axis before and after the fastest moment.
+    let (fastest_share, fastest) = extreme(&channels[7], |a, b| a > b);
+    let fastest_at = (fastest_share * n as f64) as usize;
+    for axis in 3..6 {
+        out.push(channels[axis][..fastest_at].iter().sum::<f64>() / n as f64);
+        out.push(channels[axis][fastest_at..].iter().sum::<f64>() / n as f64);
+    }
+    let above_half = channels[7].iter().filter(|&&v| v > 0.5 * fastest).count() as f64 / n as f64;
+    let power = |range: &[f64]| range.iter().map(|v| v * v).sum::<f64>() / n as f64;
+    let before = power(&channels[7][..fastest_at]);
+    let after = power(&channels[7][fastest_at..]);
+    let (hardest_at, hardest) = extreme(&channels[6], |a, b| a > b);
+    out.extend([
+        above_half,
+        before / (before + after).max(1e-9),
+        fastest.max(1e-3).ln(),
+        hardest.max(1e-3).ln(),
+        hardest_at - fastest_share,
+    ]);
+    out.into_iter().map(|v| if v.is_finite() { v as f32 } else { 0.0 }).collect()
+}
+
+fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    (mean, variance.sqrt())
+}
+
+/// Place (share of the window) and value of the first extreme.
+fn extreme(values: &[f64], better: impl Fn(f64, f64) -> bool) -> (f64, f64) {
+    let mut best = 0;
+    for (i, &value) in values.iter().enumerate() {
+        if better(value, values[best]) {
+            best = i;
+        }
+    }
+    (best as f64 / values.len().max(1) as f64, values.get(best).copied().unwrap_or(0.0))
+}
+
+/// How the power of a magnitude around its mean is spread over [`BANDS`].
+fn band_shares(values: &[f64], mean: f64) -> [f64; BANDS.len()] {
+    let n = values.len();
+    let half = n / 2;
+    let mut power = [0.0; BANDS.len()];
+    for bin in 1..=half {
+        let coefficient = 2.0 * (std::f64::consts::TAU * bin as f64 / n as f64).cos();
+        let (mut s1, mut s2) = (0.0, 0.0);
+        for &value in values {
+            let s0 = value - mean + coefficient * s1 - s2;
+            s2 = s1;
+            s1 = s0;
+        }
+        let share = bin as f64 / half as f64;
+        let band = BANDS.iter().position(|&(_, to)| share <= to).unwrap_or(BANDS.len() - 1);
+        power[band] += s1 * s1 + s2 * s2 - coefficient * s1 * s2;
+    }
+    let whole: f64 = power.iter().sum();
+    power.map(|p| if whole > 1e-12 { p / whole } else { 0.0 })
+}

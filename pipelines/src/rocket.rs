@@ -1,0 +1,203 @@
+//! MiniRocket for several channels: convolutions with 84 fixed kernels at several dilations, each reduced to the
+//! proportion of positive values against a few thresholds (Dempster, Schmidt, Webb 2021).
+//!
+//! The kernels have nine taps, six of −1 and three of 2; a convolution is therefore three times the sum of three taps
+//! minus the sum of all nine, and the second sum is shared by all 84. Each kernel and dilation sees the sum of a few
+//! channels, drawn once from the model's seed. Thresholds are quantiles of training convolutions.
+
+use rand::Rng;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::features::Window;
+
+pub(crate) const KERNELS: usize = 84;
+const TAPS: usize = 9;
+/// How many different sums of channels there are.
+const MIXES: usize = 24;
+/// Windows whose convolutions the thresholds of one kernel are drawn from.
+const SOURCES: usize = 12;
+
+/// The transform of one head.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rocket {
+    pub(crate) dilations: Vec<usize>,
+    /// Channels (bit i: channel i) that each kernel sees, dilation by dilation.
+    pub(crate) channels: Vec<u8>,
+    /// Thresholds, kernel by kernel within dilation by dilation.
+    pub(crate) thresholds: Vec<f32>,
+}
+
+/// Which three of the nine taps are 2, in lexical order.
+fn kernels() -> impl Iterator<Item = [usize; 3]> {
+    (0..TAPS).flat_map(|a| (a + 1..TAPS).flat_map(move |b| (b + 1..TAPS).map(move |c| [a, b, c])))
+}
+
+/// Dilations for windows of `points`: spread evenly on a logarithmic scale, as far as nine taps fit.
+pub(crate) fn dilations(points: usize) -> Vec<usize> {
+    const MOST: usize = 6;
+    let largest = ((points.saturating_sub(1)) / (TAPS - 1)).max(1);
+    let mut dilations: Vec<usize> =
+        (0..MOST).map(|i| (largest as f64).powf(i as f64 / (MOST - 1) as f64).round() as usize).collect();
+    dilations.dedup();
+    dilations
+}
+
+impl Rocket {
+    /// Draws channels and thresholds from training windows, `features` in all (rounded to whole kernels).
+    pub(crate) fn fit(windows: &[&Window], points: usize, features: usize, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let dilations = dilations(points);
+        let per_kernel = (features / (KERNELS * dilations.len())).max(1);
+        let mixes: Vec<u8> = (0..MIXES)
+            .map(|mix| {
+                // The first eight are the channels by themselves, the rest sums of two to five.
+                if mix < 8 {
+                    return 1 << mix;
+                }
+                let wanted = rng.random_range(2..=5);
+                let mut mask = 0_u8;
+                while mask.count_ones() < wanted {
+                    mask |= 1 << rng.random_range(0..8);
+                }
+                mask
+            })
+            .collect();
+        let combinations = KERNELS * dilations.len();
+        let channels: Vec<u8> = (0..combinations).map(|_| mixes[rng.random_range(0..MIXES)]).collect();
+        let sources: Vec<Vec<usize>> = (0..combinations)
+            .map(|_| (0..SOURCES.min(windows.len())).map(|_| rng.random_range(0..windows.len())).collect())
+            .collect();
+        let mut rocket = Self { dilations, channels, thresholds: Vec::new() };
+        let mut thresholds = vec![0.0; combinations * per_kernel];
+        let mut quantile = 0.5_f64;
+        let mut pooled: Vec<f32> = Vec::new();
+        for combination in 0..combinations {
+            pooled.clear();
+            for &source in &sources[combination] {
+                pooled.extend(rocket.convolution(windows[source], combination));
+            }
+            pooled.sort_by(f32::total_cmp);
+            for slot in 0..per_kernel {
+                // Golden-ratio steps: evenly spread quantiles that do not repeat.
+                quantile = (quantile + 0.618_033_988_749_895).fract();
+                let at = (quantile * pooled.len() as f64) as usize;
+                thresholds[combination * per_kernel + slot] = pooled.get(at).copied().unwrap_or(0.0);
+            }
+        }
+        rocket.thresholds = thresholds;
+        rocket
+    }
+
+    /// Number of features.
+    pub(crate) fn len(&self) -> usize {
+        self.thresholds.len()
+    }
+
+    fn convolution(&self, window: &Window, combination: usize) -> Vec<f32> {
+        let dilation = self.dilations[combination / KERNELS];
+        let taps = kernels().nth(combination % KERNELS).unwrap_or([0, 1, 2]);
+        let padded = pad(window, self.channels[combination], dilation);
+        let n = window.len();
+        let all = sum_of_taps(&padded, n, dilation);
+        (0..n).map(|t| 3.0 * taps.iter().map(|tap| padded[t + tap * dilation]).sum::<f32>() - all[t]).collect()
+    }
+
+    /// The features of a window: shares, 0 to 1.
+    pub(crate) fn transform(&self, window: &Window) -> Vec<f32> {
+        let n = window.len();
+        let per_kernel = self.thresholds.len() / self.channels.len().max(1);
+        let mut out = vec![0.0_f32; self.thresholds.len()];
+        let mut values = vec![0.0_f32; n];
+        for (d, &dilation) in self.dilations.iter().enumerate() {
+            // One padded copy for each mix of channels that occurs at this dilation.
+            let mut sums: Vec<(u8, Vec<f32>, Vec<f32>)> = Vec::with_capacity(MIXES);
+            for (kernel, taps) in kernels().enumerate() {
+                let combination = d * KERNELS + kernel;
+                let mask = self.channels[combination];
+                let found = sums.iter().position(|(known, ..)| *known == mask);
+                let index = found.unwrap_or_else(|| {
+                    let padded = pad(window, mask, dilation);
+                    let all = sum_of_taps(&padded, n, dilation);
+                    sums.push((mask, padded, all));
+                    sums.len() - 1
+                });
+                let (_, padded, all) = &sums[index];
+                let [a, b, c] = taps.map(|tap| &padded[tap * dilation..tap * dilation + n]);
+                for t in 0..n {
+                    values[t] = 3.0 * (a[t] + b[t] + c[t]) - all[t];
+                }
+                let from = combination * per_kernel;
+                for slot in from..from + per_kernel {
+                    let threshold = self.thresholds[slot];
+                    let positive: u32 = values.iter().map(|&v| u32::from(v > threshold)).sum();
+                    out[slot] = positive as f32 / n as f32;
+                }
+            }
+        }
+        out
+    }
+}
+
+/// The sum of the masked channels, its ends repeated by four taps on either side.
+fn pad(window: &Window, mask: u8, dilation: usize) -> Vec<f32> {
+    let n = window.len();
+    let reach = TAPS / 2 * dilation;
+    let mut padded = vec![0.0_f32; n + 2 * reach];
+    for (channel, values) in window.channels.iter().enumerate() {
+        if mask & (1 << channel) == 0 {
+            continue;
+        }
+        for (i, cell) in padded.iter_mut().enumerate() {
+            *cell += values[i.saturating_sub(reach).min(n - 1)];
+        }
+    }
+    padded
+}
+
+fn sum_of_taps(padded: &[f32], n: usize, dilation: usize) -> Vec<f32> {
+    let mut all = vec![0.0_f32; n];
+    for tap in 0..TAPS {
+        for (sum, value) in all.iter_mut().zip(&padded[tap * dilation..]) {
+            *sum += value;
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(offset: f32) -> Window {
+        Window {
+            channels: std::array::from_fn(|c| (0..76).map(|t| ((t as f32 + offset) * 0.2 + c as f32).sin()).collect()),
+        }
+    }
+
+    #[test]
+    fn features_are_shares_and_do_not_depend_on_the_level() {
+        let windows: Vec<Window> = (0..20).map(|i| window(i as f32)).collect();
+        let refs: Vec<&Window> = windows.iter().collect();
+        let rocket = Rocket::fit(&refs, 76, 1512, 7);
+        assert_eq!(rocket.len(), 1512);
+        let features = rocket.transform(&windows[3]);
+        assert!(features.iter().all(|f| (0.0..=1.0).contains(f)));
+        // Taps sum to zero: a constant added to a channel is not seen (up to rounding at a threshold).
+        let mut lifted = windows[3].clone();
+        lifted.channels.iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v += 0.25));
+        let moved = rocket.transform(&lifted);
+        let differing = features.iter().zip(&moved).filter(|(a, b)| (*a - *b).abs() > 0.03).count();
+        assert!(differing < 15, "{differing}");
+        assert_eq!(Rocket::fit(&refs, 76, 1512, 7), rocket);
+        assert_ne!(Rocket::fit(&refs, 76, 1512, 8), rocket);
+    }
+
+    #[test]
+    fn there_are_84_kernels_and_dilations_fit() {
+        assert_eq!(kernels().count(), KERNELS);
+        assert_eq!(dilations(76), vec![1, 2, 4, 6, 9]);
+        assert_eq!(dilations(25), vec![1, 2, 3]);
+        assert_eq!(dilations(3), vec![1]);
+    }
+}
