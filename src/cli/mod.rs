@@ -7,12 +7,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod analyze;
 pub mod config;
 pub mod demo;
+pub mod evaluate;
 pub mod recover;
 pub mod serve;
 pub mod simulate;
 pub mod sql;
+pub mod train;
 pub mod verify;
 
 /// Volant: streaming analytics for badminton.
@@ -38,6 +41,12 @@ enum Command {
     Demo(demo::Args),
     /// Play recorded or generated sessions with simulated devices
     Simulate(simulate::Args),
+    /// Find swings, name strokes and measure the kinetic chain in recording files
+    Analyze(analyze::Args),
+    /// Train a model on recording sets
+    Train(train::Args),
+    /// Judge swings and names on labelled recording sets
+    Evaluate(evaluate::Args),
     /// Ask SQL of a data folder or a server; interactive without a statement
     Sql(sql::Args),
     /// Re-read everything that is stored and say what is damaged or missing
@@ -70,6 +79,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => block_on(serve::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Simulate(args) => block_on(simulate::run(args)),
+        Command::Analyze(args) => analyze::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),
