@@ -6,7 +6,7 @@ use schemas::{SensorRole, SensorTrack, Track};
 pub const COLUMNS: usize = 900;
 
 /// A stretch without samples this many times longer than the usual step is drawn as a gap, as in the analysis.
-pub const GAP_STEPS: f64 = 5.0;
+const GAP_STEPS: f64 = 5.0;
 
 /// |ω| of one sensor over the session.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,10 @@
 
 mod dashboard;
 mod flow;
+mod hostile;
 mod packets;
+mod sessions;
 mod sql;
 mod support;
 mod tidy;
+mod wire_samples;
