@@ -166,6 +166,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let router = gateway::router(state, pages);
 
     let mut tasks = JoinSet::new();
+    tasks.spawn(keep_metrics_small(stopping.clone()));
     tasks.spawn(sessions_service.run(stopping.clone()));
     tasks.spawn(notify_service.run(stopping.clone()));
     tasks.spawn(analysis_service.run(stopping.clone()));
@@ -176,6 +177,17 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     });
     info!(listen = %address, "listening on http://{address}");
     Ok(App { address, rooms, shutdown, tasks, log, catalog })
+}
+
+/// Runs until `shutdown` turns true.
+async fn keep_metrics_small(mut shutdown: watch::Receiver<bool>) {
+    let mut due = tokio::time::interval(telemetry::UPKEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            () = crate::shutdown::requested(&mut shutdown) => return,
+            _ = due.tick() => telemetry::upkeep(),
+        }
+    }
 }
 
 /// Opens the log and rebuilds the recordings that were open.

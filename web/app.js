@@ -8,7 +8,9 @@ import { session } from "./views/session.js";
 import { sessions } from "./views/sessions.js";
 import { sql } from "./views/sql.js";
 
+/** How often a view is refreshed if it does not say `everyMs` itself. */
 const REFRESH_MS = 2000;
+const TICK_MS = 250;
 
 const ROUTES = [
   [/^\/$/, overview],
@@ -20,9 +22,10 @@ const ROUTES = [
 const top = document.getElementById("top");
 const page = document.getElementById("page");
 
-/** The view that is shown: {refresh, close}, both optional. */
+/** The view that is shown: {refresh, everyMs, event, close}, all optional. */
 let view = {};
 let refreshing = false;
+let refreshedAt = 0;
 
 const path = () => decodeURI(location.hash.slice(1)).split("?")[0] || "/";
 
@@ -79,6 +82,7 @@ function show() {
 async function refresh() {
   if (refreshing || document.hidden || !view.refresh) return;
   refreshing = true;
+  refreshedAt = performance.now();
   const mine = view;
   try {
     await mine.refresh();
@@ -105,6 +109,8 @@ live.listen(() => {
   view.event?.();
   refresh();
 });
-setInterval(refresh, REFRESH_MS);
+setInterval(() => {
+  if (performance.now() - refreshedAt >= (view.everyMs ?? REFRESH_MS)) refresh();
+}, TICK_MS);
 live.connect();
 show();

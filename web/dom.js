@@ -14,7 +14,8 @@ export function h(spec, props, ...children) {
   }
   for (const [name, value] of Object.entries(props ?? {})) {
     if (value === undefined || value === null || value === false) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    if (name === "class") element.classList.add(...value.split(" ").filter(Boolean));
+    else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "value" && !svg) element.value = value;
     else element.setAttribute(name, value === true ? "" : value);
   }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use pipelines::synth::{AccUnit, Loss, SynthSpec, generate};
 use schemas::{SensorRole, Track};
+use volant::simulator::push_float;
 
 /// Frames of a packet; the firmware sends no other number.
 pub(crate) const PACKET_FRAMES: usize = 30;
@@ -97,17 +98,4 @@ fn push_triple(out: &mut String, [x, y, z]: [f32; 3]) {
     push_float(out, y);
     out.push(',');
     push_float(out, z);
-}
-
-/// A number with the digits of ArduinoJson, for the sizes that sensors give: nine decimals less one for each digit after
-/// the first before the point, zeros at the end cut.
-fn push_float(out: &mut String, value: f32) {
-    let digits = (value.abs().max(1.0).log10() as usize).min(6);
-    let begin = out.len();
-    write!(out, "{value:.places$}", places = 9 - digits).expect("a string takes everything");
-    let kept = out[begin..].trim_end_matches('0').trim_end_matches('.').len();
-    out.truncate(begin + kept);
-    if &out[begin..] == "-0" {
-        out.replace_range(begin.., "0");
-    }
 }

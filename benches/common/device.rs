@@ -80,7 +80,7 @@ impl Device {
         match u16::try_from(length) {
             Ok(short) if short < 126 => self.frame.push(0x80 | short as u8),
             Ok(short) => {
-                self.frame.push(0x80 | 126);
+                self.frame.push(0xFE);
                 self.frame.extend_from_slice(&short.to_be_bytes());
             }
             Err(_) => return Err(broken("a device sends no message so long")),

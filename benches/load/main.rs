@@ -40,7 +40,7 @@ use report::Report;
 use target::{Kind, Target};
 
 /// No phase takes longer; one that does has failed.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Parser)]
 #[command(name = "load", about = "Loads the server over loopback beside a bare control")]

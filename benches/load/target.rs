@@ -76,7 +76,7 @@ impl Target {
             let mut line = String::new();
             BufReader::new(stdout).read_line(&mut line).map(|_| line)
         });
-        let line = tokio::time::timeout(Duration::from_secs(60), ready).await.map_err(io::Error::other)???;
+        let line = tokio::time::timeout(Duration::from_mins(1), ready).await.map_err(io::Error::other)???;
         let address = line.trim().strip_prefix("listening on http://").and_then(|address| address.parse().ok());
         target.address = address.ok_or_else(|| {
             broken(&format!("the {} did not start: {line}{}", kind.as_str(), target.log().join("\n")))

@@ -7,21 +7,25 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod analyze;
 pub mod config;
 pub mod demo;
+pub mod evaluate;
 pub mod recover;
 pub mod serve;
 pub mod simulate;
 pub mod sql;
+pub mod train;
 pub mod verify;
 
 /// Volant: streaming analytics for badminton.
 #[derive(Debug, Parser)]
 #[command(name = "volant", version, about, disable_help_subcommand = true)]
 struct Cli {
-    /// What to log: error, warn, info, debug, trace, or a filter such as volant=debug
-    #[arg(long, global = true, env = "VOLANT_LOG", default_value = "warn,volant=info", value_name = "FILTER")]
-    log: String,
+    /// What to log: error, warn, info, debug, trace, or a filter such as volant=debug; the service logs info, other
+    /// commands warnings
+    #[arg(long, global = true, env = "VOLANT_LOG", value_name = "FILTER")]
+    log: Option<String>,
     /// Log one JSON object a line
     #[arg(long, global = true, env = "VOLANT_LOG_JSON")]
     log_json: bool,
@@ -37,6 +41,12 @@ enum Command {
     Demo(demo::Args),
     /// Play recorded or generated sessions with simulated devices
     Simulate(simulate::Args),
+    /// Find swings, name strokes and measure the kinetic chain in recording files
+    Analyze(analyze::Args),
+    /// Train a model on recording sets
+    Train(train::Args),
+    /// Judge swings and names on labelled recording sets
+    Evaluate(evaluate::Args),
     /// Ask SQL of a data folder or a server; interactive without a statement
     Sql(sql::Args),
     /// Re-read everything that is stored and say what is damaged or missing
@@ -52,7 +62,8 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = if cli.log_json { crate::telemetry::LogFormat::Json } else { crate::telemetry::LogFormat::Text };
-    crate::telemetry::init_logs(&cli.log, format);
+    let usual = if matches!(cli.command, Command::Serve(_)) { "warn,volant=info" } else { "warn" };
+    crate::telemetry::init_logs(cli.log.as_deref().unwrap_or(usual), format);
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -68,6 +79,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => block_on(serve::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Simulate(args) => block_on(simulate::run(args)),
+        Command::Analyze(args) => analyze::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),

@@ -15,7 +15,7 @@ use crate::store::wal::{self, RecoveryReport};
 /// Runs the recovery that `volant serve` runs at its start, and stops there.
 ///
 /// Damaged bytes are set aside in files beside the log; files that a crash left unfinished are deleted. The frames stay
-/// in the log for the next start. Exit status: 0 nothing is lost, 1 acknowledged frames may be lost, 2 it could not run.
+/// in the log for the next start. Exit status: 0 nothing is lost, 3 acknowledged frames may be lost, 1 it could not run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The data folder of a server that does not run.
@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let report =
         recover(&Paths::new(&args.data_dir)).with_context(|| format!("recover {}", args.data_dir.display()))?;
     print(&report, args.json).context("print the report")?;
-    Ok(if report.wal.lost_data() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if report.wal.lost_data() { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }
 
 fn recover(paths: &Paths) -> anyhow::Result<Report> {

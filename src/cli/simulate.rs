@@ -440,6 +440,32 @@ mod tests {
         assert!(pick(&path, Some("other")).unwrap_err().to_string().contains("it has samples"));
     }
 
+    /// `data/README.md` says how the demonstration was made; this makes it again.
+    #[test]
+    fn the_committed_demonstration_is_what_the_generator_makes() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+        let committed = read_recording(&data.join("demo-session.parquet")).unwrap().remove(0);
+        let session = generate(&spec(&args("--duration 110 --seed 7").unwrap(), 0));
+        assert_eq!(committed.name, "demo-session");
+        for (role, made) in session.track.iter() {
+            let kept = committed.track.get(role).unwrap();
+            assert!(kept.t_ns.iter().zip(&made.t_ns).all(|(a, b)| (a - b).abs() <= 1), "{role} times");
+            // Another platform's sine may tip a value over to the next of its 65,536 steps.
+            let near = |kept: &[[f32; 3]], made: &[[f32; 3]], step: f32| {
+                assert_eq!(kept.len(), made.len());
+                kept.iter().flatten().zip(made.iter().flatten()).all(|(a, b)| (a - b).abs() <= 1.01 * step)
+            };
+            assert!(near(&kept.acc, &made.acc, 16.0 * 9.80665 / 32768.0), "{role} acc");
+            assert!(near(&kept.gyro, &made.gyro, 2000.0 / 32768.0), "{role} gyro");
+            assert!(near(&kept.angle, &made.angle, 180.0 / 32768.0), "{role} angle");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let labels = folder.path().join("labels.csv");
+        write_truth(&labels, "demo-session", "generated", &session.truth).unwrap();
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        assert_eq!(read(&labels), read(&data.join("demo-session.labels.csv")));
+    }
+
     #[tokio::test]
     async fn a_server_that_is_not_there_is_a_failure_and_no_error() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

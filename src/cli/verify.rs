@@ -8,13 +8,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 
-use crate::store::audit::{Report, audit};
+use crate::store::audit::{Expected, Report, audit};
+use crate::store::catalog::Catalog;
 use crate::store::paths::Paths;
-use crate::store::seal::Manifest;
 
-/// Reads every Parquet file and the write-ahead log of a data folder, also while a server runs on it.
+/// The exit status when something is lost; 1 is for a command that could not do its work.
+const LOST: u8 = 3;
+
+/// How often a check is repeated because a running server published files meanwhile.
+const ATTEMPTS_LIMIT: usize = 5;
+
+/// Reads every Parquet file and the write-ahead log of a data folder, and holds them against the catalog. It changes
+/// nothing and may run beside a server.
 ///
-/// Exit status: 0 everything is whole, 1 something is lost, 2 the folder cannot be read.
+/// Exit status: 0 everything is whole, 3 something is lost, 1 the folder could not be read.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The data folder.
@@ -25,26 +32,49 @@ pub struct Args {
     pub json: bool,
 }
 
-/// Runs the command on the files alone.
+/// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    run_with(args, &[])
-}
-
-/// Runs the command, and holds the files against what the catalog remembers of them.
-pub fn run_with(args: &Args, manifests: &[Manifest]) -> anyhow::Result<ExitCode> {
     if !args.data_dir.is_dir() {
         anyhow::bail!("{} is no folder: --data-dir names the folder that volant serve uses", args.data_dir.display());
     }
-    let progress = match std::io::stderr().is_terminal() {
-        true => ProgressBar::new_spinner(),
-        false => ProgressBar::hidden(),
-    };
+    let progress = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     progress.enable_steady_tick(Duration::from_millis(200));
-    let report = audit(&Paths::new(&args.data_dir), manifests, |file| progress.set_message(file.display().to_string()))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = verify(&Paths::new(&args.data_dir), &runtime, &progress)
         .with_context(|| format!("verify {}", args.data_dir.display()))?;
     progress.finish_and_clear();
     print(&report, args.json).context("print the report")?;
-    Ok(if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::from(LOST) })
+}
+
+fn verify(paths: &Paths, runtime: &tokio::runtime::Runtime, progress: &ProgressBar) -> anyhow::Result<Report> {
+    let mut attempt = 1;
+    let mut expected = runtime.block_on(expected_files(paths))?;
+    loop {
+        let report = audit(paths, &expected, |file| progress.set_message(file.display().to_string()))?;
+        if report.is_whole() || attempt == ATTEMPTS_LIMIT {
+            return Ok(report);
+        }
+        // What looks lost may have been replaced by a running server between the two looks.
+        let now = runtime.block_on(expected_files(paths))?;
+        if now == expected {
+            return Ok(report);
+        }
+        expected = now;
+        attempt += 1;
+    }
+}
+
+/// What the catalog says; nothing where there is none.
+async fn expected_files(paths: &Paths) -> anyhow::Result<Vec<Expected>> {
+    let path = paths.catalog();
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let catalog = Catalog::open_read_only(&path).await?;
+    let expected = catalog.expected_files().await;
+    catalog.close().await;
+    Ok(expected?)
 }
 
 fn print(report: &Report, json: bool) -> anyhow::Result<()> {
@@ -54,13 +84,16 @@ fn print(report: &Report, json: bool) -> anyhow::Result<()> {
         writeln!(out)?;
         return Ok(());
     }
-    let Report { files, rows, bytes, files_without_manifest, unfinished, lost, wal } = report;
+    let Report { files, rows, bytes, unlisted_files, newer_files, unfinished_files, lost, wal } = report;
     writeln!(out, "parquet  {files} files, {rows} rows, {bytes} bytes whole")?;
-    if *files_without_manifest > 0 {
-        writeln!(out, "         {files_without_manifest} of them not checked against the catalog")?;
+    if *unlisted_files > 0 {
+        writeln!(out, "         {unlisted_files} of them unknown to the catalog")?;
     }
-    if *unfinished > 0 {
-        writeln!(out, "         {unfinished} unfinished files, which the next start deletes")?;
+    if *newer_files > 0 {
+        writeln!(out, "         {newer_files} of them newer than the catalog, which the next start makes good")?;
+    }
+    if *unfinished_files > 0 {
+        writeln!(out, "         {unfinished_files} unfinished files, which the next start deletes")?;
     }
     writeln!(out, "log      {} segments, {} records, {} frames", wal.segments, wal.records, wal.frames)?;
     if wal.torn_bytes > 0 {
@@ -72,4 +105,56 @@ fn print(report: &Report, json: bool) -> anyhow::Result<()> {
     }
     writeln!(out, "{}", if report.is_whole() { "nothing is lost" } else { "something is lost" })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::{FrameColumns, SensorRole, SessionId, SessionStatus};
+
+    use super::*;
+    use crate::store::catalog::{NewSession, Sealed, SessionKind};
+    use crate::store::seal;
+
+    #[test]
+    fn the_catalog_says_what_must_be_there() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let paths = Paths::new(dir.path());
+        let args = Args { data_dir: dir.path().to_owned(), json: true };
+        assert_eq!(run(&args).unwrap(), ExitCode::SUCCESS, "an empty folder has lost nothing");
+
+        let mut frames = FrameColumns::default();
+        frames.push_decoded(4, SensorRole::Racket, None, [[1.0; 3]; 3]);
+        let manifest = seal::write_frames(&paths, SessionId(1), 0, 1, &frames, |_| None, &[]).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let catalog = Catalog::open(&paths.catalog()).await.unwrap();
+            let new = NewSession {
+                kind: SessionKind::Session,
+                device_code: "2025001".parse().unwrap(),
+                group_code: "2025001".to_owned(),
+                user_id: None,
+                status: SessionStatus::Stopping,
+                started_at_us: 0,
+            };
+            let session = catalog.insert_session(&new).await.unwrap();
+            let sealed = Sealed {
+                session_id: session.session_id,
+                revision: 1,
+                rows: 1,
+                path: manifest.path.to_string(),
+                bytes: manifest.bytes as i64,
+                sha256: manifest.sha256.clone(),
+                sync_error_ns: 0,
+            };
+            catalog.commit_seal(&sealed, 0).await.unwrap();
+            catalog.close().await;
+        });
+        let expected = runtime.block_on(expected_files(&paths)).unwrap();
+        assert_eq!(expected, [Expected::from(&manifest)]);
+        assert_eq!(run(&args).unwrap(), ExitCode::SUCCESS);
+        std::fs::remove_file(paths.file(manifest.path)).unwrap();
+        assert_eq!(run(&args).unwrap(), ExitCode::from(LOST));
+        let absent = Args { data_dir: dir.path().join("absent"), json: false };
+        assert!(run(&absent).unwrap_err().to_string().contains("--data-dir"));
+    }
 }

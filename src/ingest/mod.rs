@@ -54,6 +54,8 @@ pub struct Accepted {
 pub enum Event {
     /// The first frames of a session arrived.
     FirstFrames { session_id: SessionId, device: DeviceCode },
+    /// A packet was refused because the session holds all it may.
+    Full { session_id: SessionId },
     /// Frames arrived for a session that had been sealed.
     LateFrames { session_id: SessionId },
 }

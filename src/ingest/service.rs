@@ -107,6 +107,8 @@ impl Handle {
             }
             let limit_frames = self.0.options.session_limit_frames;
             if state.frames.len() + frames > limit_frames {
+                drop(state);
+                self.tell(Event::Full { session_id });
                 return Err(Error::Full { session_id, limit_frames });
             }
             let rows = match state.take(&mut packet.frames, packet.content_hash, packet.received_at_us) {

@@ -633,6 +633,13 @@ impl Service {
                     warn!(error = &error as &dyn std::error::Error, "session {session_id} could not be moved on");
                 }
             }
+            // As if its player had ended it; the device is told to stop.
+            ingest::Event::Full { session_id } => {
+                if let Err(error) = self.handle.end(session_id, None).await {
+                    // The next packet that is refused asks again.
+                    warn!(error = &error as &dyn std::error::Error, "full session {session_id} could not be ended");
+                }
+            }
             // The next look seals them.
             ingest::Event::LateFrames { .. } => {}
         }

@@ -628,15 +628,8 @@ impl Runner {
         self.player.restart();
         self.firmware.blocks.clear();
         self.firmware.block.clear();
-        // The device's time of day runs ahead of the real one in an accelerated recording: by starting behind, it stays
-        // within half of that, which a server takes for a clock that is a little off.
-        let duration_ms = self.config.source.duration_ms();
-        let behind_ms = match (self.config.repeat, self.config.speed) {
-            (Repeat::Forever, _) => 0.0,
-            (Repeat::Once, Speed::Max) => 0.5 * duration_ms,
-            (Repeat::Once, Speed::Factor(factor)) => 0.5 * duration_ms * (1.0 - 1.0 / factor.max(1.0)),
-        };
-        let started_unix_ms = self.config.clock.now_us() / 1000 - behind_ms as i64;
+        // In an accelerated recording the device's time of day runs ahead of the real one; it starts right.
+        let started_unix_ms = self.config.clock.now_us() / 1000;
         self.playing = Some(Playing { started_ms: self.uptime_ms, started_unix_ms });
         self.now.streamed = false;
         self.now.frames_measured = 0;

@@ -1,7 +1,10 @@
 //! Reads everything below a data folder again and says what is whole, what is lost.
 //!
-//! In: the data folder, and the manifests that a catalog remembers. Out: a [`Report`]. Nothing is changed, so it may run
-//! beside a server.
+//! In: the data folder, and what a catalog remembers of the files in it ([`Expected`]). Out: a [`Report`]. Nothing is
+//! changed, so it may run beside a server.
+//!
+//! A file that is newer than the catalog is whole: it is published first and committed then, and a crash in between is
+//! made good by the next start, which seals again.
 
 #![deny(clippy::indexing_slicing)]
 
@@ -13,23 +16,52 @@ use schemas::tables::{results_schema, strokes_schema};
 use serde::Serialize;
 
 use super::paths::{Paths, Table, TablePath};
-use super::publish::{KEY_SESSION, batches, contained, entries, key_value, open_table, sha256_of};
+use super::publish::{KEY_REVISION, KEY_SESSION, batches, contained, entries, key_value, open_table, sha256_of};
 use super::seal::{Error, Manifest};
 use super::wal;
+
+/// What a catalog remembers of a file. What it does not remember is not compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The file.
+    pub path: TablePath,
+    /// Its revision; a file of a later one is not compared further.
+    pub revision: Option<u32>,
+    /// Number of rows.
+    pub rows: Option<u64>,
+    /// Size, bytes.
+    pub bytes: Option<u64>,
+    /// SHA-256, hex.
+    pub sha256: Option<String>,
+}
+
+impl From<&Manifest> for Expected {
+    fn from(manifest: &Manifest) -> Self {
+        Self {
+            path: manifest.path,
+            revision: Some(manifest.revision),
+            rows: Some(manifest.rows),
+            bytes: Some(manifest.bytes),
+            sha256: Some(manifest.sha256.clone()),
+        }
+    }
+}
 
 /// What was found below a data folder.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// Parquet files that are whole, and as their manifest says where there is one.
+    /// Parquet files that are whole, and as the catalog says where it knows them.
     pub files: u64,
     /// Rows in them.
     pub rows: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// Of these files, those that no manifest names: written, and then a crash before the catalog heard of it.
-    pub files_without_manifest: u64,
+    /// Of these files, those that the catalog does not know.
+    pub unlisted_files: u64,
+    /// Of these files, those of a later revision than the catalog knows.
+    pub newer_files: u64,
     /// Files under temporary names, which the next start deletes.
-    pub unfinished: u64,
+    pub unfinished_files: u64,
     /// What is lost.
     pub lost: Vec<Lost>,
     /// The write-ahead log.
@@ -43,7 +75,7 @@ pub struct Lost {
     pub path: PathBuf,
     /// Why it counts as lost, in words.
     pub reason: String,
-    /// Rows that the manifest promised, where known.
+    /// Rows that the catalog promised, where known.
     pub rows: Option<u64>,
 }
 
@@ -55,21 +87,20 @@ impl Report {
     }
 }
 
-/// Reads every Parquet file and the log. `manifests` are those that the catalog has; a file that it names must exist and
-/// have the same bytes. `progress` hears of each file before it is read.
+/// Reads every Parquet file and the log. A file that is expected must exist and be as the catalog says. `progress` hears
+/// of each file before it is read.
 ///
 /// # Errors
 /// Only if a folder cannot be listed; a file that cannot be read counts as lost.
-pub fn audit(paths: &Paths, manifests: &[Manifest], mut progress: impl FnMut(&Path)) -> Result<Report, Error> {
+pub fn audit(paths: &Paths, expected: &[Expected], mut progress: impl FnMut(&Path)) -> Result<Report, Error> {
     let mut report = Report::default();
-    let mut expected: BTreeMap<TablePath, &Manifest> =
-        manifests.iter().map(|manifest| (manifest.path, manifest)).collect();
+    let mut expected: BTreeMap<TablePath, &Expected> = expected.iter().map(|file| (file.path, file)).collect();
     for table in Table::ALL {
         for folder in entries(&paths.table(table))? {
             for file in entries(&folder)? {
                 let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 if name.starts_with('_') {
-                    report.unfinished += u64::from(name.ends_with(".tmp"));
+                    report.unfinished_files += u64::from(name.ends_with(".tmp"));
                     continue;
                 }
                 progress(&file);
@@ -78,27 +109,26 @@ pub fn audit(paths: &Paths, manifests: &[Manifest], mut progress: impl FnMut(&Pa
                     report.lost.push(Lost { path: file, reason: "not a file of this table".to_owned(), rows: None });
                     continue;
                 };
-                let manifest = expected.remove(&path);
-                match check_file(&file, path, manifest) {
-                    Ok((rows, bytes)) => {
+                let expected = expected.remove(&path);
+                match check_file(&file, path, expected) {
+                    Ok(whole) => {
                         report.files += 1;
-                        report.rows += rows;
-                        report.bytes += bytes;
-                        report.files_without_manifest += u64::from(manifest.is_none());
+                        report.rows += whole.rows;
+                        report.bytes += whole.bytes;
+                        report.unlisted_files += u64::from(expected.is_none());
+                        report.newer_files += u64::from(whole.is_newer);
                     }
                     Err(reason) => {
-                        report.lost.push(Lost { path: file, reason, rows: manifest.map(|manifest| manifest.rows) });
+                        let rows = expected.and_then(|expected| expected.rows);
+                        report.lost.push(Lost { path: file, reason, rows });
                     }
                 }
             }
         }
     }
-    for manifest in expected.into_values() {
-        report.lost.push(Lost {
-            path: paths.file(manifest.path),
-            reason: "the file is missing".to_owned(),
-            rows: Some(manifest.rows),
-        });
+    for missing in expected.into_values() {
+        let path = paths.file(missing.path);
+        report.lost.push(Lost { path, reason: "the file is missing".to_owned(), rows: missing.rows });
     }
     progress(&paths.wal());
     let lost_log = |reason| Lost { path: paths.wal(), reason, rows: None };
@@ -115,8 +145,15 @@ pub fn audit(paths: &Paths, manifests: &[Manifest], mut progress: impl FnMut(&Pa
     Ok(report)
 }
 
-/// Decodes a file to its end; gives rows and bytes, or what is wrong with it.
-fn check_file(file: &Path, path: TablePath, manifest: Option<&Manifest>) -> Result<(u64, u64), String> {
+/// A file in which nothing is wrong.
+struct Whole {
+    rows: u64,
+    bytes: u64,
+    is_newer: bool,
+}
+
+/// Decodes a file to its end; says what is wrong with it, if anything is.
+fn check_file(file: &Path, path: TablePath, expected: Option<&Expected>) -> Result<Whole, String> {
     let schema = match path.table() {
         Table::Frames => frames_schema(),
         Table::Strokes => strokes_schema(),
@@ -125,14 +162,15 @@ fn check_file(file: &Path, path: TablePath, manifest: Option<&Manifest>) -> Resu
     let decoded = contained(file, || {
         let reader = open_table(file, path.table(), &schema)?;
         let session = key_value(&reader, KEY_SESSION).unwrap_or("none").to_owned();
+        let revision: Option<u32> = key_value(&reader, KEY_REVISION).and_then(|revision| revision.parse().ok());
         let promised = reader.metadata().file_metadata().num_rows() as u64;
         let mut rows = 0;
         for batch in batches(reader, file)? {
             rows += batch?.num_rows() as u64;
         }
-        Ok((session, promised, rows))
+        Ok((session, revision, promised, rows))
     });
-    let (session, promised, rows) = decoded.map_err(|error| chain(&error))?;
+    let (session, revision, promised, rows) = decoded.map_err(|error| chain(&error))?;
     if session != path.session_id().to_string() {
         return Err(format!("it holds session {session}"));
     }
@@ -140,15 +178,22 @@ fn check_file(file: &Path, path: TablePath, manifest: Option<&Manifest>) -> Resu
         return Err(format!("it holds {rows} rows, its footer says {promised}"));
     }
     let (bytes, sha256) = sha256_of(file).map_err(|error| chain(&error))?;
-    match manifest {
-        Some(manifest) if manifest.rows != rows => {
-            Err(format!("it holds {rows} rows, the catalog says {}", manifest.rows))
+    let whole = Whole { rows, bytes, is_newer: false };
+    let Some(expected) = expected else { return Ok(whole) };
+    if let (Some(found), Some(known)) = (revision, expected.revision) {
+        if found > known {
+            return Ok(Whole { is_newer: true, ..whole });
         }
-        Some(manifest) if manifest.bytes != bytes || manifest.sha256 != sha256 => {
-            Err("its bytes are not those that the catalog has the sum of".to_owned())
+        if found < known {
+            return Err(format!("it is revision {found}, the catalog has {known}"));
         }
-        _ => Ok((rows, bytes)),
     }
+    if let Some(known) = expected.rows.filter(|&known| known != rows) {
+        return Err(format!("it holds {rows} rows, the catalog says {known}"));
+    }
+    let same_bytes = expected.bytes.is_none_or(|known| known == bytes);
+    let same_sum = expected.sha256.as_ref().is_none_or(|known| *known == sha256);
+    if same_bytes && same_sum { Ok(whole) } else { Err("its bytes are not those that were sealed".to_owned()) }
 }
 
 /// An error with its causes, in one line.
@@ -173,13 +218,17 @@ mod tests {
     use super::*;
     use crate::store::{results, seal};
 
-    fn stored(paths: &Paths) -> Vec<Manifest> {
+    fn frames(paths: &Paths, revision: u32, rows: usize) -> Manifest {
         let mut frames = FrameColumns::default();
-        for _ in 0..100 {
+        for _ in 0..rows {
             frames.push_decoded(4, SensorRole::Racket, None, [[1.0; 3]; 3]);
         }
-        let frames = seal::write_frames(paths, SessionId(1), 0, 1, &frames, |_| None, &[]).unwrap();
-        vec![frames, results::write_strokes(paths, SessionId(1), 0, &[]).unwrap()]
+        seal::write_frames(paths, SessionId(1), 0, revision, &frames, |_| None, &[]).unwrap()
+    }
+
+    fn stored(paths: &Paths) -> Vec<Expected> {
+        let strokes = results::write_strokes(paths, SessionId(1), 0, &[]).unwrap();
+        [&frames(paths, 1, 100), &strokes].map(Expected::from).to_vec()
     }
 
     #[test]
@@ -187,37 +236,51 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let paths = Paths::new(dir.path());
         assert!(audit(&paths, &[], |_| {}).unwrap().is_whole(), "an empty folder");
-        let manifests = stored(&paths);
+        let expected = stored(&paths);
         let mut seen = 0;
-        let report = audit(&paths, &manifests, |_| seen += 1).unwrap();
+        let report = audit(&paths, &expected, |_| seen += 1).unwrap();
         assert!(report.is_whole(), "{report:?}");
-        assert_eq!((report.files, report.rows, report.files_without_manifest, seen), (2, 100, 0, 3));
-        fs::write(paths.file(manifests[0].path).with_file_name("_1.parquet.0.tmp"), "").unwrap();
+        assert_eq!((report.files, report.rows, report.unlisted_files, seen), (2, 100, 0, 3));
+        fs::write(paths.file(expected[0].path).with_file_name("_1.parquet.0.tmp"), "").unwrap();
         let report = audit(&paths, &[], |_| {}).unwrap();
         assert!(report.is_whole());
-        assert_eq!((report.files_without_manifest, report.unfinished), (2, 1));
+        assert_eq!((report.unlisted_files, report.unfinished_files), (2, 1));
+    }
+
+    #[test]
+    fn a_file_may_be_ahead_of_the_catalog_but_not_behind() {
+        let dir = TempDir::new().unwrap();
+        let paths = Paths::new(dir.path());
+        let [first, second] =
+            [(1, 100), (2, 120)].map(|(revision, rows)| Expected::from(&frames(&paths, revision, rows)));
+        let report = audit(&paths, std::slice::from_ref(&first), |_| {}).unwrap();
+        assert!(report.is_whole());
+        assert_eq!((report.newer_files, report.rows), (1, 120));
+        frames(&paths, 1, 100);
+        let report = audit(&paths, &[second], |_| {}).unwrap();
+        assert_eq!((report.lost.len(), report.lost[0].rows), (1, Some(120)));
     }
 
     #[test]
     fn every_kind_of_loss_is_named() {
         let dir = TempDir::new().unwrap();
         let paths = Paths::new(dir.path());
-        let manifests = stored(&paths);
-        let file = paths.file(manifests[0].path);
+        let expected = stored(&paths);
+        let file = paths.file(expected[0].path);
         let bytes = fs::read(&file).unwrap();
-        let lost = |manifests: &[Manifest]| audit(&paths, manifests, |_| {}).unwrap().lost;
+        let lost = |expected: &[Expected]| audit(&paths, expected, |_| {}).unwrap().lost;
 
         // A flip in a page may decode to other values; the manifest's sum tells.
         for at in [40, bytes.len() / 2, bytes.len() - 2] {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1;
             fs::write(&file, flipped).unwrap();
-            assert_eq!(lost(&manifests).len(), 1, "flipped at {at}");
+            assert_eq!(lost(&expected).len(), 1, "flipped at {at}");
         }
         fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
-        assert_eq!(lost(&manifests)[0].rows, Some(100));
+        assert_eq!(lost(&expected)[0].rows, Some(100));
         fs::remove_file(&file).unwrap();
-        assert_eq!(lost(&manifests)[0].reason, "the file is missing");
+        assert_eq!(lost(&expected)[0].reason, "the file is missing");
         fs::write(file.with_file_name("2.parquet"), &bytes).unwrap();
         assert_eq!(lost(&[])[0].reason, "it holds session 1");
         fs::remove_file(file.with_file_name("2.parquet")).unwrap();

@@ -12,6 +12,8 @@ use schemas::{AnalysisId, DeviceCode, NotificationId, SessionId, SessionStatus, 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
 
+use super::audit::Expected;
+
 /// Migrations in order. Each ends by setting the database's `user_version` to its own number, in its own transaction.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_initial.sql")];
 
@@ -712,6 +714,29 @@ impl Catalog {
                     created_at_us: get(row, 2)?,
                     strokes: StoredFile { path: get(row, 3)?, bytes: get(row, 4)? },
                     result: StoredFile { path: get(row, 5)?, bytes: get(row, 6)? },
+                })
+            })
+            .collect()
+    }
+
+    /// Every file that the catalog answers for, for verification: path, and of frames also revision, rows, bytes, sum.
+    pub async fn expected_files(&self) -> Result<Vec<Expected>, Error> {
+        let rows = sqlx::query(
+            "SELECT frames_path, revision, sealed_rows, frames_bytes, frames_sha256 FROM sessions WHERE revision > 0 \
+             UNION ALL SELECT strokes_path, NULL, NULL, NULL, NULL FROM results \
+             UNION ALL SELECT result_path, NULL, NULL, NULL, NULL FROM results",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(at("list stored files"))?;
+        rows.iter()
+            .map(|row| {
+                Ok(Expected {
+                    path: parse("path", &get::<String>(row, 0)?)?,
+                    revision: get::<Option<i64>>(row, 1)?.and_then(|revision| revision.try_into().ok()),
+                    rows: get::<Option<i64>>(row, 2)?.and_then(|rows| rows.try_into().ok()),
+                    bytes: get::<Option<i64>>(row, 3)?.and_then(|bytes| bytes.try_into().ok()),
+                    sha256: get(row, 4)?,
                 })
             })
             .collect()

@@ -10,8 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{
-    Array as _, ArrowPrimitiveType, AsArray as _, Float32Array, Float64Array, RecordBatch, StringArray,
+    Array, ArrowPrimitiveType, AsArray as _, Float32Array, Float64Array, PrimitiveArray, RecordBatch, StringArray,
 };
+use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::arrow::ArrowWriter;
@@ -405,58 +406,70 @@ pub(super) fn sha256_of(path: &Path) -> Result<(u64, String), Error> {
     Ok((bytes, hex))
 }
 
-/// A CRC32C for each column over its logical values, whatever the batches they come in.
+/// A sum of each column's logical values, whatever the batches they come in and whatever stands under a null.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Checksums(Vec<u32>);
+pub(super) struct Checksums(Vec<ColumnSum>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ColumnSum {
+    rows: usize,
+    /// CRC32C of the bytes of all values; zeros stand for a null.
+    values: u32,
+    /// CRC32C of the rows that are null, and of where each text ends.
+    shape: u32,
+}
 
 impl Checksums {
     pub(super) fn new(columns: usize) -> Self {
-        Self(vec![0; columns])
+        Self(vec![ColumnSum::default(); columns])
     }
 
     pub(super) fn add(&mut self, batch: &RecordBatch) {
-        for (crc, column) in self.0.iter_mut().zip(batch.columns()) {
-            *crc = match column.data_type() {
-                DataType::Int32 => of_primitive::<Int32Type, 4>(*crc, column, i32::to_ne_bytes),
-                DataType::Int64 => of_primitive::<Int64Type, 8>(*crc, column, i64::to_ne_bytes),
-                DataType::Float32 => of_primitive::<Float32Type, 4>(*crc, column, f32::to_ne_bytes),
-                DataType::Float64 => of_primitive::<Float64Type, 8>(*crc, column, f64::to_ne_bytes),
-                _ => of_strings(*crc, column),
-            };
+        for (sum, column) in self.0.iter_mut().zip(batch.columns()) {
+            match column.data_type() {
+                DataType::Int32 => sum.add_numbers::<Int32Type>(column),
+                DataType::Int64 => sum.add_numbers::<Int64Type>(column),
+                DataType::Float32 => sum.add_numbers::<Float32Type>(column),
+                DataType::Float64 => sum.add_numbers::<Float64Type>(column),
+                _ => sum.add_texts(column),
+            }
+            sum.rows += column.len();
         }
     }
 }
 
-fn of_primitive<T: ArrowPrimitiveType, const N: usize>(
-    crc: u32,
-    column: &dyn arrow::array::Array,
-    to_bytes: impl Fn(T::Native) -> [u8; N],
-) -> u32 {
-    let Some(values) = column.as_primitive_opt::<T>() else { return !crc };
-    // Byte by byte through a small buffer: one CRC call for many values, and no look at what stands under a null.
-    let mut crc = crc;
-    let mut buffer = Vec::with_capacity(64 * (N + 1));
-    for row in 0..values.len() {
-        let valid = values.is_valid(row);
-        buffer.push(u8::from(valid));
-        if valid {
-            buffer.extend_from_slice(&to_bytes(values.value(row)));
-        }
-        if buffer.len() >= 63 * (N + 1) {
-            crc = crc32c::crc32c_append(crc, &buffer);
-            buffer.clear();
+impl ColumnSum {
+    fn add_nulls(&mut self, column: &dyn Array) {
+        if let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) {
+            for row in (0..column.len()).filter(|&row| nulls.is_null(row)) {
+                let row = (self.rows + row) as u64;
+                self.shape = crc32c::crc32c_append(self.shape, &row.to_le_bytes());
+            }
         }
     }
-    crc32c::crc32c_append(crc, &buffer)
-}
 
-fn of_strings(crc: u32, column: &dyn arrow::array::Array) -> u32 {
-    let Some(values) = column.as_string_opt::<i32>() else { return !crc };
-    values.iter().fold(crc, |crc, value| {
-        let length = value.map_or(u64::MAX, |value| value.len() as u64);
-        let crc = crc32c::crc32c_append(crc, &length.to_le_bytes());
-        crc32c::crc32c_append(crc, value.unwrap_or_default().as_bytes())
-    })
+    fn add_numbers<T: ArrowPrimitiveType>(&mut self, column: &dyn Array) {
+        let Some(numbers) = column.as_primitive_opt::<T>() else { return };
+        if numbers.null_count() == 0 {
+            self.values = crc32c::crc32c_append(self.values, numbers.values().inner().as_slice());
+        } else {
+            let zeroed = ScalarBuffer::<T::Native>::from_iter(numbers.iter().map(Option::unwrap_or_default));
+            self.values = crc32c::crc32c_append(self.values, zeroed.inner().as_slice());
+            self.add_nulls(column);
+        }
+    }
+
+    fn add_texts(&mut self, column: &dyn Array) {
+        let Some(texts) = column.as_string_opt::<i32>() else { return };
+        for text in texts.iter().flatten() {
+            self.values = crc32c::crc32c_append(self.values, text.as_bytes());
+        }
+        for text in texts {
+            let length = text.map_or(0, str::len) as u32;
+            self.shape = crc32c::crc32c_append(self.shape, &length.to_le_bytes());
+        }
+        self.add_nulls(column);
+    }
 }
 
 /// The columns of a batch by name and type, for the readers of one file.
@@ -470,10 +483,10 @@ impl<'a> Columns<'a> {
         &self,
         name: &'static str,
         nullable: bool,
-        cast: impl FnOnce(&'a dyn arrow::array::Array) -> Option<&'a T>,
+        cast: impl FnOnce(&'a dyn Array) -> Option<&'a T>,
     ) -> Result<&'a T, Error>
     where
-        T: arrow::array::Array,
+        T: Array,
     {
         let column = self.batch.column_by_name(name).and_then(|column| cast(column.as_ref()));
         column
@@ -487,10 +500,7 @@ impl<'a> Columns<'a> {
     }
 
     /// A column whose nulls read as `None`.
-    pub(super) fn optional<T: ArrowPrimitiveType>(
-        &self,
-        name: &'static str,
-    ) -> Result<&'a arrow::array::PrimitiveArray<T>, Error> {
+    pub(super) fn optional<T: ArrowPrimitiveType>(&self, name: &'static str) -> Result<&'a PrimitiveArray<T>, Error> {
         self.get(name, true, |column| column.as_primitive_opt::<T>())
     }
 

@@ -50,7 +50,7 @@
 //! # Life of a record
 //!
 //! 1. [`Handle::reserve`] waits for room in the queue: this is the back-pressure that reaches the socket.
-//! 2. [`Handle::append`] encodes on the caller's thread and queues; the order of calls is the order in the log.
+//! 2. [`Handle::append`], or [`Handle::append_then`], encodes on the caller's thread and queues; the order of calls is the order in the log.
 //! 3. The writer takes everything that is queued, puts offset and salt into the headers, writes once, syncs once
 //!    (`fdatasync`), and resolves every receiver. While it syncs the next batch gathers by itself; only when several
 //!    records are waiting already does it wait on, until [`Options::commit_window`] after the previous batch. A lone
@@ -71,7 +71,7 @@
 //!
 //! # Errors while writing
 //!
-//! - **No space** (`ENOSPC`, quota, file-size limit, or less free space than [`Options::min_free_bytes`]): the batch fails
+//! - **No space** (`ENOSPC`, quota, the file system's largest file, or less free space than [`Options::min_free_bytes`]): the batch fails
 //!   with [`Error::NoSpace`], the segment is cut back to the last good byte, and the next append tries again.
 //! - **Any other failed write, and a failed sync**: the log is poisoned. After a failed `fsync` the kernel may have dropped
 //!   the dirty pages, so neither a retry nor a read can tell what is on disk. Every waiting and later append fails with

@@ -1,6 +1,7 @@
 //! Tracing and metrics set-up. What is logged and counted, and under which names, is `docs/telemetry.md`.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -48,6 +49,17 @@ pub fn init_metrics() {
             .install_recorder()
             .ok()
     });
+}
+
+/// How often [`upkeep`] is due.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Folds the samples of histograms into their buckets. Until then every sample takes 8 bytes, and nothing else drains
+/// them in a service whose metrics nobody reads.
+pub fn upkeep() {
+    if let Some(metrics) = METRICS.get().and_then(Option::as_ref) {
+        metrics.run_upkeep();
+    }
 }
 
 /// The counters in Prometheus' text form; empty before [`init_metrics`].

@@ -6,6 +6,7 @@ mod dashboard;
 mod flow;
 mod hostile;
 mod packets;
+mod sessions;
 mod sql;
 mod support;
 mod tidy;

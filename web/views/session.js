@@ -18,6 +18,7 @@ export function session(page, id) {
   page.append(head, body);
   let shownResult = null;
   return {
+    everyMs: 1000,
     async refresh() {
       const { session } = await get(`/api/v2/sessions/${id}`);
       replace(head, ...heading(session));

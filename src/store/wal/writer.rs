@@ -368,7 +368,6 @@ impl Writer {
                     self.shared.set_health(Health::Good);
                 }
                 for append in waiting {
-                    // Who dropped the receiver does not want to know.
                     (append.settled)(Ok(()));
                 }
             }

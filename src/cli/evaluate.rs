@@ -1,0 +1,227 @@
+//! `volant evaluate`: how good swings and names are, on labelled recording sets.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use pipelines::{EvaluateOptions, Evaluation, Judge, Model, TrainOptions, merge};
+use serde::Serialize;
+
+use super::analyze::{load_model, load_params};
+use super::train::{LoadedSet, spinner};
+
+/// Judges the pipeline on recording sets.
+///
+/// Without --model and --leave-one-player-out, the model that ships names the strokes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Recording sets: folders with samples.parquet (or .csv) and labels.csv
+    #[arg(required = true, value_name = "SET")]
+    pub sets: Vec<PathBuf>,
+    /// A model file
+    #[arg(long, value_name = "MODEL", conflicts_with = "leave_one_player_out")]
+    pub model: Option<PathBuf>,
+    /// For each player of a set, train on its other players and judge on this one
+    #[arg(long)]
+    pub leave_one_player_out: bool,
+    /// Let training see this many swings of each class of the player who is judged; they are not judged
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "leave_one_player_out")]
+    pub calibrate: usize,
+    /// Largest distance of a label's peak and a swing's impact, ms; 600 suits recordings below 8 Hz
+    #[arg(long, value_name = "MS", default_value_t = 250.0)]
+    pub tolerance_ms: f64,
+    /// Of everything that training draws
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Convolution features of training
+    #[arg(long, default_value_t = 1512, value_parser = clap::value_parser!(u32).range(84..=20_000))]
+    pub features: u32,
+    /// Ridge penalty of training
+    #[arg(long, default_value_t = TrainOptions::default().penalty)]
+    pub penalty: f64,
+    /// Shrinkage of training
+    #[arg(long, default_value_t = TrainOptions::default().shrinkage)]
+    pub shrinkage: f64,
+    /// A parameter file instead of the one that ships
+    #[arg(long, value_name = "FILE")]
+    pub params: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The answer of the command: all sets together, then each.
+#[derive(Debug, Serialize)]
+pub(super) struct Answer {
+    /// Who named the strokes: a model's name, or `leave-one-player-out`.
+    judge: String,
+    #[serde(flatten)]
+    pub(super) whole: Evaluation,
+    sets: Vec<OfSet>,
+}
+
+#[derive(Debug, Serialize)]
+struct OfSet {
+    set: String,
+    #[serde(flatten)]
+    evaluation: Evaluation,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A set or model that cannot be read, a training that fails.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let answer = evaluation(args)?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer(&mut out, &answer)?;
+        writeln!(out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(out, "strokes named by {}", answer.judge)?;
+    for OfSet { set, evaluation } in &answer.sets {
+        print(&mut out, set, evaluation)?;
+    }
+    if answer.sets.len() > 1 {
+        print(&mut out, "all sets", &answer.whole)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the command answers.
+pub(super) fn evaluation(args: &Args) -> anyhow::Result<Answer> {
+    anyhow::ensure!(
+        args.tolerance_ms.is_finite() && args.tolerance_ms >= 0.0,
+        "--tolerance-ms must be a time of 0 ms or more"
+    );
+    let params = load_params(args.params.as_deref())?;
+    let model: Option<Model> = match &args.model {
+        Some(path) => Some(load_model(path)?),
+        None if args.leave_one_player_out => None,
+        None => Some(Model::builtin().clone()),
+    };
+    let training = TrainOptions {
+        name: "left-out".to_owned(),
+        seed: args.seed,
+        features: args.features as usize,
+        penalty: args.penalty,
+        shrinkage: args.shrinkage,
+    };
+    let judge = model.as_ref().map_or(Judge::LeaveOnePlayerOut(&training), Judge::Model);
+    let options = EvaluateOptions { tolerance_ms: args.tolerance_ms, calibrate: args.calibrate };
+    let progress = spinner();
+    let mut sets = Vec::new();
+    for path in &args.sets {
+        progress.set_message(format!("judging on {}", path.display()));
+        let set = LoadedSet::read(path)?;
+        let evaluation = pipelines::evaluate(&set.tracks(), &params, judge, &options)
+            .with_context(|| format!("evaluate on {}", path.display()))?;
+        sets.push(OfSet { set: set.name, evaluation });
+    }
+    progress.finish_and_clear();
+    let parts: Vec<(&str, &Evaluation)> = sets.iter().map(|part| (part.set.as_str(), &part.evaluation)).collect();
+    let whole = match parts.as_slice() {
+        [(_, only)] => (*only).clone(),
+        several => merge(several),
+    };
+    let judge = model.map_or_else(|| "leave-one-player-out".to_owned(), |model| model.name().to_owned());
+    Ok(Answer { judge, whole, sets })
+}
+
+fn print(out: &mut impl std::io::Write, name: &str, evaluation: &Evaluation) -> std::io::Result<()> {
+    let share = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
+    writeln!(out, "\n{name}")?;
+    if let Some(s) = &evaluation.segmentation {
+        writeln!(
+            out,
+            "  swings      precision {}, recall {}, F1 {} at ±{:.0} ms ({} of {} found, {} false, {} a minute, \
+             median error {} ms)",
+            share(s.precision),
+            share(s.recall),
+            share(s.f1),
+            s.tolerance_ms,
+            s.found,
+            s.marks,
+            s.false_alarms,
+            s.false_alarms_per_min.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.2}")),
+            s.peak_error_ms_median.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0}")),
+        )?;
+        if let (Some(right), Some(false_alarms)) = (s.found_and_named, s.named_false_alarms) {
+            writeln!(
+                out,
+                "  end to end  {right} found and named right, {false_alarms} false alarms named a stroke, F1 {}",
+                share(s.named_f1)
+            )?;
+        }
+    }
+    if let Some(idle) = &evaluation.idle {
+        writeln!(
+            out,
+            "  idle        {} swings in {:.1} min without any ({} a minute){}",
+            idle.false_alarms,
+            idle.minutes,
+            idle.false_alarms_per_min.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.2}")),
+            idle.named_false_alarms.map_or_else(String::new, |n| format!(", {n} named a stroke")),
+        )?;
+    }
+    if let Some(c) = &evaluation.classification {
+        writeln!(
+            out,
+            "  names       accuracy {:.3}, macro-F1 {:.3} of {} swings; sure of {:.0}%, accuracy there {}",
+            c.accuracy,
+            c.macro_f1,
+            c.examples,
+            c.coverage * 100.0,
+            share(c.accuracy_when_sure)
+        )?;
+        for (player, figures) in &c.players {
+            writeln!(
+                out,
+                "    {player:<20} accuracy {:.3}, macro-F1 {:.3} of {}",
+                figures.accuracy, figures.macro_f1, figures.examples
+            )?;
+        }
+        let width = c.classes.iter().map(|class| class.chars().count()).max().unwrap_or(0);
+        writeln!(out, "    confusion, rows true, columns answered in the same order")?;
+        for (class, row) in c.classes.iter().zip(&c.confusion) {
+            let cells: Vec<String> = row.iter().map(|count| format!("{count:>5}")).collect();
+            writeln!(out, "    {class:<width$} {}", cells.join(""))?;
+        }
+    }
+    for note in &evaluation.notes {
+        writeln!(out, "  note        {note}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_is_printed() {
+        let generated = pipelines::generated_player(0, 1.0, 9);
+        let recording = pipelines::LabelledTrack {
+            set: "g",
+            name: &generated.name,
+            track: &generated.track,
+            marks: &generated.marks,
+        };
+        let judge = Judge::Model(Model::builtin());
+        let evaluation = pipelines::evaluate(
+            std::slice::from_ref(&recording),
+            pipelines::Params::builtin(),
+            judge,
+            &EvaluateOptions::default(),
+        )
+        .unwrap();
+        let mut text = Vec::new();
+        print(&mut text, "g", &evaluation).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for word in ["swings", "precision", "end to end", "names", "confusion", "macro-F1"] {
+            assert!(text.contains(word), "{word} in {text}");
+        }
+    }
+}
