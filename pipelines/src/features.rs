@@ -35,7 +35,10 @@ impl WindowSpec {
     /// For very slow recordings, where a stroke is one sample or none: its surroundings at 5 Hz.
     pub const SPARSE: Self = Self { rate_hz: 5.0, before_s: 2.4, after_s: 2.4 };
 
-    /// The window for recordings of this rate, Hz.
+    /// For recordings of which each is one example of a few seconds: all of it at 25 Hz.
+    pub const WHOLE: Self = Self { rate_hz: 25.0, before_s: 2.0, after_s: 2.0 };
+
+    /// The window for swings in recordings of this rate, Hz.
     #[must_use]
     pub fn for_rate(rate_hz: f64) -> Self {
         if rate_hz < 8.0 { Self::SPARSE } else { Self::NORMAL }

@@ -180,7 +180,7 @@ mod tests {
         let windows: Vec<Window> = (0..20).map(|i| window(i as f32)).collect();
         let refs: Vec<&Window> = windows.iter().collect();
         let rocket = Rocket::fit(&refs, 76, 1512, 7);
-        assert_eq!(rocket.len(), 1512);
+        assert_eq!(rocket.len(), 3 * 5 * KERNELS);
         let features = rocket.transform(&windows[3]);
         assert!(features.iter().all(|f| (0.0..=1.0).contains(f)));
         // Taps sum to zero: a constant added to a channel is not seen (up to rounding at a threshold).
