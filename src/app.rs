@@ -209,7 +209,10 @@ async fn open_log(
             Ok(0) => {}
             Ok(files) => info!(files.count = files, "{files} unfinished files of the last process deleted"),
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "unfinished files of the last process stay where they are");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "unfinished files of the last process stay where they are"
+                );
             }
         }
         Ok::<_, wal::Error>((log, report, recovery))

@@ -145,7 +145,13 @@ async fn current(address: &mut Address) -> String {
     found.clone().expect("waited for it")
 }
 
-async fn request(address: &str, method: &str, path: &str, content_type: &str, body: &str) -> Result<(u16, Value), Gone> {
+async fn request(
+    address: &str,
+    method: &str,
+    path: &str,
+    content_type: &str,
+    body: &str,
+) -> Result<(u16, Value), Gone> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.map_err(|_| Gone)?;
         let head = format!(
@@ -459,14 +465,8 @@ async fn play(mut address: Address, ledger: Arc<Ledger>) {
 // ---- the campaign -----------------------------------------------------------------------------------------------------
 
 /// Small segments, so that the log turns over; short grace, so that sessions are closed and the log forgets them.
-const FLAGS: [&str; 6] = [
-    "--store-segment-limit-bytes",
-    "65536",
-    "--sessions-late-grace-s",
-    "1",
-    "--sessions-command-resend-ms",
-    "300",
-];
+const FLAGS: [&str; 6] =
+    ["--store-segment-limit-bytes", "65536", "--sessions-late-grace-s", "1", "--sessions-command-resend-ms", "300"];
 
 /// Waits for the occasion of the next kill.
 async fn occasion(ledger: &Ledger, rng: &mut ChaCha8Rng) {
