@@ -169,7 +169,7 @@ struct Ping {
 pub(super) struct Socket<R: Role> {
     role: R,
     ws: WebSocket,
-    queue: Option<mpsc::Receiver<Outbound<R::Out>>>,
+    queue: Option<mpsc::Receiver<Box<Outbound<R::Out>>>>,
     options: Arc<Options>,
     shutdown: watch::Receiver<bool>,
     working: Option<(Later<Outcome>, usize)>,
@@ -189,7 +189,7 @@ pub(super) struct Socket<R: Role> {
 /// What the task woke up for.
 enum Event<M> {
     Shutdown,
-    FromHub(Option<Outbound<M>>),
+    FromHub(Option<Box<Outbound<M>>>),
     Answered(String),
     Worked(Outcome),
     Timer,
@@ -200,7 +200,7 @@ impl<R: Role> Socket<R> {
     pub(super) fn new(
         role: R,
         ws: WebSocket,
-        queue: Option<mpsc::Receiver<Outbound<R::Out>>>,
+        queue: Option<mpsc::Receiver<Box<Outbound<R::Out>>>>,
         options: Arc<Options>,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
@@ -317,8 +317,8 @@ impl<R: Role> Socket<R> {
         }
     }
 
-    async fn from_hub(&mut self, outbound: Option<Outbound<R::Out>>) -> Result<(), End> {
-        match outbound {
+    async fn from_hub(&mut self, outbound: Option<Box<Outbound<R::Out>>>) -> Result<(), End> {
+        match outbound.map(|outbound| *outbound) {
             Some(Outbound::Message { message, delivered }) => {
                 let texts = self.role.encode(message);
                 if texts.is_empty() {

@@ -62,19 +62,35 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "gateway",
-        &["protocol", "sessions", "analysis", "ingest", "notify", "hub", "accounts", "store", "telemetry", "clock"],
+        &[
+            "protocol",
+            "sessions",
+            "analysis",
+            "ingest",
+            "notify",
+            "hub",
+            "accounts",
+            "store",
+            "telemetry",
+            "clock",
+            "shutdown",
+        ],
         "the edge calls the rooms that answer a client, and maps their errors to codes",
     ),
-    ("admin", &["sessions", "analysis", "report", "hub", "store", "clock"], "shows what these rooms know"),
+    (
+        "admin",
+        &["sessions", "analysis", "report", "hub", "store", "clock"],
+        "the dashboard: read-only pages and their JSON",
+    ),
     ("protocol", &["sessions", "ingest", "hub", "clock"], "turns wire text into these rooms' values and back"),
     ("simulator", &["recordings", "clock"], "a client: of the service it knows the wire only, from outside"),
-    ("sessions", &["ingest", "hub", "accounts", "store", "clock"], "ends a recording, commands its device"),
+    ("sessions", &["ingest", "hub", "accounts", "store", "clock", "shutdown"], "ends a recording, commands its device"),
     (
         "analysis",
-        &["ingest", "hub", "store", "clock"],
+        &["ingest", "hub", "store", "clock", "shutdown"],
         "reads sealed sessions, commits results, tells the admins; it does not know who is notified",
     ),
-    ("notify", &["hub", "store", "clock"], "reads the outbox, hands notices to the hub; knows no analysis"),
+    ("notify", &["hub", "store", "clock", "shutdown"], "reads the outbox, hands notices to the hub; knows no analysis"),
     ("query", &["ingest", "hub", "store", "clock"], "live batches of open recordings, sealed Parquet, presence"),
     ("ingest", &["store", "clock"], "logs, numbers and seals; knows no session state but the catalog's"),
     ("recordings", &[], "recording files for every command"),
@@ -84,6 +100,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ("store", &["clock"], "the only room that touches the service's files"),
     ("telemetry", &[], "log and metric set-up"),
     ("clock", &[], "the injected wall clock"),
+    ("shutdown", &[], "the word to stop"),
 ];
 
 /// Longest source file that a reader is asked to take in, in lines.
