@@ -159,9 +159,10 @@ pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
     // How far the sensor turned about each axis before and after the fastest moment.
     let (fastest_share, fastest) = extreme(&channels[7], |a, b| a > b);
     let fastest_at = (fastest_share * n as f64) as usize;
-    for axis in 3..6 {
-        out.push(channels[axis][..fastest_at].iter().sum::<f64>() / n as f64);
-        out.push(channels[axis][fastest_at..].iter().sum::<f64>() / n as f64);
+    for axis in &channels[3..6] {
+        let (before, after) = axis.split_at(fastest_at);
+        out.push(before.iter().sum::<f64>() / n as f64);
+        out.push(after.iter().sum::<f64>() / n as f64);
     }
     let above_half = channels[7].iter().filter(|&&v| v > 0.5 * fastest).count() as f64 / n as f64;
     let power = |range: &[f64]| range.iter().map(|v| v * v).sum::<f64>() / n as f64;

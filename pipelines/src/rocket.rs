@@ -127,11 +127,10 @@ impl Rocket {
                 for t in 0..n {
                     values[t] = 3.0 * (a[t] + b[t] + c[t]) - all[t];
                 }
-                let from = combination * per_kernel;
-                for slot in from..from + per_kernel {
-                    let threshold = self.thresholds[slot];
+                let slots = combination * per_kernel..(combination + 1) * per_kernel;
+                for (feature, &threshold) in out[slots.clone()].iter_mut().zip(&self.thresholds[slots]) {
                     let positive: u32 = values.iter().map(|&v| u32::from(v > threshold)).sum();
-                    out[slot] = positive as f32 / n as f32;
+                    *feature = positive as f32 / n as f32;
                 }
             }
         }

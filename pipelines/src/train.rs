@@ -398,7 +398,9 @@ impl Features {
         let normalised = |all: &[Vec<f32>]| {
             let mut picked: Vec<Vec<f32>> = rows.iter().map(|&i| all[i].clone()).collect();
             let norm = Normaliser::fit(&picked, &weights);
-            picked.iter_mut().for_each(|row| norm.apply(row));
+            for row in &mut picked {
+                norm.apply(row);
+            }
             (picked, norm)
         };
         let (rocket_rows, rocket_norm) = normalised(&self.rockets);
@@ -429,11 +431,7 @@ impl Features {
 
     /// Scores of both heads for every example, from heads that saw none of its player. Players are dealt to at most
     /// five folds; with a single player there is nothing to leave out.
-    fn held_out(
-        &self,
-        examples: &[&Example],
-        options: &TrainOptions,
-    ) -> Result<Vec<(usize, Vec<f64>, Vec<f64>)>, TrainError> {
+    fn held_out(&self, examples: &[&Example], options: &TrainOptions) -> Result<Vec<HeldOut>, TrainError> {
         let players: Vec<(&str, &str)> =
             examples.iter().map(|e| (e.set.as_str(), e.player.as_str())).collect::<BTreeSet<_>>().into_iter().collect();
         let folds = players.len().min(5);
@@ -464,9 +462,12 @@ impl Features {
     }
 }
 
+/// Class of an example, and the scores that ridge and discriminant head gave it without having seen its player.
+type HeldOut = (usize, Vec<f64>, Vec<f64>);
+
 /// The temperature of each head under which held-out answers are likeliest.
-fn temperatures(held: &[(usize, Vec<f64>, Vec<f64>)]) -> (f64, f64) {
-    let best = |of: &dyn Fn(&(usize, Vec<f64>, Vec<f64>)) -> (usize, Vec<f64>), low: f64, high: f64| -> f64 {
+fn temperatures(held: &[HeldOut]) -> (f64, f64) {
+    let best = |of: &dyn Fn(&HeldOut) -> (usize, Vec<f64>), low: f64, high: f64| -> f64 {
         let steps = 60;
         let cost = |temperature: f64| -> f64 {
             held.iter()
@@ -490,7 +491,7 @@ fn temperatures(held: &[(usize, Vec<f64>, Vec<f64>)]) -> (f64, f64) {
 
 /// The weight of the ridge head under which held-out answers are likeliest; never none of either, because neither is
 /// better on all data.
-fn ridge_share(held: &[(usize, Vec<f64>, Vec<f64>)], head: &Head) -> f64 {
+fn ridge_share(held: &[HeldOut], head: &Head) -> f64 {
     let cost = |share: f64| -> f64 {
         let head = Head { ridge_share: share, ..head.clone() };
         held.iter().map(|(class, ridge, lda)| -head.mix(ridge, lda)[*class].max(1e-12).ln()).sum()

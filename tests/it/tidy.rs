@@ -52,6 +52,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
             "store",
             "telemetry",
             "clock",
+            "shutdown",
         ],
         "wires all rooms and shuts them down in order",
     ),
@@ -273,7 +274,7 @@ fn lib_lists_every_room_and_every_room_says_what_it_is() {
         );
     }
     for dir in ["schemas/src", "pipelines/src"] {
-        for path in rust_files(dir) {
+        for path in rust_files(dir).into_iter().filter(|path| !path.ends_with("tests.rs")) {
             assert!(read(&path).starts_with("//! "), "{} does not begin with what it is for", path.display());
         }
     }
@@ -301,7 +302,7 @@ fn no_file_names_a_machine_or_an_open_task() {
     // Put together here, so that this file does not contain them.
     let machine_paths =
         ["/home".to_owned() + "/", "/root".to_owned() + "/", "/work".to_owned() + "/", "C:".to_owned() + "\\"];
-    let open_task = "TODO".to_owned();
+    let open_task = "TO".to_owned() + "DO";
     let mut breaches = Vec::new();
     for path in files(".") {
         let text_like =
