@@ -635,9 +635,7 @@ async fn settled(address: &str) {
 
 /// Holds what SQL answers against what the clients were told.
 async fn compare(address: &str, books: &[SessionLedger], figures: &mut Figures) {
-    let rows = |statement: String| async move {
-        still(sql(address, &statement).await)
-    };
+    let rows = |statement: String| async move { still(sql(address, &statement).await) };
     let numbers: HashSet<i64> = books.iter().map(|book| book.session).collect();
     // Late frames are sealed a second after they came; until then no file answers for them.
     let held = rows("SELECT session_id, count(*) AS n FROM frames GROUP BY session_id".to_owned()).await;
@@ -772,9 +770,8 @@ async fn wait_for(at: &str, session: i64, status: &str) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-        panic!("session {session} is not {status}: {:?}", still(sql(at, &statement).await));
-    }
+    let reached = tokio::time::timeout(PATIENCE, wait).await.is_ok();
+    assert!(reached, "session {session} is not {status}: {:?}", still(sql(at, &statement).await));
 }
 
 /// What the process wrote to its log.
