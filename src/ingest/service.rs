@@ -454,11 +454,15 @@ impl Handle {
     pub async fn adopt(&self, recovery: Recovery) -> Result<Vec<SessionRow>, Error> {
         let Recovery { mut unclosed, newest, lost, mut released } = recovery;
         let paths = self.0.paths.clone();
-        let found = tokio::task::spawn_blocking(move || seal::found_above(&paths, newest.unwrap_or(SessionId(0)))).await;
+        let found =
+            tokio::task::spawn_blocking(move || seal::found_above(&paths, newest.unwrap_or(SessionId(0)))).await;
         let found = match found {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
-                warn!(error = &error as &dyn std::error::Error, "sealed files that the catalog lost cannot be looked for");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "sealed files that the catalog lost cannot be looked for"
+                );
                 Vec::new()
             }
             Err(_) => Vec::new(),
