@@ -121,8 +121,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// A spinner on a terminal, nothing elsewhere.
 pub(super) fn spinner() -> ProgressBar {
-    let progress =
-        if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let progress = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     progress.enable_steady_tick(Duration::from_millis(200));
     progress
 }

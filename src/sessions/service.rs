@@ -194,7 +194,7 @@ impl Handle {
 
     fn tell_admins_status(&self, row: &SessionRow) {
         let reason = row.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        self.0.hub.send_to_admins(AdminMessage {
+        self.0.hub.send_to_admins(&AdminMessage {
             event: format!("session {} of device {} is {}{reason}", row.session_id, row.device_code, row.status),
             level: if row.status == Stopped { Level::Warning } else { Level::Info },
             code: "session_status".to_owned(),
@@ -445,7 +445,7 @@ impl Handle {
     }
 
     fn tell_admins_device(&self, code: &DeviceCode, event_code: &str, event: &str) {
-        self.0.hub.send_to_admins(AdminMessage {
+        self.0.hub.send_to_admins(&AdminMessage {
             event: event.to_owned(),
             level: Level::Info,
             code: event_code.to_owned(),

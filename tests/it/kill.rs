@@ -770,9 +770,8 @@ async fn wait_for(at: &str, session: i64, status: &str) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-        panic!("session {session} is not {status}: {:?}", still(sql(at, &statement).await));
-    }
+    let reached = tokio::time::timeout(PATIENCE, wait).await.is_ok();
+    assert!(reached, "session {session} is not {status}: {:?}", still(sql(at, &statement).await));
 }
 
 /// What the process wrote to its log.
