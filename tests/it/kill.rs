@@ -877,8 +877,17 @@ async fn killed_with_a_torn_log_only_the_torn_packet_is_missing() {
 async fn killed_and_robbed_of_its_catalog_the_service_keeps_the_frames() {
     let parent = tempfile::tempdir().expect("a temporary folder");
     let folder = parent.path().join("data");
-    let mut server = Server::spawn(&folder, &[]);
+    let flags = ["--sessions-idle-timeout-s", "1", "--sessions-late-grace-s", "1"];
+    let mut server = Server::spawn(&folder, &flags);
     let at = server.listening().await;
+    // One session that is over; one that is sealed, a segment of the log holding both; one that is open.
+    let (mut line, over) = begin(&at).await;
+    send_good(&mut line, over, 0..4).await;
+    finish(&at, &mut line, over).await;
+    // A repeat is known until the session is closed.
+    while send(&mut line, over, 0..1).await[0]["success"] == true {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let (mut line, sealed) = begin(&at).await;
     send_good(&mut line, sealed, 0..6).await;
     finish(&at, &mut line, sealed).await;
@@ -892,9 +901,9 @@ async fn killed_and_robbed_of_its_catalog_the_service_keeps_the_frames() {
         }
     }
 
-    let mut server = Server::spawn(&folder, &["--sessions-idle-timeout-s", "1", "--sessions-late-grace-s", "1"]);
+    let mut server = Server::spawn(&folder, &flags);
     let at = server.listening().await;
-    for (session, packets) in [(sealed, 6), (open, 10)] {
+    for (session, packets) in [(over, 4), (sealed, 6), (open, 10)] {
         assert_eq!(packets_in(&at, session).await, (0..packets).collect::<Vec<_>>());
         wait_for(&at, session, "completed").await;
         assert_eq!(packets_in(&at, session).await, (0..packets).collect::<Vec<_>>());
@@ -905,7 +914,7 @@ async fn killed_and_robbed_of_its_catalog_the_service_keeps_the_frames() {
     send_good(&mut line, new, 0..3).await;
     assert_eq!(packets_in(&at, new).await, [0, 1, 2]);
     assert_eq!(server.terminate().await, 0);
-    verified(&folder).await;
+    assert_eq!(verified(&folder).await["unlisted_files"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
