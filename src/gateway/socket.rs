@@ -169,7 +169,7 @@ struct Ping {
 pub(super) struct Socket<R: Role> {
     role: R,
     ws: WebSocket,
-    queue: Option<mpsc::Receiver<Outbound<R::Out>>>,
+    queue: Option<mpsc::Receiver<Box<Outbound<R::Out>>>>,
     options: Arc<Options>,
     shutdown: watch::Receiver<bool>,
     working: Option<(Later<Outcome>, usize)>,
@@ -189,7 +189,7 @@ pub(super) struct Socket<R: Role> {
 /// What the task woke up for.
 enum Event<M> {
     Shutdown,
-    FromHub(Option<Outbound<M>>),
+    FromHub(Option<Box<Outbound<M>>>),
     Answered(String),
     Worked(Outcome),
     Timer,
@@ -200,7 +200,7 @@ impl<R: Role> Socket<R> {
     pub(super) fn new(
         role: R,
         ws: WebSocket,
-        queue: Option<mpsc::Receiver<Outbound<R::Out>>>,
+        queue: Option<mpsc::Receiver<Box<Outbound<R::Out>>>>,
         options: Arc<Options>,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
@@ -257,11 +257,11 @@ impl<R: Role> Socket<R> {
             let event = self.wait().await;
             let outcome = match event {
                 Event::Shutdown => Err(End::Shutdown),
-                Event::FromHub(outbound) => self.from_hub(outbound).await,
+                Event::FromHub(outbound) => self.hub_says(outbound).await,
                 Event::Answered(text) => self.answer(text).await,
                 Event::Worked(outcome) => self.worked(outcome).await,
                 Event::Timer => self.timer().await,
-                Event::FromPeer(message) => self.from_peer(message).await,
+                Event::FromPeer(message) => self.peer_says(message).await,
             };
             if let Err(end) = outcome {
                 return end;
@@ -317,8 +317,8 @@ impl<R: Role> Socket<R> {
         }
     }
 
-    async fn from_hub(&mut self, outbound: Option<Outbound<R::Out>>) -> Result<(), End> {
-        match outbound {
+    async fn hub_says(&mut self, outbound: Option<Box<Outbound<R::Out>>>) -> Result<(), End> {
+        match outbound.map(|outbound| *outbound) {
             Some(Outbound::Message { message, delivered }) => {
                 let texts = self.role.encode(message);
                 if texts.is_empty() {
@@ -437,7 +437,7 @@ impl<R: Role> Socket<R> {
         }
     }
 
-    async fn from_peer(&mut self, message: Option<Result<Message, SocketError>>) -> Result<(), End> {
+    async fn peer_says(&mut self, message: Option<Result<Message, SocketError>>) -> Result<(), End> {
         let message = match message {
             None => return Err(End::Peer),
             Some(Err(error)) => return Err(End::of(error)),
@@ -483,16 +483,9 @@ impl<R: Role> Socket<R> {
             Step::Work(mut work) => {
                 self.in_flight_bytes += bytes;
                 // Mostly there is nothing to wait for, and the next message can be read at once.
-                match (&mut work).now_or_never() {
-                    Some(outcome) => {
-                        self.working = Some((work, bytes));
-                        self.worked(outcome).await
-                    }
-                    None => {
-                        self.working = Some((work, bytes));
-                        Ok(())
-                    }
-                }
+                let outcome = (&mut work).now_or_never();
+                self.working = Some((work, bytes));
+                if let Some(outcome) = outcome { self.worked(outcome).await } else { Ok(()) }
             }
         }
     }

@@ -72,7 +72,9 @@ pub enum Outbound<M> {
 }
 
 /// The queue of one connection; the socket task holds the receiver.
-pub type Queue<M> = mpsc::Sender<Outbound<M>>;
+///
+/// Boxed: a queue keeps room for 32 entries from its first to its last day, mostly empty.
+pub type Queue<M> = mpsc::Sender<Box<Outbound<M>>>;
 
 /// Messages that wait for one connection at most; further ones are refused ([`Sent::QueueFull`]) and counted.
 pub const QUEUE_LIMIT: usize = 32;
@@ -211,7 +213,7 @@ struct Entry<M> {
 impl<M> Entry<M> {
     /// Queues a message without waiting.
     fn offer(&self, outbound: Outbound<M>) -> Sent {
-        match self.queue.try_send(outbound) {
+        match self.queue.try_send(Box::new(outbound)) {
             Ok(()) => Sent::Queued,
             Err(mpsc::error::TrySendError::Closed(_)) => Sent::NotConnected,
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -275,7 +277,7 @@ impl Handle {
             device.takeovers_us.len() == CONTESTED_TAKEOVERS
         };
         if contested {
-            self.send_to_admins(AdminMessage {
+            self.send_to_admins(&AdminMessage {
                 event: format!("device {code}: two boards seem to use this code and take it from each other"),
                 level: Level::Warning,
                 code: "device_contested".to_owned(),
@@ -327,7 +329,7 @@ impl Handle {
     }
 
     /// Queues a message for all admins; a slow admin misses it, counted.
-    pub fn send_to_admins(&self, message: AdminMessage) {
+    pub fn send_to_admins(&self, message: &AdminMessage) {
         for entry in &self.lock().admins {
             entry.offer(Outbound::Message { message: message.clone(), delivered: None });
         }
@@ -412,11 +414,11 @@ mod tests {
         let (newer_queue, mut newer_inbox) = mpsc::channel(QUEUE_LIMIT);
         let older = hub.register_device(&code(), older_queue);
         let newer = hub.register_device(&code(), newer_queue);
-        assert!(matches!(older_inbox.try_recv(), Ok(Outbound::Close { code: CLOSE_REPLACED, .. })));
+        assert!(matches!(older_inbox.try_recv().as_deref(), Ok(Outbound::Close { code: CLOSE_REPLACED, .. })));
         assert!(!older.is_current() && newer.is_current());
         drop(older);
         assert_eq!(hub.send_to_device(&code(), DeviceMessage::Test { message: "x".to_owned() }), Sent::Queued);
-        assert!(matches!(newer_inbox.try_recv(), Ok(Outbound::Message { .. })));
+        assert!(matches!(newer_inbox.try_recv().as_deref(), Ok(Outbound::Message { .. })));
         drop(newer);
         assert_eq!(hub.send_to_device(&code(), DeviceMessage::Test { message: "x".to_owned() }), Sent::NotConnected);
     }
@@ -432,7 +434,7 @@ mod tests {
             connections.push((hub.register_device(&code(), queue), inbox));
         }
         let mut contested = 0;
-        while let Ok(Outbound::Message { message, .. }) = admin_inbox.try_recv() {
+        while let Ok(Outbound::Message { message, .. }) = admin_inbox.try_recv().as_deref() {
             contested += usize::from(message.code == "device_contested");
         }
         assert_eq!(contested, 1);
@@ -462,7 +464,8 @@ mod tests {
         };
         let mut receipts = hub.send_to_user(UserId(1), &message);
         assert_eq!(receipts.len(), 2);
-        let Some(Outbound::Message { delivered: Some(delivered), .. }) = first_inbox.recv().await else { panic!() };
+        let Some(outbound) = first_inbox.recv().await else { panic!() };
+        let Outbound::Message { delivered: Some(delivered), .. } = *outbound else { panic!() };
         delivered.send(()).unwrap();
         drop(second_inbox);
         assert!(receipts.remove(0).await.is_ok());

@@ -1,6 +1,6 @@
 //! The recordings that are open, by session and by device; taking packets, sealing, going on after a restart.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::RecordBatch;
@@ -61,8 +61,8 @@ pub struct Live {
     pub status: SessionStatus,
     /// Frames taken, sealed or not.
     pub frames: usize,
-    /// Frames in the sealed file; 0 before the first seal.
-    pub sealed_rows: usize,
+    /// True if the sealed file holds every frame that was taken.
+    pub is_sealed: bool,
     pub revision: i64,
     pub last_packet_us: Option<i64>,
 }
@@ -265,7 +265,12 @@ impl Handle {
                 break (state.finish(), state.revision + 1);
             }
         };
-        let rows = finished.frames.len();
+        let (rows, taken_rows) = (finished.frames.len(), finished.taken_rows);
+        if rows == 0 {
+            // The log refused everything: there is no file to write.
+            recording.lock().sealed(revision - 1, taken_rows);
+            return Ok(None);
+        }
         let (paths, started_at_us) = (self.0.paths.clone(), recording.started_at_us);
         let sync_error_ns = finished.sync_error_ns;
         let metadata = [
@@ -290,16 +295,21 @@ impl Handle {
             sync_error_ns,
         };
         self.0.catalog.commit_seal(&sealed, self.0.clock.now_us()).await?;
-        recording.lock().sealed(revision, rows);
+        recording.lock().sealed(revision, taken_rows);
         Ok(Some(sealed))
     }
 
     /// Ends a recording: nothing more is taken, the log may forget it, the memory is given back.
     ///
-    /// Call it when everything the recording holds is sealed.
-    pub async fn close(&self, session: SessionId) -> Result<(), Error> {
+    /// False, and nothing happens, while the recording holds rows that are not sealed: a packet may come between the
+    /// caller's look and this.
+    pub async fn close(&self, session: SessionId) -> Result<bool, Error> {
         if let Some(recording) = self.get(session) {
-            recording.lock().closed = true;
+            let mut state = recording.lock();
+            if state.frames.len() > state.sealed_rows {
+                return Ok(false);
+            }
+            state.closed = true;
         }
         self.0.catalog.close_session(session).await?;
         let mut registry = self.write();
@@ -310,7 +320,7 @@ impl Handle {
         }
         drop(registry);
         self.0.log.release(session);
-        Ok(())
+        Ok(true)
     }
 
     /// The samples of a session while it is in memory, as the pipelines read them.
@@ -322,7 +332,7 @@ impl Handle {
             if state.revision != revision || state.sealed_rows != state.frames.len() {
                 return None;
             }
-            (Arc::clone(&state.frames), state.sync_error_ns())
+            (state.kept(), state.sync_error_ns())
         };
         Some(track_of(&frames, sync_error_ns))
     }
@@ -364,8 +374,8 @@ fn live_view(recording: &Recording) -> Live {
         is_collection: recording.kind == SessionKind::Collection,
         started_at_us: recording.started_at_us,
         status: state.status,
-        frames: state.frames.len(),
-        sealed_rows: state.sealed_rows,
+        frames: state.kept_rows(),
+        is_sealed: state.frames.len() <= state.sealed_rows,
         revision: state.revision,
         last_packet_us: recording.last_packet_us(),
     }
@@ -384,7 +394,8 @@ fn wait_for_first(recording: Arc<Recording>, end_row: usize) -> Durable {
 pub struct Recovery {
     unclosed: HashMap<SessionId, Arc<Recording>>,
     newest: Option<SessionId>,
-    lost: HashMap<SessionId, Vec<wal::WalRecord>>,
+    /// In the order of their numbers: a start that ends half-way leaves only higher numbers to the next.
+    lost: BTreeMap<SessionId, Vec<wal::WalRecord>>,
     released: Vec<SessionId>,
 }
 
@@ -441,28 +452,33 @@ fn restore(recording: &Recording, record: wal::WalRecord) {
 impl Handle {
     /// Takes over what was rebuilt from the log. Returns the sessions that are not closed.
     pub async fn adopt(&self, recovery: Recovery) -> Result<Vec<SessionRow>, Error> {
-        let Recovery { mut unclosed, lost, mut released, .. } = recovery;
-        for (session_id, records) in lost {
-            let started_at_us = records
-                .first()
-                .and_then(|record| record.frames.received_at_us.first().copied())
-                .unwrap_or_else(|| self.0.clock.now_us());
-            let device_code: DeviceCode = format!("lost-{session_id}").parse().expect("letters, digits and a hyphen");
-            let new = NewSession {
-                kind: SessionKind::Collection,
-                group_code: device_code.to_string(),
-                device_code,
-                user_id: None,
-                status: SessionStatus::Stopping,
-                started_at_us,
-            };
-            warn!(session.id = %session_id, "the log holds frames of session {session_id}, which the catalog has lost: kept");
-            let row = self.0.catalog.insert_lost_session(session_id, &new).await?;
-            let recording = Recording::new(&row);
-            for record in records {
-                restore(&recording, record);
+        let Recovery { mut unclosed, newest, lost, mut released } = recovery;
+        let paths = self.0.paths.clone();
+        let found =
+            tokio::task::spawn_blocking(move || seal::found_above(&paths, newest.unwrap_or(SessionId(0)))).await;
+        let found = match found {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "sealed files that the catalog lost cannot be looked for"
+                );
+                Vec::new()
             }
-            unclosed.insert(session_id, Arc::new(recording));
+            Err(_) => Vec::new(),
+        };
+        // By number, also between files and log: a start that ends half-way leaves only higher numbers to the next.
+        let mut strays: BTreeMap<SessionId, (Option<seal::Found>, Vec<wal::WalRecord>)> =
+            lost.into_iter().map(|(session, records)| (session, (None, records))).collect();
+        for file in found {
+            let session_id = file.path.session_id();
+            strays.entry(session_id).or_default().0 = Some(file);
+        }
+        for (session_id, (file, records)) in strays {
+            match self.adopt_stray(session_id, file, records).await? {
+                Some(recording) => drop(unclosed.insert(session_id, Arc::new(recording))),
+                None => released.push(session_id),
+            }
         }
         let rows = self.0.catalog.unclosed_sessions().await?;
         {
@@ -482,5 +498,57 @@ impl Handle {
             self.0.log.release(session);
         }
         Ok(rows)
+    }
+
+    /// Makes the session that the catalog has lost again, from its sealed file, its frames in the log, or both. `None` if
+    /// the file holds everything.
+    async fn adopt_stray(
+        &self,
+        session_id: SessionId,
+        file: Option<seal::Found>,
+        records: Vec<wal::WalRecord>,
+    ) -> Result<Option<Recording>, Error> {
+        let now_us = self.0.clock.now_us();
+        let lost = || format!("lost-{session_id}").parse::<DeviceCode>().expect("letters, digits and a hyphen");
+        let new = |device_code: DeviceCode, started_at_us| NewSession {
+            kind: SessionKind::Collection,
+            group_code: device_code.to_string(),
+            device_code,
+            user_id: None,
+            status: SessionStatus::Stopping,
+            started_at_us,
+        };
+        let logged: usize = records.iter().map(|record| record.frames.len()).sum();
+        if let Some(file) = file {
+            let device_code = file.device_code.and_then(|code| code.parse().ok()).unwrap_or_else(lost);
+            let sealed = Sealed {
+                session_id,
+                revision: i64::from(file.revision),
+                rows: file.rows as i64,
+                path: file.path.to_string(),
+                bytes: file.bytes as i64,
+                sha256: file.sha256,
+                sync_error_ns: file.sync_error_ns,
+            };
+            // The log holds all of a session until it is closed, and then everything is in the file; of a closed session
+            // it may still hold a part.
+            let is_whole = logged as u64 <= file.rows;
+            warn!(session.id = %session_id, "session {session_id}, which the catalog has lost, is known again by its file");
+            let new = new(device_code, file.started_at_us);
+            self.0.catalog.insert_found_session(&new, &sealed, is_whole, now_us).await?;
+            if is_whole {
+                return Ok(None);
+            }
+        } else {
+            let first_us = records.first().and_then(|record| record.frames.received_at_us.first().copied());
+            warn!(session.id = %session_id, "the log holds frames of session {session_id}, which the catalog has lost: kept");
+            self.0.catalog.insert_lost_session(session_id, &new(lost(), first_us.unwrap_or(now_us))).await?;
+        }
+        let Some(row) = self.0.catalog.session(session_id).await? else { return Ok(None) };
+        let recording = Recording::new(&row);
+        for record in records {
+            restore(&recording, record);
+        }
+        Ok(Some(recording))
     }
 }

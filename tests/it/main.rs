@@ -1,10 +1,12 @@
 //! Behavior of the whole service; one binary, a module a behavior.
 
 #![expect(unreachable_pub, reason = "items are shared between the modules of this one binary")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
 mod dashboard;
 mod flow;
 mod hostile;
+mod kill;
 mod packets;
 mod sessions;
 mod sql;
