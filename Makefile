@@ -13,7 +13,7 @@ export VOLANT_CACHE := $(CACHE)
 # Always the whole workspace: building a single package resolves other features and compiles Arrow again.
 VOLANT := $(CARGO_TARGET_DIR)/debug/volant
 
-.PHONY: help demo build test bench lint fmt docs clean
+.PHONY: help demo build test bench load lint fmt docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -29,8 +29,11 @@ demo: build ## a recorded session through a real socket to a report (RECORDING=f
 test: ## everything CI runs: format, lints, dependencies, tests, docs, other Parquet readers (STEPS="fmt clippy …" for a part)
 	scripts/test $(STEPS)
 
-bench: ## criterion benches, optimised build (BENCH=name for one; benches/README.md has the figures)
-	cargo bench --workspace --locked $(if $(BENCH),--bench $(BENCH)) -- $(BENCH_ARGS)
+bench: ## criterion benches, optimised build (BENCH=analyze for a part; benches/README.md has the figures)
+	cargo bench --workspace --locked --bench volant -- $(BENCH)
+
+load: ## the real server over loopback beside a bare control: CPU, frames/s, ack times, memory (LOAD="--sessions 1 …")
+	cargo bench --workspace --locked --bench load -- $(LOAD)
 
 lint: ## format, clippy and dependency checks only
 	scripts/test fmt clippy deps

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::catalog::{Catalog, SessionRow};
 use crate::store::paths::Paths;
-use crate::store::wal;
+use crate::store::{seal, wal};
 use crate::{accounts, admin, analysis, gateway, hub, ingest, notify, query, sessions, telemetry};
 
 /// A running service.
@@ -201,9 +201,21 @@ async fn open_log(
     let newest = catalog.newest_session().await?;
     let mut recovery = ingest::Recovery::new(unclosed, newest);
     let options = config.wal_options(paths.wal(), seed(clock));
+    let unfinished_in = paths.clone();
     let (log, report, recovery) = tokio::task::spawn_blocking(move || {
-        let opened = wal::Handle::open(options, |record| recovery.replay(record));
-        opened.map(|(log, report)| (log, report, recovery))
+        let (log, report) = wal::Handle::open(options, |record| recovery.replay(record))?;
+        // The log is locked now, so nobody else is writing these files.
+        match seal::remove_unfinished(&unfinished_in) {
+            Ok(0) => {}
+            Ok(files) => info!(files.count = files, "{files} unfinished files of the last process deleted"),
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "unfinished files of the last process stay where they are"
+                );
+            }
+        }
+        Ok::<_, wal::Error>((log, report, recovery))
     })
     .await
     .context("replay the write-ahead log")??;

@@ -31,8 +31,11 @@ pub fn acc_to_mps2(acc: &[[f32; 3]]) -> Option<f32> {
     const STRETCH: usize = 8;
     // Enough stretches for a stable median; an hour at 200 Hz has 90,000.
     const STRETCHES_MAX: usize = 4096;
-    let magnitudes: Vec<f64> =
-        acc.iter().filter(|a| a.iter().all(|c| c.is_finite()) && **a != [0.0; 3]).map(|a| norm(*a)).collect();
+    let magnitudes: Vec<f64> = acc
+        .iter()
+        .filter(|a| a.iter().all(|c| c.is_finite()) && a.iter().any(|c| *c != 0.0))
+        .map(|a| norm(*a))
+        .collect();
     let every = (magnitudes.len() / STRETCH).div_ceil(STRETCHES_MAX).max(1);
     let mut stretches: Vec<(f64, f64)> = magnitudes
         .chunks_exact(STRETCH)
@@ -229,7 +232,7 @@ fn clean(track: &SensorTrack, params: &CalibrateParams) -> Option<Clean> {
             acc.iter().any(|c| c.abs() > params.acc_limit) || gyro.iter().any(|c| c.abs() > params.gyro_limit_dps);
         faults.implausible += usize::from(wild);
         // All zero is the firmware's mark for a bad acceleration: no sensor in free flight reads exactly zero thrice.
-        let acc_ok = acc != [0.0; 3] && acc.iter().all(|c| c.abs() <= params.acc_limit);
+        let acc_ok = acc.iter().any(|c| *c != 0.0) && acc.iter().all(|c| c.abs() <= params.acc_limit);
         let gyro_ok = gyro.iter().all(|c| c.abs() <= params.gyro_limit_dps);
         if !acc_ok && !gyro_ok {
             continue;
@@ -280,16 +283,22 @@ fn fill(t_ns: &[i64], values: &mut [Lanes], there: &[bool], first: usize) {
         }
         let next = (i..values.len()).find(|&j| there[j]);
         let until = next.unwrap_or(values.len());
+        let neighbours = match (last, next) {
+            (Some(a), Some(b)) => Some((a, b)),
+            (Some(only), None) | (None, Some(only)) => Some((only, only)),
+            (None, None) => None,
+        };
         for j in i..until {
-            for lane in first..first + 3 {
-                values[j][lane] = match (last, next) {
-                    (Some(a), Some(b)) => {
-                        let share = span_s(t_ns[a], t_ns[j]) / span_s(t_ns[a], t_ns[b]);
-                        values[a][lane] + (values[b][lane] - values[a][lane]) * share as f32
-                    }
-                    (Some(only), None) | (None, Some(only)) => values[only][lane],
-                    (None, None) => 0.0,
-                };
+            let Some((a, b)) = neighbours else {
+                // The sensor measures nothing of the kind; that is no hole.
+                values[j][first..first + 3].fill(0.0);
+                continue;
+            };
+            let whole = span_s(t_ns[a], t_ns[b]);
+            let share = if whole > 0.0 { (span_s(t_ns[a], t_ns[j]) / whole) as f32 } else { 0.0 };
+            let (from, to) = (values[a], values[b]);
+            for (lane, value) in values[j].iter_mut().enumerate().skip(first).take(3) {
+                *value = from[lane] + (to[lane] - from[lane]) * share;
             }
             // A component that was not measured is treated like a hole in time.
             values[j][GAP] = 1.0;
@@ -319,8 +328,10 @@ fn flag_saturated(values: &mut [Lanes], factor: Option<f32>) -> usize {
         let at_limit = |v: &Lanes| v[first..first + 3].iter().any(|c| c.abs() >= 0.997 * limit);
         let count = values.iter().filter(|v| at_limit(v)).count();
         let usual = scales.iter().any(|scale| (limit * unit / scale - 1.0).abs() < 0.01);
+        let same = |a: f32, b: f32| a.to_bits() == b.to_bits();
         let plateau = values.windows(3).any(|w| {
-            (first..first + 3).any(|c| w[0][c].abs() >= 0.9999 * limit && w[0][c] == w[1][c] && w[1][c] == w[2][c])
+            (first..first + 3)
+                .any(|c| w[0][c].abs() >= 0.9999 * limit && same(w[0][c], w[1][c]) && same(w[1][c], w[2][c]))
         });
         if plateau || (usual && count >= 3) {
             for v in values.iter_mut().filter(|v| at_limit(v)) {

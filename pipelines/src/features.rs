@@ -35,7 +35,10 @@ impl WindowSpec {
     /// For very slow recordings, where a stroke is one sample or none: its surroundings at 5 Hz.
     pub const SPARSE: Self = Self { rate_hz: 5.0, before_s: 2.4, after_s: 2.4 };
 
-    /// The window for recordings of this rate, Hz.
+    /// For recordings of which each is one example of a few seconds: all of it at 25 Hz.
+    pub const WHOLE: Self = Self { rate_hz: 25.0, before_s: 2.0, after_s: 2.0 };
+
+    /// The window for swings in recordings of this rate, Hz.
     #[must_use]
     pub fn for_rate(rate_hz: f64) -> Self {
         if rate_hz < 8.0 { Self::SPARSE } else { Self::NORMAL }
@@ -156,9 +159,10 @@ pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
     // How far the sensor turned about each axis before and after the fastest moment.
     let (fastest_share, fastest) = extreme(&channels[7], |a, b| a > b);
     let fastest_at = (fastest_share * n as f64) as usize;
-    for axis in 3..6 {
-        out.push(channels[axis][..fastest_at].iter().sum::<f64>() / n as f64);
-        out.push(channels[axis][fastest_at..].iter().sum::<f64>() / n as f64);
+    for axis in &channels[3..6] {
+        let (before, after) = axis.split_at(fastest_at);
+        out.push(before.iter().sum::<f64>() / n as f64);
+        out.push(after.iter().sum::<f64>() / n as f64);
     }
     let above_half = channels[7].iter().filter(|&&v| v > 0.5 * fastest).count() as f64 / n as f64;
     let power = |range: &[f64]| range.iter().map(|v| v * v).sum::<f64>() / n as f64;

@@ -114,7 +114,7 @@ pub(crate) fn of_swing(swing: &Swing, signal: &Signal, motion: &Motion, chain: &
     figures.put_some("order_tau", order_tau(&peaks, chain.sync_s, k.resolved_sigmas));
     energy(swing, chain, &mut figures);
     if let Some((racket, motion)) = chain.sensors[3] {
-        figures.put_some("racket_head_speed_mps", racket_head_speed(swing, racket, motion, chain));
+        racket_head_speed(swing, racket, motion, chain, &mut figures);
     }
     figures.0
 }
@@ -341,31 +341,30 @@ fn turned(axes: &[[f64; 3]; 3], turn: [f64; 3]) -> [[f64; 3]; 3] {
     })
 }
 
-/// Speed of the strings' centre from the rotation across the shaft: |ω − (ω·s)s| · r, the largest of the swing. With an
-/// unknown shaft, or a clipped gyro, there is no figure: the one would be too high, the other too low.
-fn racket_head_speed(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>) -> Option<f64> {
-    let shaft = chain.shaft?;
+/// Speed of the strings' centre from the rotation across the shaft, |ω − (ω·s)s| · r, the largest of the swing.
+///
+/// Where the recording does not show the shaft, the whole rotation is taken, and the figure is too high by what the
+/// player turns the racket about its shaft (`racket_shaft_known` is 0). Where the gyro was at its limit at the fastest
+/// moment, the figure is a lower bound (`racket_speed_clipped` is 1).
+fn racket_head_speed(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>, figures: &mut Figures) {
     let k = &chain.params.kinetics;
     let ns = |seconds: f64| (seconds * 1e9) as i64;
     let from = swing.start_ns.max(swing.impact_ns.saturating_sub(ns(k.before_s)));
-    let (_, range) = signal.window(from, swing.impact_ns, swing.impact_ns.saturating_add(ns(k.after_s)))?;
+    let window = signal.window(from, swing.impact_ns, swing.impact_ns.saturating_add(ns(k.after_s)));
+    let Some((_, range)) = window.filter(|_| signal.has_gyro) else { return };
     let points = &motion.smooth[range];
-    let mut top = 0.0_f64;
-    for v in points {
-        let w = [f64::from(v[3]), f64::from(v[4]), f64::from(v[5])];
-        let along = w[0] * shaft[0] + w[1] * shaft[1] + w[2] * shaft[2];
-        let across = (w[0] * w[0] + w[1] * w[1] + w[2] * w[2] - along * along).max(0.0).sqrt();
-        if v[GAP] > 0.0 {
-            return None;
-        }
-        if across > top {
-            if v[SATURATED] > 0.0 {
-                return None;
-            }
-            top = across;
-        }
+    if points.iter().any(|v| v[GAP] > 0.0) {
+        return;
     }
-    (top > 0.0).then(|| top.to_radians() * k.racket_radius_m)
+    let across = |v: &Lanes| {
+        let w = [f64::from(v[3]), f64::from(v[4]), f64::from(v[5])];
+        let along = chain.shaft.map_or(0.0, |shaft| w[0] * shaft[0] + w[1] * shaft[1] + w[2] * shaft[2]);
+        (w[0] * w[0] + w[1] * w[1] + w[2] * w[2] - along * along).max(0.0).sqrt()
+    };
+    let Some(top) = points.iter().reduce(|best, v| if across(v) > across(best) { v } else { best }) else { return };
+    figures.put("racket_head_speed_mps", across(top).to_radians() * k.racket_radius_m);
+    figures.put("racket_shaft_known", f64::from(u8::from(chain.shaft.is_some())));
+    figures.put("racket_speed_clipped", f64::from(u8::from(top[SATURATED] > 0.0)));
 }
 
 /// The direction of the racket's shaft in sensor space: in fast swings the acceleration of a handle points along it,

@@ -18,6 +18,8 @@ mod report;
 mod rocket;
 mod segment;
 pub mod synth;
+#[cfg(test)]
+mod tests;
 mod train;
 
 pub use analysis::{

@@ -2,7 +2,7 @@
 //!
 //! Sums run in one order whatever the number of threads: threads share rows of a result, never a sum.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, Axis};
 use rayon::prelude::*;
 
 /// A head: scores = weights · features + offsets.
@@ -91,13 +91,13 @@ pub(crate) fn ridge(
     let scaled = Array2::from_shape_fn((n, width), |(i, j)| (f64::from(rows[i][j]) - mean[j]) * weights[i].sqrt());
     let targets = Array2::from_shape_fn((n, class_count), |(i, c)| (target(i, c) - target_mean[c]) * weights[i].sqrt());
     let solution: Array2<f64> = if n <= width {
-        let mut kernel = gram(scaled.view());
+        let mut kernel = gram(&scaled);
         kernel.diag_mut().iter_mut().for_each(|d| *d += penalty);
         let dual = Cholesky::of(kernel)?.solve(&targets);
         product_of_transposed(&scaled, &dual)
     } else {
         let transposed = scaled.t().as_standard_layout().into_owned();
-        let mut moment = gram(transposed.view());
+        let mut moment = gram(&transposed);
         moment.diag_mut().iter_mut().for_each(|d| *d += penalty);
         Cholesky::of(moment)?.solve(&product_of_transposed(&scaled, &targets))
     };
@@ -135,7 +135,7 @@ pub(crate) fn discriminant(
     let centred = Array2::from_shape_fn((width, n), |(j, i)| {
         (f64::from(rows[i][j]) - means[[classes[i], j]]) * (weights[i] / total).sqrt()
     });
-    let mut covariance = gram(centred.view());
+    let mut covariance = gram(&centred);
     let level = covariance.diag().sum() / width as f64;
     covariance.mapv_inplace(|v| v * (1.0 - shrinkage));
     covariance.diag_mut().iter_mut().for_each(|d| *d += shrinkage * level + 1e-6);
@@ -148,7 +148,7 @@ pub(crate) fn discriminant(
 }
 
 /// A · Aᵀ, for a matrix of many short or few long rows.
-fn gram(a: ArrayView2<'_, f64>) -> Array2<f64> {
+fn gram(a: &Array2<f64>) -> Array2<f64> {
     // Blocks of rows that stay in the second-level cache while the others pass by.
     const BLOCK: usize = 16;
     let n = a.nrows();

@@ -44,7 +44,7 @@ const KEY: &str = "volant";
 /// The model that ships with the product; its card lies beside it.
 const BUILTIN: &[u8] = include_bytes!("../models/volant-strokes-1.safetensors");
 
-/// A trained classifier: two heads for each sensor role it was trained for, averaged.
+/// A trained classifier: two heads for each sensor role it was trained for, mixed.
 #[derive(Clone, Debug)]
 pub struct Model {
     pub(crate) header: ModelHeader,
@@ -92,6 +92,8 @@ pub struct HeadHeader {
     pub temperature_ridge: f64,
     /// Temperature of the discriminant head's scores.
     pub temperature_lda: f64,
+    /// Weight of the ridge head's probabilities, 0 to 1; the discriminant head has the rest.
+    pub ridge_share: f64,
 }
 
 /// What a model was trained on.
@@ -195,6 +197,7 @@ pub(crate) struct Head {
     pub(crate) lda: Linear,
     pub(crate) temperature_ridge: f64,
     pub(crate) temperature_lda: f64,
+    pub(crate) ridge_share: f64,
 }
 
 impl Head {
@@ -207,18 +210,18 @@ impl Head {
         (self.ridge.scores(&rocket), self.lda.scores(&hand))
     }
 
-    /// Probability of each class: the mean of both heads.
+    /// Probability of each class: the weighted mean of both heads.
     pub(crate) fn probabilities(&self, window: &Window, spec: &WindowSpec) -> Vec<f64> {
         let (ridge, lda) = self.scores(window, spec);
-        mix(&ridge, &lda, self.temperature_ridge, self.temperature_lda)
+        self.mix(&ridge, &lda)
     }
-}
 
-/// The mean of both heads' tempered probabilities.
-pub(crate) fn mix(ridge: &[f64], lda: &[f64], temperature_ridge: f64, temperature_lda: f64) -> Vec<f64> {
-    let ridge = softmax(ridge, temperature_ridge);
-    let lda = softmax(lda, temperature_lda);
-    ridge.iter().zip(&lda).map(|(a, b)| f64::midpoint(*a, *b)).collect()
+    /// The weighted mean of both heads' tempered probabilities.
+    pub(crate) fn mix(&self, ridge: &[f64], lda: &[f64]) -> Vec<f64> {
+        let ridge = softmax(ridge, self.temperature_ridge);
+        let lda = softmax(lda, self.temperature_lda);
+        ridge.iter().zip(&lda).map(|(a, b)| self.ridge_share * a + (1.0 - self.ridge_share) * b).collect()
+    }
 }
 
 /// What a model says about one swing.
@@ -412,7 +415,8 @@ fn check(header: &ModelHeader) -> Result<(), ModelError> {
             && (1..=16).contains(&dilations.len())
             && dilations.iter().all(|d| (1..=1000).contains(d))
             && positive(head.temperature_ridge, 1e6)
-            && positive(head.temperature_lda, 1e6);
+            && positive(head.temperature_lda, 1e6)
+            && (0.0..=1.0).contains(&head.ridge_share);
         if !fits {
             return Err(ModelError::Range { what: "head" });
         }
@@ -487,5 +491,6 @@ fn read_head(head: &HeadHeader, header: &ModelHeader, tensors: &SafeTensors<'_>)
         lda: linear("lda", HAND)?,
         temperature_ridge: head.temperature_ridge,
         temperature_lda: head.temperature_lda,
+        ridge_share: head.ridge_share,
     })
 }

@@ -127,11 +127,10 @@ impl Rocket {
                 for t in 0..n {
                     values[t] = 3.0 * (a[t] + b[t] + c[t]) - all[t];
                 }
-                let from = combination * per_kernel;
-                for slot in from..from + per_kernel {
-                    let threshold = self.thresholds[slot];
+                let slots = combination * per_kernel..(combination + 1) * per_kernel;
+                for (feature, &threshold) in out[slots.clone()].iter_mut().zip(&self.thresholds[slots]) {
                     let positive: u32 = values.iter().map(|&v| u32::from(v > threshold)).sum();
-                    out[slot] = positive as f32 / n as f32;
+                    *feature = positive as f32 / n as f32;
                 }
             }
         }
@@ -180,7 +179,7 @@ mod tests {
         let windows: Vec<Window> = (0..20).map(|i| window(i as f32)).collect();
         let refs: Vec<&Window> = windows.iter().collect();
         let rocket = Rocket::fit(&refs, 76, 1512, 7);
-        assert_eq!(rocket.len(), 1512);
+        assert_eq!(rocket.len(), 3 * 5 * KERNELS);
         let features = rocket.transform(&windows[3]);
         assert!(features.iter().all(|f| (0.0..=1.0).contains(f)));
         // Taps sum to zero: a constant added to a channel is not seen (up to rounding at a threshold).

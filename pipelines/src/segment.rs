@@ -172,7 +172,7 @@ fn find_peaks(score: &[f32], step_s: f64, params: &SegmentParams) -> Vec<usize> 
     while i < score.len() {
         let top = score[i];
         let mut end = i;
-        while end + 1 < score.len() && score[end + 1] == top {
+        while end + 1 < score.len() && score[end + 1].total_cmp(&top).is_eq() {
             end += 1;
         }
         let rises = i > 0 && score[i - 1] < top;

@@ -10,9 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::calibrate::{Signal, calibrate};
 use crate::features::{CHANNELS, HAND, Window, WindowSpec, hand_features};
 use crate::linear::{Normaliser, discriminant, ridge};
-use crate::model::{
-    Figures, Head, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training, mix,
-};
+use crate::model::{Figures, Head, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training};
 use crate::params::{Params, hex};
 use crate::pipeline::PIPELINE;
 use crate::rocket::Rocket;
@@ -121,9 +119,9 @@ pub enum TrainError {
         /// Classes with enough examples.
         classes: usize,
     },
-    /// Very slow and normal recordings in one model.
-    #[error("train one model on recordings below and above 8 Hz: their windows differ")]
-    MixedRates,
+    /// Very slow recordings, normal ones and recordings that are one example each in one model.
+    #[error("train one model on examples with different windows: recordings below 8 Hz, above it, and single examples")]
+    MixedWindows,
     /// The linear system has no solution: features are not finite, or the penalty is not positive.
     #[error("solve for the {role} head")]
     Unsolvable {
@@ -239,7 +237,13 @@ pub fn examples(recording: &LabelledTrack<'_>, params: &Params) -> Vec<Example> 
     for role in [SensorRole::Wrist, SensorRole::Racket] {
         let signal = role.chain_index().and_then(|index| prepared.signals[index].as_ref());
         let Some(signal) = signal.filter(|signal| signal.has_acc && signal.has_gyro) else { continue };
-        let spec = WindowSpec::for_rate(signal.rate_hz);
+        // Examples that are whole recordings show what came before and after; swings in play have neighbours.
+        let longest_ms = whole.iter().filter_map(|m| Some(m.end_ms? - m.start_ms?)).fold(0.0, f64::max);
+        let spec = if !whole.is_empty() && counted.is_empty() && longest_ms > 1800.0 {
+            WindowSpec::WHOLE
+        } else {
+            WindowSpec::for_rate(signal.rate_hz)
+        };
         out.extend(wanted.iter().filter_map(|&(peak_ns, player, stroke)| {
             Some(Example {
                 set: recording.set.to_owned(),
@@ -280,7 +284,7 @@ pub fn train(examples: &[Example], options: &TrainOptions) -> Result<Model, Trai
     let kept: Vec<&Example> = examples.iter().filter(|e| classes.binary_search(&e.stroke).is_ok()).collect();
     let spec = kept[0].spec;
     if kept.iter().any(|example| example.spec != spec) {
-        return Err(TrainError::MixedRates);
+        return Err(TrainError::MixedWindows);
     }
     let class_of = |example: &Example| classes.binary_search(&example.stroke).unwrap_or(0);
     let roles: BTreeSet<SensorRole> = kept.iter().map(|example| example.role).collect();
@@ -298,10 +302,8 @@ pub fn train(examples: &[Example], options: &TrainOptions) -> Result<Model, Trai
         let held = prepared.held_out(&of_role, options)?;
         if !held.is_empty() {
             (head.temperature_ridge, head.temperature_lda) = temperatures(&held);
-            left_out
-                .extend(held.iter().map(|(class, ridge, lda)| {
-                    (*class, mix(ridge, lda, head.temperature_ridge, head.temperature_lda))
-                }));
+            head.ridge_share = ridge_share(&held, &head);
+            left_out.extend(held.iter().map(|(class, ridge, lda)| (*class, head.mix(ridge, lda))));
         }
         heads.push(head);
     }
@@ -323,6 +325,7 @@ pub fn train(examples: &[Example], options: &TrainOptions) -> Result<Model, Trai
                 dilations: head.rocket.dilations.clone(),
                 temperature_ridge: head.temperature_ridge,
                 temperature_lda: head.temperature_lda,
+                ridge_share: head.ridge_share,
             })
             .collect(),
         training: Training {
@@ -395,7 +398,9 @@ impl Features {
         let normalised = |all: &[Vec<f32>]| {
             let mut picked: Vec<Vec<f32>> = rows.iter().map(|&i| all[i].clone()).collect();
             let norm = Normaliser::fit(&picked, &weights);
-            picked.iter_mut().for_each(|row| norm.apply(row));
+            for row in &mut picked {
+                norm.apply(row);
+            }
             (picked, norm)
         };
         let (rocket_rows, rocket_norm) = normalised(&self.rockets);
@@ -420,16 +425,13 @@ impl Features {
             lda,
             temperature_ridge: 0.3,
             temperature_lda: 3.0,
+            ridge_share: 0.5,
         })
     }
 
     /// Scores of both heads for every example, from heads that saw none of its player. Players are dealt to at most
     /// five folds; with a single player there is nothing to leave out.
-    fn held_out(
-        &self,
-        examples: &[&Example],
-        options: &TrainOptions,
-    ) -> Result<Vec<(usize, Vec<f64>, Vec<f64>)>, TrainError> {
+    fn held_out(&self, examples: &[&Example], options: &TrainOptions) -> Result<Vec<HeldOut>, TrainError> {
         let players: Vec<(&str, &str)> =
             examples.iter().map(|e| (e.set.as_str(), e.player.as_str())).collect::<BTreeSet<_>>().into_iter().collect();
         let folds = players.len().min(5);
@@ -460,9 +462,12 @@ impl Features {
     }
 }
 
+/// Class of an example, and the scores that ridge and discriminant head gave it without having seen its player.
+type HeldOut = (usize, Vec<f64>, Vec<f64>);
+
 /// The temperature of each head under which held-out answers are likeliest.
-fn temperatures(held: &[(usize, Vec<f64>, Vec<f64>)]) -> (f64, f64) {
-    let best = |of: &dyn Fn(&(usize, Vec<f64>, Vec<f64>)) -> (usize, Vec<f64>), low: f64, high: f64| -> f64 {
+fn temperatures(held: &[HeldOut]) -> (f64, f64) {
+    let best = |of: &dyn Fn(&HeldOut) -> (usize, Vec<f64>), low: f64, high: f64| -> f64 {
         let steps = 60;
         let cost = |temperature: f64| -> f64 {
             held.iter()
@@ -482,6 +487,20 @@ fn temperatures(held: &[(usize, Vec<f64>, Vec<f64>)]) -> (f64, f64) {
         best(&|(class, ridge, _)| (*class, ridge.clone()), 0.02, 3.0),
         best(&|(class, _, lda)| (*class, lda.clone()), 0.5, 50.0),
     )
+}
+
+/// The weight of the ridge head under which held-out answers are likeliest; never none of either, because neither is
+/// better on all data.
+fn ridge_share(held: &[HeldOut], head: &Head) -> f64 {
+    let cost = |share: f64| -> f64 {
+        let head = Head { ridge_share: share, ..head.clone() };
+        held.iter().map(|(class, ridge, lda)| -head.mix(ridge, lda)[*class].max(1e-12).ln()).sum()
+    };
+    [0.2, 0.35, 0.5, 0.65, 0.8]
+        .into_iter()
+        .map(|share| (cost(share), share))
+        .reduce(|best, next| if next.0 < best.0 { next } else { best })
+        .map_or(0.5, |(_, share)| share)
 }
 
 /// The confidence that costs at most 2% of the right answers; never above one half, and 0 where nothing is known.

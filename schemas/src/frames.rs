@@ -149,7 +149,7 @@ impl FrameColumns {
                 flags |= flag;
             }
         }
-        if acc == [0.0; 3] {
+        if acc.iter().all(|&value| value == 0.0) {
             flags |= FrameFlags::ACC_ZEROED;
         }
         self.sensor_id.push(sensor_id);

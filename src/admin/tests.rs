@@ -1,3 +1,5 @@
+//! The page's own files: nothing missing, nothing foreign, every text in both languages.
+
 use std::collections::BTreeSet;
 
 use axum::body::to_bytes;

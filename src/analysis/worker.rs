@@ -216,7 +216,7 @@ impl Inner {
     }
 
     fn tell_admins(&self, session: SessionId, status: Option<SessionStatus>, level: Level, code: &str, event: &str) {
-        self.hub.send_to_admins(AdminMessage {
+        self.hub.send_to_admins(&AdminMessage {
             event: event.to_owned(),
             level,
             code: code.to_owned(),
@@ -229,10 +229,6 @@ impl Inner {
 }
 
 /// A notification id: unique, and sorted by creation.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an id needs no reproducible randomness; its time is the injected clock's"
-)]
 fn uuid_v7(now_us: i64) -> String {
     let now_us = now_us.unsigned_abs();
     let timestamp = uuid::Timestamp::from_unix(uuid::NoContext, now_us / 1_000_000, (now_us % 1_000_000 * 1000) as u32);

@@ -114,7 +114,7 @@ async fn show(
 ) -> anyhow::Result<ExitCode> {
     let played = play(app, recording, speed, duration_s).await?;
     say(&format!(
-        "upload complete, notified {} ms later\n\n== what the player's phone received\n{}\n",
+        "upload complete, notified {} ms later\n\n== what the player's phone received\n{}",
         played.analysis_took.as_millis(),
         serde_json::to_string_pretty(&shortened(&played.notification))?,
     ))?;
@@ -128,7 +128,7 @@ async fn show(
     say(&format!("\nthe same with plots: {}\n\n== two questions in SQL", path.display()))?;
 
     for statement in questions(&played.session_id) {
-        say(&format!("\n> {statement}"))?;
+        say(&format!("\n{statement};\n"))?;
         let code = sql::run(sql::Args {
             statement: Some(statement),
             data_dir: PathBuf::new(),
@@ -153,13 +153,16 @@ async fn show(
 fn questions(session_id: &str) -> [String; 2] {
     [
         format!(
-            "SELECT sensor, count(*) AS frames, round(max(gyro_norm_dps)) AS peak_dps, round(max(t_s) - min(t_s), 1) AS seconds \
-             FROM frames_si WHERE session_id = {session_id} GROUP BY sensor ORDER BY peak_dps"
+            "SELECT sensor, count(*) AS frames, round(max(gyro_norm_dps)) AS peak_dps, \
+             round(max(t_s) - min(t_s), 1) AS seconds\n\
+             FROM frames_si WHERE session_id = {session_id}\n\
+             GROUP BY sensor ORDER BY peak_dps"
         ),
         format!(
-            "SELECT stroke, count(*) AS strokes, round(avg(confidence), 2) AS confidence, \
-             round(median(peak_gyro_dps)) AS peak_dps, round(median(delay_shoulder_wrist_ms)) AS shoulder_wrist_ms \
-             FROM strokes WHERE session_id = {session_id} GROUP BY stroke ORDER BY strokes DESC, stroke"
+            "SELECT stroke, count(*) AS strokes, round(avg(confidence), 2) AS confidence,\n  \
+             round(median(peak_gyro_dps)) AS peak_dps, round(median(delay_shoulder_wrist_ms)) AS shoulder_wrist_ms\n\
+             FROM strokes WHERE session_id = {session_id}\n\
+             GROUP BY stroke ORDER BY strokes DESC, stroke"
         ),
     ]
 }

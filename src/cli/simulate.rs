@@ -130,13 +130,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (interrupted, interrupt) = watch::channel(false);
     let mut players = Vec::new();
     for index in 0..args.devices {
-        let source = match &recorded {
-            Some(source) => source.clone(),
-            None => {
-                let spec = spec(&args, u64::from(index));
-                let generated = tokio::task::spawn_blocking(move || generate(&spec)).await;
-                Source::from_synth(&generated.context("generate a session")?, AccUnit::Mps2)
-            }
+        let source = if let Some(source) = &recorded {
+            source.clone()
+        } else {
+            let spec = spec(&args, u64::from(index));
+            let generated = tokio::task::spawn_blocking(move || generate(&spec)).await;
+            Source::from_synth(&generated.context("generate a session")?, AccUnit::Mps2)
         };
         let mut config = Config::new(address.clone(), &code(&args.device_code, index), source);
         config.speed = args.speed;

@@ -460,7 +460,7 @@ async fn user_life(context: Arc<Context>, user: UserId, id: String, ws: WebSocke
     let catch_up: Later<Outcome> = {
         let notify = state.notify.clone();
         Box::pin(async move {
-            notify.user_connected(user).await;
+            notify.user_connected(user);
             Outcome::Silent
         })
     };

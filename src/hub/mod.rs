@@ -277,7 +277,7 @@ impl Handle {
             device.takeovers_us.len() == CONTESTED_TAKEOVERS
         };
         if contested {
-            self.send_to_admins(AdminMessage {
+            self.send_to_admins(&AdminMessage {
                 event: format!("device {code}: two boards seem to use this code and take it from each other"),
                 level: Level::Warning,
                 code: "device_contested".to_owned(),
@@ -329,7 +329,7 @@ impl Handle {
     }
 
     /// Queues a message for all admins; a slow admin misses it, counted.
-    pub fn send_to_admins(&self, message: AdminMessage) {
+    pub fn send_to_admins(&self, message: &AdminMessage) {
         for entry in &self.lock().admins {
             entry.offer(Outbound::Message { message: message.clone(), delivered: None });
         }

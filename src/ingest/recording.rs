@@ -259,14 +259,9 @@ impl State {
             .to_batch(session_id, 0, &order, |sensor| self.acc_to_mps2.get(usize::from(sensor)).copied().flatten())
     }
 
-    /// Makes the columns ready for sealing: rows that the log refused are taken out, counters are shifted to where the
-    /// whole session says they belong, units are decided. Call it when every row is settled.
+    /// Makes the columns ready for sealing: counters are shifted to where the whole session says they belong, units are
+    /// decided, rows that the log refused are left out. Call it when every row is settled.
     pub(super) fn finish(&mut self) -> Finished {
-        if !self.void.is_empty() {
-            let void = std::mem::take(&mut self.void);
-            let kept = (0..self.frames.len()).filter(|row| !void.iter().any(|rows| rows.contains(row)));
-            self.frames = Arc::new(self.frames.gather(kept));
-        }
         let corrections = self.clock.corrections(self.frames.len());
         if !corrections.is_empty() {
             let frames = Arc::make_mut(&mut self.frames);
@@ -281,11 +276,27 @@ impl State {
             // The shift is in the rows now; a later revision starts from decoded times again.
             self.clock = self.clock.corrected();
         }
+        let frames = self.kept();
         Finished {
-            frames: Arc::clone(&self.frames),
-            acc_to_mps2: units(&self.frames),
+            acc_to_mps2: units(&frames),
+            frames,
             sync_error_ns: self.clock.sync_error_ns(),
+            taken_rows: self.frames.len(),
         }
+    }
+
+    /// The rows without those that the log refused. The recording itself keeps the refused ones in their place: its row
+    /// numbers are those of the clock, of repeats and of what is settled.
+    pub(super) fn kept(&self) -> Arc<FrameColumns> {
+        if self.void.is_empty() {
+            return Arc::clone(&self.frames);
+        }
+        Arc::new(self.frames.gather((0..self.frames.len()).filter(|&row| !self.is_void(row))))
+    }
+
+    /// Number of rows without those that the log refused.
+    pub(super) fn kept_rows(&self) -> usize {
+        self.frames.len() - self.void.iter().map(ExactSizeIterator::len).sum::<usize>()
     }
 
     /// Estimated error between the clocks of different sensors, ns.
@@ -293,10 +304,10 @@ impl State {
         self.clock.sync_error_ns()
     }
 
-    /// Notes that the first `rows` rows are in the sealed file.
-    pub(super) fn sealed(&mut self, revision: i64, rows: usize) {
+    /// Notes that what was kept of the first `taken_rows` rows is in the sealed file.
+    pub(super) fn sealed(&mut self, revision: i64, taken_rows: usize) {
         self.revision = revision;
-        self.sealed_rows = rows;
+        self.sealed_rows = taken_rows;
         self.live.clear();
         self.live.shrink_to_fit();
         self.live_rows = 0;
@@ -309,6 +320,8 @@ pub(super) struct Finished {
     pub(super) frames: Arc<FrameColumns>,
     pub(super) acc_to_mps2: [Option<f32>; SENSORS],
     pub(super) sync_error_ns: i64,
+    /// Rows of the recording that this answers for, those that the log refused included.
+    pub(super) taken_rows: usize,
 }
 
 /// The acceleration unit of each sensor, by sensor byte, from all its samples.

@@ -1,6 +1,6 @@
 //! The recordings that are open, by session and by device; taking packets, sealing, going on after a restart.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::RecordBatch;
@@ -61,8 +61,8 @@ pub struct Live {
     pub status: SessionStatus,
     /// Frames taken, sealed or not.
     pub frames: usize,
-    /// Frames in the sealed file; 0 before the first seal.
-    pub sealed_rows: usize,
+    /// True if the sealed file holds every frame that was taken.
+    pub is_sealed: bool,
     pub revision: i64,
     pub last_packet_us: Option<i64>,
 }
@@ -265,7 +265,12 @@ impl Handle {
                 break (state.finish(), state.revision + 1);
             }
         };
-        let rows = finished.frames.len();
+        let (rows, taken_rows) = (finished.frames.len(), finished.taken_rows);
+        if rows == 0 {
+            // The log refused everything: there is no file to write.
+            recording.lock().sealed(revision - 1, taken_rows);
+            return Ok(None);
+        }
         let (paths, started_at_us) = (self.0.paths.clone(), recording.started_at_us);
         let sync_error_ns = finished.sync_error_ns;
         let metadata = [
@@ -290,16 +295,21 @@ impl Handle {
             sync_error_ns,
         };
         self.0.catalog.commit_seal(&sealed, self.0.clock.now_us()).await?;
-        recording.lock().sealed(revision, rows);
+        recording.lock().sealed(revision, taken_rows);
         Ok(Some(sealed))
     }
 
     /// Ends a recording: nothing more is taken, the log may forget it, the memory is given back.
     ///
-    /// Call it when everything the recording holds is sealed.
-    pub async fn close(&self, session: SessionId) -> Result<(), Error> {
+    /// False, and nothing happens, while the recording holds rows that are not sealed: a packet may come between the
+    /// caller's look and this.
+    pub async fn close(&self, session: SessionId) -> Result<bool, Error> {
         if let Some(recording) = self.get(session) {
-            recording.lock().closed = true;
+            let mut state = recording.lock();
+            if state.frames.len() > state.sealed_rows {
+                return Ok(false);
+            }
+            state.closed = true;
         }
         self.0.catalog.close_session(session).await?;
         let mut registry = self.write();
@@ -310,7 +320,7 @@ impl Handle {
         }
         drop(registry);
         self.0.log.release(session);
-        Ok(())
+        Ok(true)
     }
 
     /// The samples of a session while it is in memory, as the pipelines read them.
@@ -322,7 +332,7 @@ impl Handle {
             if state.revision != revision || state.sealed_rows != state.frames.len() {
                 return None;
             }
-            (Arc::clone(&state.frames), state.sync_error_ns())
+            (state.kept(), state.sync_error_ns())
         };
         Some(track_of(&frames, sync_error_ns))
     }
@@ -364,8 +374,8 @@ fn live_view(recording: &Recording) -> Live {
         is_collection: recording.kind == SessionKind::Collection,
         started_at_us: recording.started_at_us,
         status: state.status,
-        frames: state.frames.len(),
-        sealed_rows: state.sealed_rows,
+        frames: state.kept_rows(),
+        is_sealed: state.frames.len() <= state.sealed_rows,
         revision: state.revision,
         last_packet_us: recording.last_packet_us(),
     }
@@ -384,7 +394,8 @@ fn wait_for_first(recording: Arc<Recording>, end_row: usize) -> Durable {
 pub struct Recovery {
     unclosed: HashMap<SessionId, Arc<Recording>>,
     newest: Option<SessionId>,
-    lost: HashMap<SessionId, Vec<wal::WalRecord>>,
+    /// In the order of their numbers: a start that ends half-way leaves only higher numbers to the next.
+    lost: BTreeMap<SessionId, Vec<wal::WalRecord>>,
     released: Vec<SessionId>,
 }
 

@@ -37,7 +37,7 @@ pub struct Handle {
 
 impl Handle {
     /// A socket of the user is up: what is owed goes there.
-    pub async fn user_connected(&self, user: UserId) {
+    pub fn user_connected(&self, user: UserId) {
         if self.wake.try_send(user).is_err() {
             metrics::counter!("volant_notify_delayed_wakes_total").increment(1);
         }

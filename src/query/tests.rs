@@ -1,3 +1,5 @@
+//! The room over planted files and live batches: what is answered, refused, limited, cancelled and skipped.
+
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -89,7 +90,7 @@ impl Table {
             Err(error) => return Err(read(error)),
         };
         file.rewind().map_err(read)?;
-        let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+        let ending = path.extension().map(OsStr::to_ascii_lowercase);
         let ending = ending.as_deref().and_then(|ending| ending.to_str()).unwrap_or_default();
         match ending {
             _ if is_parquet => Self::parquet(path, file),
@@ -191,7 +192,6 @@ impl Numbers {
     /// The value of a row of the batch; NaN if there is none. Infinite values are none.
     pub(super) fn get(&self, index: usize, at: impl Fn() -> (String, u64, PathBuf)) -> Result<f64, Error> {
         let value = match self {
-            Self::Absent => f64::NAN,
             Self::Float(values) if values.is_valid(index) => values.value(index),
             Self::Text(texts) if texts.is_valid(index) => {
                 let text = texts.value(index).trim();
@@ -205,7 +205,7 @@ impl Numbers {
                     })?
                 }
             }
-            Self::Float(_) | Self::Text(_) => f64::NAN,
+            Self::Absent | Self::Float(_) | Self::Text(_) => f64::NAN,
         };
         Ok(if value.is_finite() { value } else { f64::NAN })
     }
@@ -289,15 +289,10 @@ impl<'a> Collector<'a> {
             // Rows of a recording mostly stand together.
             let place = match current {
                 Some(place) if self.recordings[place].0 == name => place,
-                _ => match self.index.get(name) {
-                    Some(&place) => place,
-                    None => {
-                        let name = name.to_owned();
-                        self.recordings.push((name.clone(), Default::default()));
-                        self.index.insert(name, self.recordings.len() - 1);
-                        self.recordings.len() - 1
-                    }
-                },
+                _ => *self.index.entry(name.to_owned()).or_insert_with(|| {
+                    self.recordings.push((name.to_owned(), Default::default()));
+                    self.recordings.len() - 1
+                }),
             };
             current = Some(place);
             let mut row_values = [0.0_f32; 9];

@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::{Error, Recording};
 /// # Errors
 /// [`Error::Format`] for another ending, [`Error::Write`], [`Error::Encode`], [`Error::EncodeParquet`].
 pub fn write_recording(path: &Path, recordings: &[Recording]) -> Result<(), Error> {
-    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    let ending = path.extension().map(OsStr::to_ascii_lowercase);
     match ending.as_deref().and_then(|ending| ending.to_str()) {
         Some("csv") => write_csv(path, &batch(path, recordings)?),
         Some("parquet") => write_parquet(path, &batch(path, recordings)?),

@@ -3,7 +3,7 @@
 use schemas::{SensorRole, SensorTrack, Track};
 
 /// Columns that a session is thinned to: about one a pixel of the plot.
-pub const COLUMNS: usize = 900;
+const COLUMNS: usize = 900;
 
 /// A stretch without samples this many times longer than the usual step is drawn as a gap, as in the analysis.
 const GAP_STEPS: f64 = 5.0;
@@ -28,8 +28,7 @@ pub struct CurvePoint {
 impl Curve {
     /// A curve of points in time order. Two points further apart than `gap_s` are not connected; points that are not
     /// finite are left out.
-    #[must_use]
-    pub fn of_points(sensor: SensorRole, points: impl IntoIterator<Item = CurvePoint>, gap_s: f64) -> Self {
+    fn of_points(sensor: SensorRole, points: impl IntoIterator<Item = CurvePoint>, gap_s: f64) -> Self {
         let mut runs: Vec<Vec<CurvePoint>> = Vec::new();
         for point in points {
             if ![point.t_s, point.min_dps, point.max_dps].iter().all(|value| value.is_finite()) {
@@ -101,7 +100,6 @@ impl Curve {
 
 /// How far apart neighbouring points may be before they count as a gap: samples every `step_s`, thinned to columns of
 /// `column_s`, of which two neighbours can hold samples almost two columns apart.
-#[must_use]
-pub fn gap_s(column_s: f64, step_s: f64) -> f64 {
+fn gap_s(column_s: f64, step_s: f64) -> f64 {
     (GAP_STEPS * step_s).max(2.0 * column_s)
 }

@@ -1,7 +1,7 @@
 //! Figures as text: rounding, units, absence with its reason; and the figures of the chain and the scores as lists
 //! that text and page share.
 
-use pipelines::{Analysis, Params, Stroke};
+use pipelines::{Analysis, IssueCode, Params, Stroke};
 use schemas::SensorRole;
 
 use super::texts::{Lang, label};
@@ -29,7 +29,7 @@ pub(super) fn count(value: usize) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push('\u{202f}');
         }
         text.push(digit);
@@ -136,15 +136,17 @@ pub(super) fn scores(analysis: &Analysis, lang: Lang) -> [(&'static str, &'stati
     ]
 }
 
-/// Why a figure is absent: the most serious issue that names it or what it is a part of, at best the figure itself.
+/// Why a figure is absent: the issue that names it, or what it is a part of. One that takes data away says more than one
+/// that weakens them; among equals the most serious, the one about the figure itself, the first.
 pub(super) fn reason<'a>(analysis: &'a Analysis, name: &str, lang: Lang) -> &'a str {
     let names =
         |affected: &str| affected == name || name.strip_prefix(affected).is_some_and(|rest| rest.starts_with('.'));
-    let issue = analysis
-        .issues
-        .iter()
-        .filter(|issue| issue.affects.iter().any(|affected| names(affected)))
-        .max_by_key(|issue| (issue.severity, issue.affects.iter().any(|affected| affected == name)));
+    let weakens =
+        |code| matches!(code, IssueCode::Gap | IssueCode::Saturation | IssueCode::ClockJump | IssueCode::ClockUnsynced);
+    let issue =
+        analysis.issues.iter().rev().filter(|issue| issue.affects.iter().any(|affected| names(affected))).max_by_key(
+            |issue| (!weakens(issue.code), issue.severity, issue.affects.iter().any(|affected| affected == name)),
+        );
     match issue {
         Some(issue) => issue_text(issue, lang),
         None => label(lang, "no_reason"),

@@ -33,12 +33,8 @@ pub struct Context {
     pub curves: Vec<Curve>,
 }
 
-/// The style of every page: light, dark and print.
-pub const STYLE: &str = include_str!("style.css");
-
 /// The text with everything that HTML reads as markup made harmless.
-#[must_use]
-pub fn escape(text: &str) -> Cow<'_, str> {
+pub(super) fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(['&', '<', '>', '"', '\'']) {
         return Cow::Borrowed(text);
     }
@@ -67,7 +63,7 @@ pub fn html(analysis: &Analysis, context: &Context, lang: Lang) -> String {
          <title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n",
         lang.tag(),
         escape(title),
-        STYLE
+        include_str!("style.css")
     ));
     page.header(analysis, context, title);
     page.advice(analysis);

@@ -20,7 +20,7 @@ mod tests;
 mod text;
 mod texts;
 
-pub use curves::{COLUMNS, Curve, CurvePoint, gap_s};
-pub use html::{Context, STYLE, escape, html};
+pub use curves::{Curve, CurvePoint};
+pub use html::{Context, html};
 pub use text::text;
 pub use texts::{Lang, advice};

@@ -208,6 +208,17 @@ fn absent_figures_are_explained_and_never_zero() {
 }
 
 #[test]
+fn what_takes_data_away_explains_better_than_what_weakens_them() {
+    let mut analysis = empty();
+    let issue = |code, message: &str| Issue { code, message: message.to_owned(), ..empty().issues.remove(0) };
+    analysis.issues = vec![issue(IssueCode::SensorMissing, "no waist"), issue(IssueCode::Saturation, "at its limit")];
+    assert!(
+        text(&analysis, Lang::En)
+            .contains("energy ratio, waist rotation, shoulder flexion, wrist extension): no waist")
+    );
+}
+
+#[test]
 fn figures_that_are_not_finite_are_absent() {
     let mut analysis = analysis();
     analysis.session.phase_delay.waist_to_shoulder = Some(f64::NAN);

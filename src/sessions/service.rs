@@ -194,7 +194,7 @@ impl Handle {
 
     fn tell_admins_status(&self, row: &SessionRow) {
         let reason = row.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        self.0.hub.send_to_admins(AdminMessage {
+        self.0.hub.send_to_admins(&AdminMessage {
             event: format!("session {} of device {} is {}{reason}", row.session_id, row.device_code, row.status),
             level: if row.status == Stopped { Level::Warning } else { Level::Info },
             code: "session_status".to_owned(),
@@ -361,7 +361,15 @@ impl Handle {
                 );
                 self.0.job_ready.notify_one();
             }
-            Ok(None) => {}
+            Ok(None) => {
+                let is_empty = |live: ingest::Live| live.revision == 0 && live.frames == 0;
+                if self.0.ingest.live(session).is_some_and(is_empty)
+                    && let Err(error) =
+                        self.transition(session, &[Analyzing], Stopped, Some("no frame could be stored")).await
+                {
+                    error!(error = &error as &dyn std::error::Error, "session {session} could not be ended");
+                }
+            }
             Err(error) => {
                 metrics::counter!("volant_sessions_failed_seals_total").increment(1);
                 error!(error = &error as &dyn std::error::Error, "session {session} could not be sealed, trying again");
@@ -437,7 +445,7 @@ impl Handle {
     }
 
     fn tell_admins_device(&self, code: &DeviceCode, event_code: &str, event: &str) {
-        self.0.hub.send_to_admins(AdminMessage {
+        self.0.hub.send_to_admins(&AdminMessage {
             event: event.to_owned(),
             level: Level::Info,
             code: event_code.to_owned(),
@@ -734,7 +742,7 @@ impl Handle {
                 }
             }
             Analyzing | SessionStatus::Completed | Stopped => {
-                let unsealed = live.frames > live.sealed_rows;
+                let unsealed = !live.is_sealed;
                 // A first seal that failed is tried again here; later frames wait until they have settled.
                 let settle = if live.revision == 0 { us(Duration::from_secs(5)) } else { us(options.late_settle) };
                 if unsealed && since_packet_us >= settle {

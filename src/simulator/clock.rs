@@ -56,7 +56,7 @@ fn digits(ms: i64) -> i64 {
 
 fn bits(ms: i64) -> i64 {
     let [hour, minute, second, ms] = parts(ms);
-    hour << 20 | minute << 14 | second << 7 | (ms & 127)
+    hour << 20 | minute << 14 | second << 7 | (ms & 0x7F)
 }
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(stamp(Build::SensorMs, Sync::Done, unix_ms, 912_345.0), 912_345);
         assert_eq!(stamp(Build::UnixMs, Sync::Done, unix_ms, 0.0), unix_ms);
         let bits = stamp(Build::BitField, Sync::Done, unix_ms, 0.0);
-        assert_eq!(bits, (15 << 20) + (45 << 14) + (1 << 7) + (651 & 127));
+        assert_eq!(bits, (15 << 20) + (45 << 14) + (1 << 7) + 0x0B);
         // Midnight in UTC+8 is 16:00 UTC; leading zeros are lost.
         let midnight_ms = 16 * 3_600_000;
         assert_eq!(stamp(Build::TimeOfDay, Sync::Done, midnight_ms, 0.0), 0);

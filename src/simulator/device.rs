@@ -106,7 +106,7 @@ impl Config {
             speed: Speed::Factor(1.0),
             seed: 0,
             build: Build::TimeOfDay,
-            uptime: Duration::from_secs(60),
+            uptime: Duration::from_mins(1),
             deaf: Deaf::default(),
             faults: Faults::default(),
             keep_packets: false,
@@ -743,10 +743,10 @@ impl Runner {
         let faults = self.config.faults;
         while self.connection.is_some() {
             let Some(packet) = self.send_queue.pop_front() else {
-                if self.player.is_over() && self.firmware.block.is_empty() && self.firmware.blocks.is_empty() {
-                    if let Some(held) = self.held.take() {
-                        self.send_packet(held).await;
-                    }
+                // Nothing will come that could pass it.
+                let last = self.player.is_over() && self.firmware.block.is_empty() && self.firmware.blocks.is_empty();
+                if let Some(held) = self.held.take_if(|_| last) {
+                    self.send_packet(held).await;
                 }
                 return;
             };

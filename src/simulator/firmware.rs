@@ -115,7 +115,7 @@ impl Firmware {
                 let session_id = session_text(message.get("session_id"));
                 effect.started = !self.streaming || session_id != self.session_id;
                 self.session_id = session_id;
-                self.device_code = text_of("device_code").unwrap_or_default().to_owned();
+                text_of("device_code").unwrap_or_default().clone_into(&mut self.device_code);
                 self.streaming = true;
             }
             "stop_collection" => {
@@ -123,7 +123,7 @@ impl Firmware {
                     self.session_id = session_text(message.get("session_id"));
                 }
                 if present("device_code") {
-                    self.device_code = text_of("device_code").unwrap_or_default().to_owned();
+                    text_of("device_code").unwrap_or_default().clone_into(&mut self.device_code);
                 }
                 effect.stopped = true;
                 self.streaming = false;

@@ -187,11 +187,11 @@ pub(super) fn frame_header(opcode: u8, length: usize, key: [u8; 4]) -> Vec<u8> {
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(short), _) if short < 126 => header.push(0x80 | short),
         (_, Ok(medium)) => {
-            header.push(0x80 | 126);
+            header.push(0x80 | 0x7E);
             header.extend_from_slice(&medium.to_be_bytes());
         }
         _ => {
-            header.push(0x80 | 127);
+            header.push(0x80 | 0x7F);
             header.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
@@ -279,7 +279,7 @@ fn base64(bytes: &[u8]) -> String {
     for chunk in bytes.chunks(3) {
         let bits = chunk.iter().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
         for place in 0..4 {
-            let index = (bits >> (18 - 6 * place) & 63) as usize;
+            let index = (bits >> (18 - 6 * place) & 0x3F) as usize;
             text.push(if place <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
         }
     }
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn headers_have_the_three_lengths() {
-        assert_eq!(frame_header(TEXT, 125, [1, 2, 3, 4]), [0x81, 0x80 | 125, 1, 2, 3, 4]);
+        assert_eq!(frame_header(TEXT, 125, [1, 2, 3, 4]), [0x81, 0xFD, 1, 2, 3, 4]);
         assert_eq!(frame_header(TEXT, 126, [0; 4]), [0x81, 0xFE, 0, 126, 0, 0, 0, 0]);
         assert_eq!(frame_header(TEXT, 65536, [0; 4])[..10], [0x81, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0]);
     }

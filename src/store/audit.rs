@@ -16,7 +16,9 @@ use schemas::tables::{results_schema, strokes_schema};
 use serde::Serialize;
 
 use super::paths::{Paths, Table, TablePath};
-use super::publish::{KEY_REVISION, KEY_SESSION, batches, contained, entries, key_value, open_table, sha256_of};
+use super::publish::{
+    KEY_REVISION, KEY_SESSION, batches, contained, entries, is_temporary, key_value, open_table, sha256_of,
+};
 use super::seal::{Error, Manifest};
 use super::wal;
 
@@ -100,7 +102,7 @@ pub fn audit(paths: &Paths, expected: &[Expected], mut progress: impl FnMut(&Pat
             for file in entries(&folder)? {
                 let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 if name.starts_with('_') {
-                    report.unfinished_files += u64::from(name.ends_with(".tmp"));
+                    report.unfinished_files += u64::from(is_temporary(&file));
                     continue;
                 }
                 progress(&file);

@@ -301,6 +301,12 @@ fn create_temporary(folder: &Path, file_name: &str) -> Result<(File, PathBuf), E
     }
 }
 
+/// True for a name that [`create_temporary`] gives.
+pub(super) fn is_temporary(file: &Path) -> bool {
+    let starts_right = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"_"));
+    starts_right && file.extension().is_some_and(|extension| extension == "tmp")
+}
+
 /// Deletes the files that a crash left under temporary names; gives their number. For the start of the one process that
 /// writes this data folder.
 ///
@@ -311,8 +317,7 @@ pub fn remove_unfinished(paths: &Paths) -> Result<usize, Error> {
     for table in Table::ALL {
         for folder in entries(&paths.table(table))? {
             for file in entries(&folder)? {
-                let name = file.file_name().unwrap_or_default().to_string_lossy();
-                if name.starts_with('_') && name.ends_with(".tmp") {
+                if is_temporary(&file) {
                     fs::remove_file(&file).map_err(io_error("delete", &file))?;
                     removed += 1;
                 }
@@ -402,7 +407,12 @@ pub(super) fn sha256_of(path: &Path) -> Result<(u64, String), Error> {
         hash.update(read);
         bytes += count as u64;
     }
-    let hex = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hash.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        for half in [byte >> 4, byte & 15] {
+            hex.extend(char::from_digit(u32::from(half), 16));
+        }
+        hex
+    });
     Ok((bytes, hex))
 }
 
@@ -453,7 +463,7 @@ impl ColumnSum {
         if numbers.null_count() == 0 {
             self.values = crc32c::crc32c_append(self.values, numbers.values().inner().as_slice());
         } else {
-            let zeroed = ScalarBuffer::<T::Native>::from_iter(numbers.iter().map(Option::unwrap_or_default));
+            let zeroed: ScalarBuffer<T::Native> = numbers.iter().map(Option::unwrap_or_default).collect();
             self.values = crc32c::crc32c_append(self.values, zeroed.inner().as_slice());
             self.add_nulls(column);
         }

@@ -25,7 +25,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use arrow::array::{Array as _, Float32Array};
+use arrow::array::Float32Array;
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -305,10 +305,10 @@ fn frames_of(path: &Path) -> Result<FrameColumns, Error> {
         sorted.device_time_raw.extend(raw.iter().map(|raw| raw.unwrap_or(NO_DEVICE_TIME)));
         let sensor_id = columns.optional::<Int32Type>("sensor_id")?;
         sorted.sensor_id.extend(sensor_id.iter().map(|id| id.unwrap_or(0)));
-        for sensor in columns.text("sensor", false)?.iter() {
+        for sensor in columns.text("sensor", false)? {
             sorted.sensor.push(SensorRole::from_name(sensor.unwrap_or_default()).to_byte());
         }
-        for clock in columns.text("clock", false)?.iter() {
+        for clock in columns.text("clock", false)? {
             let known = (0..=u8::MAX).map(ClockKind::from_byte).find(|kind| Some(kind.as_str()) == clock);
             sorted.clock.push(known.ok_or_else(|| foreign("the clock column"))? as u8);
         }
@@ -341,7 +341,8 @@ fn in_order<T: Copy>(values: &[T], order: &[usize]) -> Vec<T> {
 
 fn extend_axes(out: &mut Vec<[f32; 3]>, axes: [&Float32Array; 3]) {
     let start = out.len();
-    out.resize(start + axes.iter().map(|axis| axis.len()).max().unwrap_or(0), [f32::NAN; 3]);
+    let [x, ..] = axes;
+    out.resize(start + x.len(), [f32::NAN; 3]);
     for (at, axis) in axes.into_iter().enumerate() {
         for (vector, value) in out.iter_mut().skip(start).zip(axis) {
             if let (Some(slot), Some(value)) = (vector.get_mut(at), value) {

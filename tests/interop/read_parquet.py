@@ -42,6 +42,11 @@ def check(what: str, *values) -> None:
     print(f"  {what}: {first}")
 
 
+def duck(statement: str):
+    """The single value of a statement."""
+    return duckdb.connect().execute(statement).fetchall()[0][0]
+
+
 def main() -> None:
     volant = sys.argv[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -67,29 +72,28 @@ def main() -> None:
 
             arrow = ds.dataset(data / table, partitioning="hive").to_table()
             glob = f"{data}/{table}/*/*.parquet"
-            duck = lambda what: duckdb.sql(f"SELECT {what} FROM read_parquet('{glob}', hive_partitioning = true)").fetchone()[0]
             check(
                 f"rows of {table}",
                 arrow.num_rows,
-                duck("count(*)"),
+                duck(f"SELECT count(*) FROM read_parquet('{glob}', hive_partitioning = true)"),
                 volant_sql(f"SELECT count(*) AS n FROM {table}")["n"],
             )
 
         frames = ds.dataset(data / "frames", partitioning="hive").to_table()
         check(
             "sum of gyro_z",
-            duckdb.sql(f"SELECT sum(gyro_z::DOUBLE) FROM '{data}/frames/*/*.parquet'").fetchone()[0],
+            duck(f"SELECT sum(gyro_z::DOUBLE) FROM '{data}/frames/*/*.parquet'"),
             pa.compute.sum(frames["gyro_z"].cast(pa.float64())).as_py(),
             volant_sql("SELECT sum(CAST(gyro_z AS DOUBLE)) AS s FROM frames")["s"],
         )
-        times = duckdb.sql(
+        times = duck(
             f"SELECT count(*) FROM (SELECT t_ns < lag(t_ns) OVER (PARTITION BY sensor ORDER BY file_row_number) AS back "
             f"FROM read_parquet('{data}/frames/*/*.parquet', file_row_number = true)) WHERE back"
-        ).fetchone()[0]
+        )
         check("frames out of time order within a sensor", times, 0)
-        strokes = duckdb.sql(
+        strokes = duck(
             f"SELECT count(*) FROM '{data}/strokes/*/*.parquet' WHERE start_ns <= impact_ns AND impact_ns <= end_ns"
-        ).fetchone()[0]
+        )
         check("strokes with start before impact before end", strokes, volant_sql("SELECT count(*) AS n FROM strokes")["n"])
         assert strokes > 0, "the demo recording has strokes"
     print("pyarrow, DuckDB and volant sql agree")

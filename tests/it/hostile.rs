@@ -303,7 +303,7 @@ async fn the_handshake_is_what_the_firmware_accepts() {
         assert!(!head.to_ascii_lowercase().contains("sec-websocket-extensions"));
     }
     let refused = [
-        ("/ws/esp32//", 404),
+        ("/ws/esp32//", 400),
         ("/ws/esp32/", 404),
         ("/ws/esp32/%E8%AE%BE%E5%A4%87/", 400),
         ("/ws/esp32/a%2Fb/", 400),

@@ -5,6 +5,7 @@
 mod dashboard;
 mod flow;
 mod hostile;
+mod kill;
 mod packets;
 mod sessions;
 mod sql;

@@ -141,7 +141,7 @@ impl TestApp {
     }
 }
 
-fn dechunk(body: &str) -> String {
+pub fn dechunk(body: &str) -> String {
     let mut rest = body;
     let mut whole = String::new();
     while let Some((size, tail)) = rest.split_once("\r\n") {

@@ -52,6 +52,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
             "store",
             "telemetry",
             "clock",
+            "shutdown",
         ],
         "wires all rooms and shuts them down in order",
     ),
@@ -62,19 +63,35 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "gateway",
-        &["protocol", "sessions", "analysis", "ingest", "notify", "hub", "accounts", "store", "telemetry", "clock"],
+        &[
+            "protocol",
+            "sessions",
+            "analysis",
+            "ingest",
+            "notify",
+            "hub",
+            "accounts",
+            "store",
+            "telemetry",
+            "clock",
+            "shutdown",
+        ],
         "the edge calls the rooms that answer a client, and maps their errors to codes",
     ),
-    ("admin", &["sessions", "analysis", "report", "hub", "store", "clock"], "shows what these rooms know"),
+    (
+        "admin",
+        &["sessions", "analysis", "report", "hub", "store", "clock"],
+        "the dashboard: read-only pages and their JSON",
+    ),
     ("protocol", &["sessions", "ingest", "hub", "clock"], "turns wire text into these rooms' values and back"),
     ("simulator", &["recordings", "clock"], "a client: of the service it knows the wire only, from outside"),
-    ("sessions", &["ingest", "hub", "accounts", "store", "clock"], "ends a recording, commands its device"),
+    ("sessions", &["ingest", "hub", "accounts", "store", "clock", "shutdown"], "ends a recording, commands its device"),
     (
         "analysis",
-        &["ingest", "hub", "store", "clock"],
+        &["ingest", "hub", "store", "clock", "shutdown"],
         "reads sealed sessions, commits results, tells the admins; it does not know who is notified",
     ),
-    ("notify", &["hub", "store", "clock"], "reads the outbox, hands notices to the hub; knows no analysis"),
+    ("notify", &["hub", "store", "clock", "shutdown"], "reads the outbox, hands notices to the hub; knows no analysis"),
     ("query", &["ingest", "hub", "store", "clock"], "live batches of open recordings, sealed Parquet, presence"),
     ("ingest", &["store", "clock"], "logs, numbers and seals; knows no session state but the catalog's"),
     ("recordings", &[], "recording files for every command"),
@@ -84,6 +101,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ("store", &["clock"], "the only room that touches the service's files"),
     ("telemetry", &[], "log and metric set-up"),
     ("clock", &[], "the injected wall clock"),
+    ("shutdown", &[], "the word to stop"),
 ];
 
 /// Longest source file that a reader is asked to take in, in lines.
@@ -256,7 +274,7 @@ fn lib_lists_every_room_and_every_room_says_what_it_is() {
         );
     }
     for dir in ["schemas/src", "pipelines/src"] {
-        for path in rust_files(dir) {
+        for path in rust_files(dir).into_iter().filter(|path| !path.ends_with("tests.rs")) {
             assert!(read(&path).starts_with("//! "), "{} does not begin with what it is for", path.display());
         }
     }
@@ -284,7 +302,7 @@ fn no_file_names_a_machine_or_an_open_task() {
     // Put together here, so that this file does not contain them.
     let machine_paths =
         ["/home".to_owned() + "/", "/root".to_owned() + "/", "/work".to_owned() + "/", "C:".to_owned() + "\\"];
-    let open_task = "TODO".to_owned();
+    let open_task = "TO".to_owned() + "DO";
     let mut breaches = Vec::new();
     for path in files(".") {
         let text_like =

@@ -78,7 +78,8 @@ function device({ device_code, firmware, frame_count, last_seen_us, presence }) 
       fact("last_frame", age(lastFrame), lastFrame && now - lastFrame < FRESH_FRAME_US ? "good" : "idle"),
       fact(
         "last_pong",
-        age(presence?.last_pong_us),
+        // A connection that is gone has taken its pongs with it.
+        presence ? age(presence.last_pong_us) : "–",
         !presence ? "idle" : presence.last_pong_us && now - presence.last_pong_us < FRESH_PONG_US ? "good" : "late",
         presence?.round_trip_us ? `${t("round_trip")} ${(presence.round_trip_us / 1000).toFixed(1)} ms` : undefined,
       ),

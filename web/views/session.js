@@ -201,7 +201,7 @@ function timeline(strokes, duration_s, color) {
           "g",
           null,
           h("line.grid", { x1: x(minute * 60_000), x2: x(minute * 60_000), y1: 0, y2: 60 }),
-          h(minute === 0 ? "text.small" : "text.small.mid", { x: x(minute * 60_000), y: 78 }, `${Math.floor(minute)}:${String(Math.round((minute % 1) * 60)).padStart(2, "0")}`),
+          h(`text.small${minute === 0 ? "" : x(minute * 60_000) > width - 24 ? ".end" : ".mid"}`, { x: x(minute * 60_000), y: 78 }, `${Math.floor(minute)}:${String(Math.round((minute % 1) * 60)).padStart(2, "0")}`),
         ),
       ),
       h("line.rule", { x1: 0, x2: width, y1: 60, y2: 60 }),

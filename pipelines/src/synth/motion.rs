@@ -199,10 +199,10 @@ struct State {
     force_mps2: V3,
 }
 
-/// What a sensor does with what it feels.
-struct Sensor<'a> {
+/// A sensor as it is worn: what it does with what it feels.
+struct Worn<'a> {
     spec: &'a SensorSpec,
-    /// Spare of the first sample, s, and time between samples on the session's clock.
+    /// The next sample, and the time between samples, s on the session's clock.
     next_s: f64,
     step_s: f64,
     normals: Normals,
@@ -212,7 +212,7 @@ struct Sensor<'a> {
     truth: TruthSensor,
 }
 
-impl<'a> Sensor<'a> {
+impl<'a> Worn<'a> {
     fn new(spec: &'a SynthSpec, segment: usize) -> Self {
         let sensor = &spec.sensors[segment];
         let rate_hz = spec.rate_hz.clamp(1.0, 1000.0);
@@ -290,8 +290,8 @@ fn express(value: f64, limit: f64, quantised: bool) -> f64 {
 pub(super) fn generate(spec: &SynthSpec) -> SynthSession {
     let hand = Hand::new(&mut Normals::new(stream(spec.style.seed, 0)), spec.style.left_handed, spec.style.spread);
     let mut scenario = compose(spec, &hand);
-    let mut sensors: [Option<Sensor<'_>>; SEGMENTS] =
-        std::array::from_fn(|segment| spec.present[segment].then(|| Sensor::new(spec, segment)));
+    let mut sensors: [Option<Worn<'_>>; SEGMENTS] =
+        std::array::from_fn(|segment| spec.present[segment].then(|| Worn::new(spec, segment)));
     let to_next_joint_m = TO_NEXT_JOINT_M.map(|place| hand.mirror_place(place));
     let sensor_place_m = SENSOR_PLACE_M.map(|place| hand.mirror_place(place));
     let hit_direction = hand.mirror_place(HIT_DIRECTION);
@@ -376,7 +376,7 @@ pub(super) fn generate(spec: &SynthSpec) -> SynthSession {
 }
 
 /// Takes the lost frames out of the tracks.
-fn lose(spec: &SynthSpec, sensors: &mut [Option<Sensor<'_>>; SEGMENTS]) {
+fn lose(spec: &SynthSpec, sensors: &mut [Option<Worn<'_>>; SEGMENTS]) {
     if spec.loss.frame <= 0.0 && spec.loss.block <= 0.0 {
         return;
     }

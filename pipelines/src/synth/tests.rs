@@ -56,8 +56,8 @@ fn the_chain_runs_outward_or_when_asked_inward() {
         let mut sums = [0.0; 3];
         for stroke in &session.truth.strokes {
             assert!((stroke.peak_ms[3] - stroke.impact_ms).abs() < 1e-9);
-            for pair in 0..3 {
-                sums[pair] += stroke.peak_ms[pair + 1] - stroke.peak_ms[pair];
+            for (sum, pair) in sums.iter_mut().zip(stroke.peak_ms.windows(2)) {
+                *sum += pair[1] - pair[0];
             }
         }
         for (sum, mean) in sums.iter().zip([50.0, 40.0, 30.0]) {
@@ -87,8 +87,8 @@ fn the_angles_are_those_of_gravity_when_still() {
     for (_, track) in session.track.iter() {
         let [roll, pitch, _] = track.angle[10].map(|angle| f64::from(angle).to_radians());
         let up = [-pitch.sin(), pitch.cos() * roll.sin(), pitch.cos() * roll.cos()];
-        for axis in 0..3 {
-            assert!((f64::from(track.acc[10][axis]) - GRAVITY_MPS2 * up[axis]).abs() < 1e-4);
+        for (acc, up) in track.acc[10].into_iter().zip(up) {
+            assert!((f64::from(acc) - GRAVITY_MPS2 * up).abs() < 1e-4);
         }
     }
 }

@@ -399,12 +399,11 @@ impl<'a> Window<'a> {
             let skip = usize::try_from(offset.checked_sub(start)?).ok()?;
             (skip.checked_add(count)? <= held).then_some(skip)
         };
-        let skip = match within(self.start, self.bytes.len()) {
-            Some(skip) => skip,
-            None => {
-                self.fill(offset, count.max(WINDOW_BYTES))?;
-                0
-            }
+        let skip = if let Some(skip) = within(self.start, self.bytes.len()) {
+            skip
+        } else {
+            self.fill(offset, count.max(WINDOW_BYTES))?;
+            0
         };
         // A file that shrank under the reader gives fewer bytes than asked: the caller takes that for a torn end.
         let end = (skip + count).min(self.bytes.len());

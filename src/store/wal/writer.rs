@@ -296,7 +296,7 @@ impl Writer {
                 append.encoded.put(salt, offset + self.buffer.len() as u64, &mut self.buffer);
                 self.waiting.push(append);
             }
-            Err(error) => self.resolve_error(vec![append], error),
+            Err(error) => self.resolve_error(vec![append], &error),
         }
     }
 
@@ -371,7 +371,7 @@ impl Writer {
                     (append.settled)(Ok(()));
                 }
             }
-            Err(error) => self.resolve_error(waiting, error),
+            Err(error) => self.resolve_error(waiting, &error),
         }
     }
 
@@ -429,8 +429,8 @@ impl Writer {
         self.poison = Some(cause);
     }
 
-    fn resolve_error(&self, waiting: Vec<Append>, error: Arc<Error>) {
-        let reason = match &*error {
+    fn resolve_error(&self, waiting: Vec<Append>, error: &Arc<Error>) {
+        let reason = match &**error {
             Error::NoSpace { .. } => "no_space",
             Error::Poisoned(_) => "poisoned",
             _ => "io",
@@ -438,12 +438,12 @@ impl Writer {
         metrics::counter!("volant_store_wal_refused_records_total", "reason" => reason).increment(waiting.len() as u64);
         if self.poison.is_none() {
             if self.shared.health().is_good() {
-                tracing::error!(error = &*error as &dyn std::error::Error, "the write-ahead log cannot take records");
+                tracing::error!(error = &**error as &dyn std::error::Error, "the write-ahead log cannot take records");
             }
-            self.shared.set_health(Health::Failing(Arc::clone(&error)));
+            self.shared.set_health(Health::Failing(Arc::clone(error)));
         }
         for append in waiting {
-            (append.settled)(Err(Arc::clone(&error)));
+            (append.settled)(Err(Arc::clone(error)));
         }
     }
 
