@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::device::Device;
-use super::target::Target;
+use super::target::{Kind, Target};
 
 /// Connected before the measurement begins, so that what the first connections bring with them is not counted.
 const WARM_UP: usize = 100;
@@ -27,7 +27,15 @@ async fn connect(target: &Target, devices: &mut Vec<tokio::task::JoinHandle<()>>
     let (first, address) = (devices.len(), target.address());
     for begin in (0..count).step_by(AT_ONCE) {
         let numbers = first + begin..first + (begin + AT_ONCE).min(count);
-        let connecting = numbers.map(|number| async move { Device::connect(address, &format!("idle-{number}")).await });
+        // The server asks each device how it is. Waiting for that keeps the catalog's queue short: what is measured is
+        // a connection at rest, not the crowd at the door.
+        let connecting = numbers.map(|number| async move {
+            let mut device = Device::connect(address, &format!("idle-{number}")).await?;
+            if target.kind() == Kind::Server {
+                device.next_of("get_status").await?;
+            }
+            Ok::<_, io::Error>(device)
+        });
         for mut device in futures::future::try_join_all(connecting).await? {
             // Listens, answers commands and pings, says nothing by itself.
             devices.push(tokio::spawn(async move { while device.next().await.is_ok() {} }));
