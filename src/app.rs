@@ -103,9 +103,11 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let paths = Paths::new(&config.data_dir);
     std::fs::create_dir_all(paths.root())
         .with_context(|| format!("make the data folder {}", paths.root().display()))?;
+    // Before the catalog is looked at: another process would go on changing it, or be surprised by its migration.
+    let lock = wal::lock(&paths.wal())?;
     let catalog = Catalog::open(&paths.catalog()).await?;
     let unclosed = catalog.unclosed_sessions().await?;
-    let (log, recovery) = open_log(&config, &clock, &paths, &unclosed, &catalog).await?;
+    let (log, recovery) = open_log(lock, &config, &clock, &paths, &unclosed, &catalog).await?;
 
     let (shutdown, stopping) = watch::channel(false);
     let job_ready = Arc::new(Notify::new());
@@ -192,6 +194,7 @@ async fn keep_metrics_small(mut shutdown: watch::Receiver<bool>) {
 
 /// Opens the log and rebuilds the recordings that were open.
 async fn open_log(
+    lock: wal::Lock,
     config: &Config,
     clock: &Clock,
     paths: &Paths,
@@ -203,7 +206,7 @@ async fn open_log(
     let options = config.wal_options(paths.wal(), seed(clock));
     let unfinished_in = paths.clone();
     let (log, report, recovery) = tokio::task::spawn_blocking(move || {
-        let (log, report) = wal::Handle::open(options, |record| recovery.replay(record))?;
+        let (log, report) = wal::Handle::open_locked(lock, options, |record| recovery.replay(record))?;
         // The log is locked now, so nobody else is writing these files.
         match seal::remove_unfinished(&unfinished_in) {
             Ok(0) => {}

@@ -42,13 +42,11 @@ impl Params {
                 params.add_body(&content_type, &body)
             }
         };
-        match timeout(options.body_timeout, reading).await {
-            Ok(outcome) => outcome?,
-            Err(_) => {
-                let status = StatusCode::REQUEST_TIMEOUT;
-                return Err(ApiError::with_status(status, "body_timeout", "the body did not arrive in time"));
-            }
-        }
+        let Ok(outcome) = timeout(options.body_timeout, reading).await else {
+            let status = StatusCode::REQUEST_TIMEOUT;
+            return Err(ApiError::with_status(status, "body_timeout", "the body did not arrive in time"));
+        };
+        outcome?;
         Ok(params)
     }
 

@@ -55,7 +55,6 @@ pub struct State {
 }
 
 /// The routes: sockets, legacy HTTP, health and metrics. Everything else, a plain `GET /` included, goes to `extra`.
-#[must_use]
 pub fn router(state: State, extra: Router) -> Router {
     let options = Arc::new(state.options.clone());
     let context = Arc::new(Context { state, options, extra });

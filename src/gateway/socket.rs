@@ -257,11 +257,11 @@ impl<R: Role> Socket<R> {
             let event = self.wait().await;
             let outcome = match event {
                 Event::Shutdown => Err(End::Shutdown),
-                Event::FromHub(outbound) => self.from_hub(outbound).await,
+                Event::FromHub(outbound) => self.hub_says(outbound).await,
                 Event::Answered(text) => self.answer(text).await,
                 Event::Worked(outcome) => self.worked(outcome).await,
                 Event::Timer => self.timer().await,
-                Event::FromPeer(message) => self.from_peer(message).await,
+                Event::FromPeer(message) => self.peer_says(message).await,
             };
             if let Err(end) = outcome {
                 return end;
@@ -317,7 +317,7 @@ impl<R: Role> Socket<R> {
         }
     }
 
-    async fn from_hub(&mut self, outbound: Option<Box<Outbound<R::Out>>>) -> Result<(), End> {
+    async fn hub_says(&mut self, outbound: Option<Box<Outbound<R::Out>>>) -> Result<(), End> {
         match outbound.map(|outbound| *outbound) {
             Some(Outbound::Message { message, delivered }) => {
                 let texts = self.role.encode(message);
@@ -437,7 +437,7 @@ impl<R: Role> Socket<R> {
         }
     }
 
-    async fn from_peer(&mut self, message: Option<Result<Message, SocketError>>) -> Result<(), End> {
+    async fn peer_says(&mut self, message: Option<Result<Message, SocketError>>) -> Result<(), End> {
         let message = match message {
             None => return Err(End::Peer),
             Some(Err(error)) => return Err(End::of(error)),
@@ -483,16 +483,9 @@ impl<R: Role> Socket<R> {
             Step::Work(mut work) => {
                 self.in_flight_bytes += bytes;
                 // Mostly there is nothing to wait for, and the next message can be read at once.
-                match (&mut work).now_or_never() {
-                    Some(outcome) => {
-                        self.working = Some((work, bytes));
-                        self.worked(outcome).await
-                    }
-                    None => {
-                        self.working = Some((work, bytes));
-                        Ok(())
-                    }
-                }
+                let outcome = (&mut work).now_or_never();
+                self.working = Some((work, bytes));
+                if let Some(outcome) = outcome { self.worked(outcome).await } else { Ok(()) }
             }
         }
     }

@@ -363,3 +363,73 @@ pub(crate) fn track_of(frames: &FrameColumns, sync_error_ns: i64) -> Track {
     }
     track
 }
+
+#[cfg(test)]
+mod tests {
+    use schemas::SessionStatus;
+
+    use super::*;
+
+    fn recording() -> Recording {
+        Recording::new(&SessionRow {
+            session_id: SessionId(1),
+            kind: SessionKind::Session,
+            device_code: "2025001".parse().unwrap(),
+            group_code: "2025001".to_owned(),
+            user_id: None,
+            status: SessionStatus::Collecting,
+            reason: None,
+            started_at_us: 0,
+            ended_at_us: None,
+            changed_at_us: 0,
+            revision: 0,
+            sealed_rows: 0,
+            frames_path: None,
+            frames_bytes: None,
+            sync_error_ns: None,
+            closed: false,
+        })
+    }
+
+    fn packet(first_ms: i64) -> FrameColumns {
+        let mut frames = FrameColumns::default();
+        for row in 0..10 {
+            frames.push_decoded(1, schemas::SensorRole::Waist, Some(first_ms + 5 * row), [[1.0; 3]; 3]);
+        }
+        frames
+    }
+
+    fn take(recording: &Recording, first_ms: i64) -> Range<usize> {
+        match recording.lock().take(&mut packet(first_ms), Some(first_ms as u64), 1_000_000) {
+            Taken::Rows(rows) => rows,
+            Taken::Repeat { .. } => panic!("taken before"),
+        }
+    }
+
+    #[test]
+    fn rows_that_the_log_refused_are_in_no_table_and_shift_nothing() {
+        let recording = recording();
+        for (first_ms, kept) in [(1000, true), (2000, false), (3000, true)] {
+            let rows = take(&recording, first_ms);
+            recording.settle(rows, kept);
+        }
+        let finished = recording.lock().finish();
+        let times = &finished.frames.device_time_raw;
+        assert_eq!((times.len(), times[0], times[10], finished.taken_rows), (20, 1000, 3000, 30));
+        // That file could not be written; what comes now is not settled before the log says so.
+        let rows = take(&recording, 2000);
+        assert_eq!(rows, 30..40);
+        assert_eq!(recording.settled_rows(), 30);
+        let live =
+            |recording: &Recording| recording.live_batches().map(|live| live.iter().map(RecordBatch::num_rows).sum());
+        assert_eq!(live(&recording), Some(20));
+        recording.settle(rows, true);
+        assert_eq!(live(&recording), Some(30));
+
+        let finished = recording.lock().finish();
+        assert_eq!((finished.frames.len(), finished.taken_rows), (30, 40));
+        recording.lock().sealed(1, finished.taken_rows);
+        let state = recording.lock();
+        assert_eq!((state.kept().len(), state.kept_rows(), state.frames.len()), (30, 30, state.sealed_rows));
+    }
+}

@@ -452,28 +452,33 @@ fn restore(recording: &Recording, record: wal::WalRecord) {
 impl Handle {
     /// Takes over what was rebuilt from the log. Returns the sessions that are not closed.
     pub async fn adopt(&self, recovery: Recovery) -> Result<Vec<SessionRow>, Error> {
-        let Recovery { mut unclosed, lost, mut released, .. } = recovery;
-        for (session_id, records) in lost {
-            let started_at_us = records
-                .first()
-                .and_then(|record| record.frames.received_at_us.first().copied())
-                .unwrap_or_else(|| self.0.clock.now_us());
-            let device_code: DeviceCode = format!("lost-{session_id}").parse().expect("letters, digits and a hyphen");
-            let new = NewSession {
-                kind: SessionKind::Collection,
-                group_code: device_code.to_string(),
-                device_code,
-                user_id: None,
-                status: SessionStatus::Stopping,
-                started_at_us,
-            };
-            warn!(session.id = %session_id, "the log holds frames of session {session_id}, which the catalog has lost: kept");
-            let row = self.0.catalog.insert_lost_session(session_id, &new).await?;
-            let recording = Recording::new(&row);
-            for record in records {
-                restore(&recording, record);
+        let Recovery { mut unclosed, newest, lost, mut released } = recovery;
+        let paths = self.0.paths.clone();
+        let found =
+            tokio::task::spawn_blocking(move || seal::found_above(&paths, newest.unwrap_or(SessionId(0)))).await;
+        let found = match found {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "sealed files that the catalog lost cannot be looked for"
+                );
+                Vec::new()
             }
-            unclosed.insert(session_id, Arc::new(recording));
+            Err(_) => Vec::new(),
+        };
+        // By number, also between files and log: a start that ends half-way leaves only higher numbers to the next.
+        let mut strays: BTreeMap<SessionId, (Option<seal::Found>, Vec<wal::WalRecord>)> =
+            lost.into_iter().map(|(session, records)| (session, (None, records))).collect();
+        for file in found {
+            let session_id = file.path.session_id();
+            strays.entry(session_id).or_default().0 = Some(file);
+        }
+        for (session_id, (file, records)) in strays {
+            match self.adopt_stray(session_id, file, records).await? {
+                Some(recording) => drop(unclosed.insert(session_id, Arc::new(recording))),
+                None => released.push(session_id),
+            }
         }
         let rows = self.0.catalog.unclosed_sessions().await?;
         {
@@ -493,5 +498,57 @@ impl Handle {
             self.0.log.release(session);
         }
         Ok(rows)
+    }
+
+    /// Makes the session that the catalog has lost again, from its sealed file, its frames in the log, or both. `None` if
+    /// the file holds everything.
+    async fn adopt_stray(
+        &self,
+        session_id: SessionId,
+        file: Option<seal::Found>,
+        records: Vec<wal::WalRecord>,
+    ) -> Result<Option<Recording>, Error> {
+        let now_us = self.0.clock.now_us();
+        let lost = || format!("lost-{session_id}").parse::<DeviceCode>().expect("letters, digits and a hyphen");
+        let new = |device_code: DeviceCode, started_at_us| NewSession {
+            kind: SessionKind::Collection,
+            group_code: device_code.to_string(),
+            device_code,
+            user_id: None,
+            status: SessionStatus::Stopping,
+            started_at_us,
+        };
+        let logged: usize = records.iter().map(|record| record.frames.len()).sum();
+        if let Some(file) = file {
+            let device_code = file.device_code.and_then(|code| code.parse().ok()).unwrap_or_else(lost);
+            let sealed = Sealed {
+                session_id,
+                revision: i64::from(file.revision),
+                rows: file.rows as i64,
+                path: file.path.to_string(),
+                bytes: file.bytes as i64,
+                sha256: file.sha256,
+                sync_error_ns: file.sync_error_ns,
+            };
+            // The log holds all of a session until it is closed, and then everything is in the file; of a closed session
+            // it may still hold a part.
+            let is_whole = logged as u64 <= file.rows;
+            warn!(session.id = %session_id, "session {session_id}, which the catalog has lost, is known again by its file");
+            let new = new(device_code, file.started_at_us);
+            self.0.catalog.insert_found_session(&new, &sealed, is_whole, now_us).await?;
+            if is_whole {
+                return Ok(None);
+            }
+        } else {
+            let first_us = records.first().and_then(|record| record.frames.received_at_us.first().copied());
+            warn!(session.id = %session_id, "the log holds frames of session {session_id}, which the catalog has lost: kept");
+            self.0.catalog.insert_lost_session(session_id, &new(lost(), first_us.unwrap_or(now_us))).await?;
+        }
+        let Some(row) = self.0.catalog.session(session_id).await? else { return Ok(None) };
+        let recording = Recording::new(&row);
+        for record in records {
+            restore(&recording, record);
+        }
+        Ok(Some(recording))
     }
 }

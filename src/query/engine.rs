@@ -43,6 +43,9 @@ const FILES: &str = "volant://data";
 const ANSWER_QUEUE: usize = 2;
 /// Footers of Parquet files kept in memory, all files together.
 const FOOTER_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// How often a statement is begun when stored files change under it, and the pause before it begins again.
+const ATTEMPTS_LIMIT: usize = 4;
+const REPEAT_AFTER: Duration = Duration::from_millis(20);
 /// How much the query threads give way to sockets, log and analysis: 10 of 19 leaves them a tenth of a contended core.
 const NICENESS: i32 = 10;
 
@@ -391,7 +394,7 @@ impl Engine {
     }
 
     /// The state for one statement: its own memory limit and its own snapshot; the footer cache is common.
-    fn state_for_one(&self, limits: &Limits) -> Result<SessionState, DataFusionError> {
+    fn state_for_one(&self, limits: &Limits, as_found: bool) -> Result<SessionState, DataFusionError> {
         let environment = RuntimeEnvBuilder::from_runtime_env(self.state.runtime_env())
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(limits.memory_bytes)))
             .build_arc()?;
@@ -401,13 +404,34 @@ impl Engine {
             .clone()
             // The catalog is there; building the state would put an empty one in its place, for all statements.
             .with_create_default_catalog_and_schema(false)
-            .with_extension(Arc::new(Scope::new(Arc::clone(&self.source))));
+            .with_extension(Arc::new(Scope::new(Arc::clone(&self.source), as_found)));
         let mut state = SessionStateBuilder::new_from_existing(self.state.clone())
             .with_config(config)
             .with_runtime_env(environment)
             .build();
         state.mark_start_execution();
         Ok(state)
+    }
+
+    /// Plans a statement and makes its first batch: most failures are then told instead of an answer, not in the middle of
+    /// one.
+    async fn begin(
+        &self,
+        sql: &str,
+        limits: &Limits,
+        as_found: bool,
+    ) -> Result<(SchemaRef, SendableRecordBatchStream, Option<RecordBatch>), Error> {
+        let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
+        let statement = statement::parse(sql)?;
+        let state = self.state_for_one(limits, as_found).map_err(engine_error)?;
+        let plan = state.statement_to_plan(statement).await.map_err(engine_error)?;
+        statement::check_plan(&plan)?;
+        let plan = state.create_physical_plan(&plan).await.map_err(engine_error)?;
+        let schema = plan.schema();
+        let context = Arc::new(TaskContext::from(&state));
+        let mut batches: SendableRecordBatchStream = execute_stream(plan, context).map_err(engine_error)?;
+        let first = batches.next().await.transpose().map_err(engine_error)?;
+        Ok((schema, batches, first))
     }
 
     async fn run(
@@ -419,17 +443,20 @@ impl Engine {
         rows: &mut u64,
     ) -> Result<(), Error> {
         let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
-        let statement = statement::parse(sql)?;
-        let state = self.state_for_one(limits).map_err(engine_error)?;
-        let plan = state.statement_to_plan(statement).await.map_err(engine_error)?;
-        statement::check_plan(&plan)?;
-        let plan = state.create_physical_plan(&plan).await.map_err(engine_error)?;
-        let schema = plan.schema();
-        let context = Arc::new(TaskContext::from(&state));
-        let mut batches: SendableRecordBatchStream = execute_stream(plan, context).map_err(engine_error)?;
-        // The first batch is made before anything is announced: most failures are then told instead of an answer, not in
-        // the middle of one.
-        let mut next = batches.next().await.transpose().map_err(engine_error)?;
+        let mut attempt = 1;
+        let (schema, mut batches, mut next) = loop {
+            match self.begin(sql, limits, attempt > 1).await {
+                // The file of a session takes its new revision's bytes a moment before the catalog says so (or, after a
+                // crash between the two, the second or so until it is sealed again).
+                Err(Error::Stored { source }) if attempt < ATTEMPTS_LIMIT => {
+                    metrics::counter!("volant_query_repeated_reads_total").increment(1);
+                    tracing::debug!("stored data changed under a statement, which begins again: {source}");
+                    attempt += 1;
+                    tokio::time::sleep(REPEAT_AFTER).await;
+                }
+                begun => break begun?,
+            }
+        };
         if schema_sender.send(Arc::clone(&schema)).is_err() {
             return Ok(());
         }

@@ -22,7 +22,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use jiff::civil::Date;
-use object_store::ObjectMeta;
+use object_store::{ObjectMeta, ObjectStoreExt};
 use schemas::SessionId;
 use tokio::sync::OnceCell;
 
@@ -37,11 +37,15 @@ const SESSION_ID: &str = "session_id";
 pub(super) struct Scope {
     source: Arc<dyn Source>,
     snapshot: OnceCell<Snapshot>,
+    /// Files are asked for their size before they are read.
+    as_found: bool,
 }
 
 impl Scope {
-    pub(super) fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, snapshot: OnceCell::new() }
+    /// With `as_found`, what the source says of a file's size and rows is not believed: a new revision may have taken the
+    /// file's name while the source still knows the one before.
+    pub(super) fn new(source: Arc<dyn Source>, as_found: bool) -> Self {
+        Self { source, snapshot: OnceCell::new(), as_found }
     }
 
     fn of(state: &dyn Session) -> Result<Arc<Self>> {
@@ -91,12 +95,21 @@ impl StoredTable {
         projection: Option<&Vec<usize>>,
         files: Vec<&StoredFile>,
         limit: Option<usize>,
+        as_found: bool,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut statistics = Statistics::new_unknown(self.schema.table_schema());
-        if let Some(rows) = files.iter().map(|file| file.rows).sum::<Option<u64>>() {
+        if let Some(rows) = files.iter().map(|file| file.rows).sum::<Option<u64>>()
+            && !as_found
+        {
             statistics.num_rows = Precision::Exact(rows as usize);
         }
-        let files = files.into_iter().map(partitioned_file).collect::<Result<Vec<_>>>()?;
+        let mut files = files.into_iter().map(partitioned_file).collect::<Result<Vec<_>>>()?;
+        if as_found {
+            let store = state.runtime_env().object_store(&self.files_at)?;
+            for file in &mut files {
+                file.object_meta = store.head(&file.object_meta.location).await?;
+            }
+        }
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
         let source = Arc::new(ParquetSource::new(self.schema.clone()));
         let config = FileScanConfigBuilder::new(self.files_at.clone(), source)
@@ -168,7 +181,7 @@ impl TableProvider for StoredTable {
 
         let mut inputs = Vec::with_capacity(2);
         if !files.is_empty() {
-            inputs.push(self.scan_files(state, projection, files, limit).await?);
+            inputs.push(self.scan_files(state, projection, files, limit, scope.as_found).await?);
         }
         if !live.is_empty() {
             inputs.push(self.scan_live(state, projection, &live)?);

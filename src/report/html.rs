@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-use pipelines::{Analysis, Stroke};
+use pipelines::{Analysis, Severity, Stroke};
 
 use super::figures::{
     ABSENT, chain_figures, clock, count, delays_ms, fixed, issue_text, metric, optional, reason, scores,
@@ -317,7 +317,11 @@ impl Page {
             self.out.push_str("<ul class=\"issues\">\n");
             for issue in &analysis.issues {
                 let word = escape(severity(issue.severity, lang));
-                let kind = severity(issue.severity, Lang::En);
+                let kind = match issue.severity {
+                    Severity::Info => "info",
+                    Severity::Warning => "warning",
+                    Severity::Error => "error",
+                };
                 self.add(format_args!("<li class=\"{kind}\"><b>{word}</b> {}</li>\n", escape(issue_text(issue, lang))));
             }
             self.out.push_str("</ul>\n");

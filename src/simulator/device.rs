@@ -321,8 +321,8 @@ enum Open {
         frames: Vec<FrameId>,
         count: u64,
     },
-    /// A planted text that is no packet: answered with an error.
-    Garbage,
+    /// A text that is no packet: planted garbage, a heartbeat, an upload.
+    Other,
 }
 
 /// The source since streaming went on.
@@ -570,6 +570,11 @@ impl Runner {
                     }
                     for answer in answers.drain(..) {
                         self.send(TEXT, answer.as_bytes()).await;
+                        // Of what the device says by itself or when asked, the server answers this only.
+                        let heartbeat = answer.starts_with(r#"{"type":"heartbeat""#);
+                        if heartbeat && self.connection.is_some() && self.open.len() < OPEN_LIMIT {
+                            self.open.push_back(Open::Other);
+                        }
                     }
                 }
                 Event::Ping(payload) => self.send(PONG, &payload).await,
@@ -592,7 +597,7 @@ impl Runner {
         let reason = || answer["error"].as_str().unwrap_or("no reason given").to_owned();
         match answer["type"].as_str() {
             Some("batch_sensor_data_response") => {
-                while matches!(self.open.front(), Some(Open::Garbage)) {
+                while matches!(self.open.front(), Some(Open::Other)) {
                     self.open.pop_front();
                 }
                 let Some(Open::Packet { session_id, frames, count }) = self.open.pop_front() else { return };
@@ -611,6 +616,11 @@ impl Runner {
                     if packets.len() < PACKET_LOG_LIMIT {
                         packets.push(PacketRecord { session_id, frames, success, failed_items });
                     }
+                }
+            }
+            Some("upload_complete_response" | "heartbeat_response") => {
+                if matches!(self.open.front(), Some(Open::Other)) {
+                    self.open.pop_front();
                 }
             }
             // Answers come in order, so an error is about the oldest text that has none.
@@ -759,7 +769,7 @@ impl Runner {
                 let torn = if self.rng.random() { packet.text.get(..cut).unwrap_or_default() } else { "" };
                 let torn = torn.to_owned();
                 self.send(TEXT, torn.as_bytes()).await;
-                self.open.push_back(Open::Garbage);
+                self.open.push_back(Open::Other);
             }
             if self.chance(faults.duplicate) {
                 let again = Packet {
@@ -806,7 +816,7 @@ impl Runner {
         self.now.frames_sent += count;
         self.now.bytes_sent += text.len() as u64;
         // A packet too long for its document went out as an empty text, which is answered as bad JSON.
-        self.open.push_back(if text.is_empty() { Open::Garbage } else { Open::Packet { session_id, frames, count } });
+        self.open.push_back(if text.is_empty() { Open::Other } else { Open::Packet { session_id, frames, count } });
         if self.config.faults.slow_kbps > 0.0 {
             let seconds = text.len() as f64 / 1e3 / self.config.faults.slow_kbps;
             tokio::time::sleep(Duration::from_secs_f64(seconds.min(10.0))).await;
@@ -820,6 +830,7 @@ impl Runner {
         let Some(text) = self.firmware.owed_upload_complete(self.uptime()) else { return };
         self.send(TEXT, text.as_bytes()).await;
         if self.connection.is_some() {
+            self.open.push_back(Open::Other);
             self.firmware.upload_owed = false;
             self.now.uploads_completed += 1;
             self.now.upload_session_id.clone_from(&self.firmware.session_id);

@@ -4,6 +4,8 @@
 //! session's end and the owed notice ([`Catalog::publish`]). Writes go through one connection, so that they never meet;
 //! readers have their own. Commits are synchronous: what a method returned survives a power cut.
 
+mod rows;
+
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,6 +13,11 @@ use std::time::Duration;
 use schemas::{AnalysisId, DeviceCode, NotificationId, SessionId, SessionStatus, UserId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
+
+pub use rows::{
+    DeviceTotals, Job, NewNotice, NewResult, NewSession, OutboxRow, PublishedFiles, ResultRow, Sealed, SessionKind,
+    SessionRow, StoredFile, UserRow,
+};
 
 use super::audit::Expected;
 
@@ -43,159 +50,6 @@ impl Error {
 /// Turns a database error into one that names the step.
 fn at(step: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| Error::Query { step, source }
-}
-
-/// Where a session's frames came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionKind {
-    /// Started by a user.
-    Session,
-    /// What a device sent of its own accord, outside any session that was started.
-    Collection,
-}
-
-impl SessionKind {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::Collection => "collection",
-        }
-    }
-}
-
-/// A row of `sessions`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SessionRow {
-    pub session_id: SessionId,
-    pub kind: SessionKind,
-    pub device_code: DeviceCode,
-    pub group_code: String,
-    pub user_id: Option<UserId>,
-    pub status: SessionStatus,
-    pub reason: Option<String>,
-    pub started_at_us: i64,
-    pub ended_at_us: Option<i64>,
-    pub changed_at_us: i64,
-    /// 0: not sealed.
-    pub revision: i64,
-    pub sealed_rows: i64,
-    /// Relative to the data folder.
-    pub frames_path: Option<String>,
-    pub frames_bytes: Option<i64>,
-    pub sync_error_ns: Option<i64>,
-    pub closed: bool,
-}
-
-/// A session to be made.
-#[derive(Clone, Debug)]
-pub struct NewSession {
-    pub kind: SessionKind,
-    pub device_code: DeviceCode,
-    pub group_code: String,
-    pub user_id: Option<UserId>,
-    pub status: SessionStatus,
-    pub started_at_us: i64,
-}
-
-/// A sealed file as the catalog keeps it.
-#[derive(Clone, Debug)]
-pub struct Sealed {
-    pub session_id: SessionId,
-    pub revision: i64,
-    pub rows: i64,
-    pub path: String,
-    pub bytes: i64,
-    pub sha256: String,
-    pub sync_error_ns: i64,
-}
-
-/// A leased job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Job {
-    pub analysis_id: AnalysisId,
-    pub session_id: SessionId,
-    pub revision: i64,
-    pub attempts: i64,
-}
-
-/// A result to be published.
-#[derive(Clone, Debug)]
-pub struct NewResult {
-    pub job: Job,
-    pub created_at_us: i64,
-    /// `pipelines::Analysis` as JSON.
-    pub analysis: String,
-    pub strokes_file: StoredFile,
-    pub result_file: StoredFile,
-    /// The owed notice; `None` when the session has no owner.
-    pub notice: Option<NewNotice>,
-}
-
-/// A Parquet file that the catalog answers for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredFile {
-    /// Relative to the data folder.
-    pub path: String,
-    pub bytes: i64,
-}
-
-/// The files of a published analysis.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublishedFiles {
-    pub session_id: SessionId,
-    pub started_at_us: i64,
-    pub created_at_us: i64,
-    pub strokes: StoredFile,
-    pub result: StoredFile,
-}
-
-/// A notice that is owed from the moment its result exists.
-#[derive(Clone, Debug)]
-pub struct NewNotice {
-    pub notification_id: NotificationId,
-    pub user_id: UserId,
-    /// JSON.
-    pub payload: String,
-}
-
-/// A row of the outbox.
-#[derive(Clone, Debug)]
-pub struct OutboxRow {
-    pub notification_id: NotificationId,
-    pub user_id: UserId,
-    pub session_id: SessionId,
-    pub payload: String,
-    pub created_at_us: i64,
-    pub attempts: i64,
-}
-
-/// A row of `users`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserRow {
-    pub user_id: UserId,
-    pub openid: String,
-}
-
-/// A row of `devices` with what its sessions hold.
-#[derive(Clone, Debug)]
-pub struct DeviceTotals {
-    pub device_code: DeviceCode,
-    pub firmware: Option<String>,
-    pub first_seen_us: i64,
-    pub last_seen_us: i64,
-    /// Frames in sealed files.
-    pub sealed_rows: i64,
-}
-
-/// A published result.
-#[derive(Clone, Debug)]
-pub struct ResultRow {
-    pub session_id: SessionId,
-    pub analysis_id: AnalysisId,
-    pub revision: i64,
-    pub created_at_us: i64,
-    /// `pipelines::Analysis` as JSON.
-    pub analysis: String,
 }
 
 /// The catalog. Cheap to clone.
@@ -390,6 +244,49 @@ impl Catalog {
         .await
         .map_err(at("insert a lost session"))?;
         session_row(&row)
+    }
+
+    /// Makes a session under a given number for a sealed file that was found without one, and the job of analysing it;
+    /// `closed` if the write-ahead log has nothing to add. One commit, so that no start takes it for a session whose
+    /// frames are still to be sealed.
+    pub async fn insert_found_session(
+        &self,
+        new: &NewSession,
+        sealed: &Sealed,
+        closed: bool,
+        now_us: i64,
+    ) -> Result<(), Error> {
+        let step = "insert the session of a found file";
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(at(step))?;
+        sqlx::query(
+            "INSERT INTO sessions (session_id, kind, device_code, group_code, status, started_at_us, changed_at_us, \
+             revision, sealed_rows, frames_path, frames_bytes, frames_sha256, sync_error_ns, closed) \
+             VALUES (?, ?, ?, ?, 'analyzing', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(sealed.session_id.get())
+        .bind(new.kind.as_str())
+        .bind(new.device_code.as_str())
+        .bind(&new.group_code)
+        .bind(new.started_at_us)
+        .bind(now_us)
+        .bind(sealed.revision)
+        .bind(sealed.rows)
+        .bind(&sealed.path)
+        .bind(sealed.bytes)
+        .bind(&sealed.sha256)
+        .bind(sealed.sync_error_ns)
+        .bind(i64::from(closed))
+        .execute(&mut *transaction)
+        .await
+        .map_err(at(step))?;
+        sqlx::query("INSERT INTO jobs (session_id, revision, state, created_at_us) VALUES (?, ?, 'queued', ?)")
+            .bind(sealed.session_id.get())
+            .bind(sealed.revision)
+            .bind(now_us)
+            .execute(&mut *transaction)
+            .await
+            .map_err(at(step))?;
+        transaction.commit().await.map_err(at(step))
     }
 
     /// One session.

@@ -352,6 +352,77 @@ fn extend_axes(out: &mut Vec<[f32; 3]>, axes: [&Float32Array; 3]) {
     }
 }
 
+/// A sealed file that was found in the data folder, with what it says of its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where, relative to the data folder.
+    pub path: TablePath,
+    /// Number of rows.
+    pub rows: u64,
+    /// Size of the file, bytes.
+    pub bytes: u64,
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+    /// Revision of the file, from 1.
+    pub revision: u32,
+    /// Start of the session, µs since 1970 UTC.
+    pub started_at_us: i64,
+    /// The device that recorded it, as text; `None` if the file does not say.
+    pub device_code: Option<String>,
+    /// Estimated error between sensor clocks, ns.
+    pub sync_error_ns: i64,
+}
+
+/// The sealed frames of sessions with a number above `newest`: those that a lost catalog knew. Files that cannot be read
+/// are left to the audit.
+///
+/// # Errors
+/// [`Error::Io`] if the folders cannot be listed.
+pub fn found_above(paths: &Paths, newest: SessionId) -> Result<Vec<Found>, Error> {
+    let mut found = Vec::new();
+    for folder in publish::entries(&paths.table(Table::Frames))? {
+        for file in publish::entries(&folder)? {
+            let relative = file.strip_prefix(paths.root()).unwrap_or(&file).to_string_lossy().into_owned();
+            let Ok(path) = relative.parse::<TablePath>() else { continue };
+            if path.session_id() <= newest {
+                continue;
+            }
+            match publish::contained(&file, || describe(&file, path)) {
+                Ok(description) => found.push(description),
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    session.id = %path.session_id(),
+                    "a frames file of session {} is there that nobody knows and that cannot be read",
+                    path.session_id()
+                ),
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn describe(file: &Path, path: TablePath) -> Result<Found, Error> {
+    let reader = open_table(file, Table::Frames, &frames_schema())?;
+    let value = |key| key_value(&reader, key).map(str::to_owned);
+    let number = |key| key_value(&reader, key).and_then(|value| value.parse::<i64>().ok());
+    let foreign = |what| Error::Foreign { what, path: file.to_owned() };
+    if number(publish::KEY_SESSION) != Some(path.session_id().get()) {
+        return Err(foreign("the session's number"));
+    }
+    let revision = number(publish::KEY_REVISION).and_then(|revision| revision.try_into().ok());
+    let (bytes, sha256) = publish::sha256_of(file)?;
+    Ok(Found {
+        path,
+        rows: reader.metadata().file_metadata().num_rows() as u64,
+        bytes,
+        sha256,
+        revision: revision.ok_or_else(|| foreign("the revision"))?,
+        started_at_us: number(publish::KEY_STARTED_AT).ok_or_else(|| foreign("the start of the session"))?,
+        device_code: value(KEY_DEVICE_CODE),
+        sync_error_ns: number(KEY_SYNC_ERROR_NS).unwrap_or(0),
+    })
+}
+
 /// Reads what the pipelines need of a sealed file: the tracks of the four sensors, values as sent.
 ///
 /// # Errors

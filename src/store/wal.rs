@@ -103,7 +103,7 @@ use schemas::{FrameColumns, SessionId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::class::Class;
-pub use recovery::read_only;
+pub use recovery::{Lock, lock, read_only};
 use writer::{Append, Disk, Job, Shared, Storage, Writer};
 
 /// How far a record has gone when its append resolves.
@@ -397,16 +397,30 @@ impl Handle {
     /// # Errors
     /// [`Error::Locked`], [`Error::Open`], [`Error::Read`], [`Error::Newer`], [`Error::Spawn`]. Damage is no error.
     pub fn open(options: Options, replay: impl FnMut(WalRecord)) -> Result<(Self, RecoveryReport), Error> {
+        let lock = lock(&options.dir)?;
+        Self::open_locked(lock, options, replay)
+    }
+
+    /// As [`Handle::open`], with a lock that was taken before: of the log in `options.dir`.
+    ///
+    /// # Errors
+    /// As [`Handle::open`].
+    pub fn open_locked(
+        lock: Lock,
+        options: Options,
+        replay: impl FnMut(WalRecord),
+    ) -> Result<(Self, RecoveryReport), Error> {
         let disk = Disk::new(&options.dir);
-        Self::open_on(options, Box::new(disk), replay)
+        Self::open_on(lock, options, Box::new(disk), replay)
     }
 
     fn open_on(
+        lock: Lock,
         options: Options,
         storage: Box<dyn Storage>,
         replay: impl FnMut(WalRecord),
     ) -> Result<(Self, RecoveryReport), Error> {
-        let opened = recovery::open(&options.dir, replay)?;
+        let opened = recovery::open(lock, replay)?;
         let room = Arc::new(Semaphore::new(options.queue_limit_bytes.min(Semaphore::MAX_PERMITS)));
         let shared = Arc::new(Shared::new(&options));
         let queue_limit_bytes = options.queue_limit_bytes;

@@ -29,7 +29,7 @@ use volant::store::paths::Paths;
 use crate::support::{PATIENCE, dechunk};
 
 /// How often the ordinary test kills the process.
-const KILLS: usize = 24;
+const KILLS: usize = 30;
 const SEED: u64 = 20_261_123;
 const DEVICES: usize = 3;
 const PLAYER: &str = "test_user_123456";
@@ -69,8 +69,8 @@ impl Server {
             .append(true)
             .open(folder.with_extension("log"))
             .expect("a file for the log");
-        let mut command = volant(&["serve", "--listen", "127.0.0.1:0", "--store-min-free-bytes", "0"], folder);
-        command.args(flags).stdout(Stdio::piped()).stderr(log);
+        let mut command = volant(&["serve", "--listen", "127.0.0.1:0"], folder);
+        command.env("VOLANT_STORE_MIN_FREE_BYTES", "0").args(flags).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().expect("the binary starts");
         let stdout = child.stdout.take().expect("its output");
         Self { child, stdout: BufReader::new(stdout).lines() }
@@ -462,6 +462,22 @@ async fn play(mut address: Address, ledger: Arc<Ledger>) {
     }
 }
 
+/// Asks the same of every session again and again: at no instant may a frame show twice, or a statement fail.
+async fn question(mut address: Address, asked: Arc<AtomicU64>) {
+    let statement = "SELECT session_id, count(*) AS n, count(DISTINCT device_time_raw) AS d, sum(sensor_id) AS s \
+                     FROM frames GROUP BY session_id";
+    loop {
+        let at = current(&mut address).await;
+        if let Ok(rows) = sql(&at, statement).await {
+            for row in rows {
+                assert_eq!(row["n"], row["d"], "a frame shows twice: {row}");
+            }
+            asked.fetch_add(1, Ordering::Relaxed);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 // ---- the campaign -----------------------------------------------------------------------------------------------------
 
 /// Small segments, so that the log turns over; short grace, so that sessions are closed and the log forgets them.
@@ -501,6 +517,7 @@ struct Figures {
     doubtful_kept: usize,
     frames: usize,
     notices: u64,
+    statements: u64,
 }
 
 async fn campaign(kills: usize, seed: u64) -> Figures {
@@ -510,6 +527,8 @@ async fn campaign(kills: usize, seed: u64) -> Figures {
     let ledger = Arc::new(Ledger::default());
     let (tell, address) = watch::channel(None);
     let player = tokio::spawn(play(address.clone(), Arc::clone(&ledger)));
+    let asked = Arc::new(AtomicU64::new(0));
+    let asker = tokio::spawn(question(address.clone(), Arc::clone(&asked)));
     let mut devices = tokio::task::JoinSet::new();
     for index in 0..DEVICES {
         let client = DeviceClient {
@@ -575,7 +594,7 @@ async fn campaign(kills: usize, seed: u64) -> Figures {
 
     // Beside the server, and after it, the folder tells the same.
     let count = "SELECT count(*) AS n, count(DISTINCT device_time_raw) AS d FROM frames";
-    let told = sql(&at, count).await.unwrap_or_else(|Gone| panic!("the service is gone"));
+    let told = still(sql(&at, count).await);
     assert_eq!(sql_on_folder(&folder, count).await, told);
     verified(&folder).await;
     assert_eq!(server.terminate().await, 0);
@@ -583,12 +602,15 @@ async fn campaign(kills: usize, seed: u64) -> Figures {
     let report = verified(&folder).await;
     assert_eq!(report["unfinished_files"], 0, "{report}");
     player.abort();
+    assert!(!asker.is_finished(), "the questions asked meanwhile: {:?}", asker.await);
+    asker.abort();
 
     figures.sessions = books.len();
     figures.packets_acked = ledger.packets_acked.load(Ordering::Relaxed);
     figures.resent = ledger.resent.load(Ordering::Relaxed);
     figures.duplicates = ledger.duplicates.load(Ordering::Relaxed);
     figures.notices = ledger.notices_seen.load(Ordering::Relaxed);
+    figures.statements = asked.load(Ordering::Relaxed);
     figures
 }
 
@@ -598,7 +620,7 @@ async fn settled(address: &str) {
                 WHERE status NOT IN ('completed', 'stopped') ORDER BY session_id";
     let wait = async {
         loop {
-            let rows = sql(address, open).await.unwrap_or_else(|Gone| panic!("the service is gone"));
+            let rows = still(sql(address, open).await);
             if rows.is_empty() {
                 return;
             }
@@ -606,16 +628,14 @@ async fn settled(address: &str) {
         }
     };
     if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-        let rows = sql(address, open).await.unwrap_or_else(|Gone| panic!("the service is gone"));
+        let rows = still(sql(address, open).await);
         panic!("sessions do not end: {rows:?}");
     }
 }
 
 /// Holds what SQL answers against what the clients were told.
 async fn compare(address: &str, books: &[SessionLedger], figures: &mut Figures) {
-    let rows = |statement: String| async move {
-        sql(address, &statement).await.unwrap_or_else(|Gone| panic!("the service is gone"))
-    };
+    let rows = |statement: String| async move { still(sql(address, &statement).await) };
     let numbers: HashSet<i64> = books.iter().map(|book| book.session).collect();
     // Late frames are sealed a second after they came; until then no file answers for them.
     let held = rows("SELECT session_id, count(*) AS n FROM frames GROUP BY session_id".to_owned()).await;
@@ -679,4 +699,262 @@ async fn what_was_acknowledged_survives_kills_at_any_instant() {
     let figures = campaign(KILLS, SEED).await;
     println!("{figures:?}");
     assert!(figures.sessions > DEVICES && figures.resent > 0, "the campaign must meet what it is for: {figures:?}");
+}
+
+// ---- other ends ---------------------------------------------------------------------------------------------------------
+
+const DEVICE: &str = "2025001";
+
+/// What is answered by a service that nobody kills.
+fn still<T>(result: Result<T, Gone>) -> T {
+    result.unwrap_or_else(|Gone| panic!("the service is gone"))
+}
+
+/// A session of the test user on the device, and the device's socket.
+async fn begin(at: &str) -> (Line, i64) {
+    let form = format!("openid={PLAYER}&device_group_code={DEVICE}&device_code={DEVICE}");
+    let (status, started) = still(post_form(at, "/wxapp/start_session/", &form).await);
+    assert_eq!(status, 200, "{started}");
+    let line = still(Line::open(at, &format!("/ws/esp32/{DEVICE}/")).await);
+    (line, started["session_id"].as_i64().expect("a session number"))
+}
+
+/// Sends packets and takes their answers.
+async fn send(line: &mut Line, session: i64, numbers: std::ops::Range<i64>) -> Vec<Value> {
+    for number in numbers.clone() {
+        still(line.send(&packet(session, DEVICE, number)).await);
+    }
+    let mut answers = Vec::new();
+    while answers.len() < numbers.clone().count() {
+        let message = still(line.next().await);
+        if message["type"] == "batch_sensor_data_response" {
+            answers.push(message);
+        }
+    }
+    answers
+}
+
+async fn send_good(line: &mut Line, session: i64, numbers: std::ops::Range<i64>) {
+    for answer in send(line, session, numbers).await {
+        assert_eq!(answer["success"], true, "{answer}");
+    }
+}
+
+/// The packets of a session that SQL shows, each with all its frames and no frame twice.
+async fn packets_in(at: &str, session: i64) -> Vec<i64> {
+    let statement = format!("SELECT device_time_raw FROM frames WHERE session_id = {session} ORDER BY device_time_raw");
+    let times: Vec<i64> =
+        still(sql(at, &statement).await).iter().map(|row| row["device_time_raw"].as_i64().unwrap()).collect();
+    let packets = times.chunks(FRAMES_A_PACKET).map(|times| {
+        let number = (times[0] - 1_000_000) / 5 / FRAMES_A_PACKET as i64;
+        let whole: Vec<i64> = (0..FRAMES_A_PACKET).map(|place| frame_time(number, place)).collect();
+        assert_eq!(times, whole, "packet {number} of session {session}");
+        number
+    });
+    packets.collect()
+}
+
+/// Ends a session in order and waits for its result.
+async fn finish(at: &str, line: &mut Line, session: i64) {
+    still(post_form(at, "/wxapp/end_session/", &format!("session_id={session}")).await);
+    let message = json!({"type":"upload_complete","session_id":session.to_string(),"timestamp":2}).to_string();
+    still(line.send(&message).await);
+    while still(line.next().await)["type"] != "upload_complete_response" {}
+    wait_for(at, session, "completed").await;
+}
+
+async fn wait_for(at: &str, session: i64, status: &str) {
+    let statement = format!("SELECT status FROM sessions WHERE session_id = {session}");
+    let wait = async {
+        while still(sql(at, &statement).await)[0]["status"] != status {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let reached = tokio::time::timeout(PATIENCE, wait).await.is_ok();
+    assert!(reached, "session {session} is not {status}: {:?}", still(sql(at, &statement).await));
+}
+
+/// What the process wrote to its log.
+fn log_of(folder: &Path) -> String {
+    std::fs::read_to_string(folder.with_extension("log")).expect("the log")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_never_a_second_process_writes_the_same_folder() {
+    let parent = tempfile::tempdir().expect("a temporary folder");
+    let folder = parent.path().join("data");
+    let mut server = Server::spawn(&folder, &[]);
+    let at = server.listening().await;
+    let (mut line, session) = begin(&at).await;
+    send_good(&mut line, session, 0..5).await;
+
+    let mut second = Server::spawn(&folder, &[]);
+    let Started::Ended(code) = second.started().await else { panic!("two processes serve one folder") };
+    assert_ne!(code, 0);
+    assert!(log_of(&folder).contains("another process"), "{}", log_of(&folder));
+    // `recover` repairs, so it keeps off too; who only reads does not disturb.
+    let (recovered, _, errors) = run(&["recover"], &folder).await;
+    assert!(!recovered && errors.contains("another process"), "{errors}");
+    assert_eq!(sql_on_folder(&folder, "SELECT count(*) AS n FROM frames").await[0]["n"], 150);
+
+    send_good(&mut line, session, 5..10).await;
+    assert_eq!(packets_in(&at, session).await, (0..10).collect::<Vec<_>>());
+    assert_eq!(server.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_by_sigterm_the_service_says_goodbye_and_keeps_what_it_acknowledged() {
+    let parent = tempfile::tempdir().expect("a temporary folder");
+    let folder = parent.path().join("data");
+    let mut server = Server::spawn(&folder, &[]);
+    let at = server.listening().await;
+    let (mut line, session) = begin(&at).await;
+    send_good(&mut line, session, 0..20).await;
+    // Packets are on their way while it is told to end.
+    for number in 20..60 {
+        still(line.send(&packet(session, DEVICE, number)).await);
+    }
+    let ended = tokio::spawn(server.terminate());
+    let mut answers = 0;
+    let code = loop {
+        match line.next_or_code().await {
+            Ok(message) if message["type"] == "batch_sensor_data_response" => {
+                assert_eq!(message["success"], true, "{message}");
+                answers += 1;
+            }
+            Ok(_) => {}
+            Err(code) => break code,
+        }
+    };
+    assert_eq!(code, Some(1012), "service restart, so that clients come back");
+    assert_eq!(ended.await.expect("the end"), 0);
+
+    let mut server = Server::spawn(&folder, &[]);
+    let at = server.listening().await;
+    let found = packets_in(&at, session).await;
+    assert!(found.len() >= 20 + answers, "{} packets for {answers} answers", found.len());
+    let mut line = still(Line::open(&at, &format!("/ws/esp32/{DEVICE}/")).await);
+    send_good(&mut line, session, 20 + answers as i64..60).await;
+    assert_eq!(packets_in(&at, session).await, (0..60).collect::<Vec<_>>());
+    finish(&at, &mut line, session).await;
+    assert_eq!(packets_in(&at, session).await, (0..60).collect::<Vec<_>>());
+    assert_eq!(server.terminate().await, 0);
+    verified(&folder).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_with_a_torn_log_only_the_torn_packet_is_missing() {
+    let parent = tempfile::tempdir().expect("a temporary folder");
+    let folder = parent.path().join("data");
+    let mut server = Server::spawn(&folder, &[]);
+    let at = server.listening().await;
+    let (mut line, session) = begin(&at).await;
+    // One after the other, so that the log ends with the last.
+    for number in 0..8 {
+        send_good(&mut line, session, number..number + 1).await;
+    }
+    server.kill().await;
+    let segments = std::fs::read_dir(Paths::new(&folder).wal()).expect("the log").map(|entry| entry.unwrap().path());
+    let newest = segments.filter(|path| path.extension().is_some_and(|end| end == "wal")).max().expect("a segment");
+    let segment = std::fs::File::options().write(true).open(&newest).expect("the segment");
+    segment.set_len(segment.metadata().expect("its length").len() - 7).expect("cut it");
+    drop(segment);
+    verified(&folder).await;
+
+    let mut server = Server::spawn(&folder, &[]);
+    let at = server.listening().await;
+    assert_eq!(packets_in(&at, session).await, (0..7).collect::<Vec<_>>());
+    let mut line = still(Line::open(&at, &format!("/ws/esp32/{DEVICE}/")).await);
+    // What was whole is known, what was torn is not.
+    let answers = send(&mut line, session, 6..9).await;
+    assert_eq!(answers.iter().map(|answer| answer["duplicate"] == true).collect::<Vec<_>>(), [true, false, false]);
+    finish(&at, &mut line, session).await;
+    assert_eq!(packets_in(&at, session).await, (0..9).collect::<Vec<_>>());
+    assert_eq!(server.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_and_robbed_of_its_catalog_the_service_keeps_the_frames() {
+    let parent = tempfile::tempdir().expect("a temporary folder");
+    let folder = parent.path().join("data");
+    let flags = ["--sessions-idle-timeout-s", "1", "--sessions-late-grace-s", "1"];
+    let mut server = Server::spawn(&folder, &flags);
+    let at = server.listening().await;
+    // One session that is over; one that is sealed, a segment of the log holding both; one that is open.
+    let (mut line, over) = begin(&at).await;
+    send_good(&mut line, over, 0..4).await;
+    finish(&at, &mut line, over).await;
+    // A repeat is known until the session is closed.
+    while send(&mut line, over, 0..1).await[0]["success"] == true {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (mut line, sealed) = begin(&at).await;
+    send_good(&mut line, sealed, 0..6).await;
+    finish(&at, &mut line, sealed).await;
+    let (mut line, open) = begin(&at).await;
+    send_good(&mut line, open, 0..10).await;
+    server.kill().await;
+    for entry in std::fs::read_dir(&folder).expect("the folder") {
+        let path = entry.unwrap().path();
+        if path.is_file() && path.to_string_lossy().contains("catalog") {
+            std::fs::remove_file(path).expect("delete the catalog");
+        }
+    }
+
+    let mut server = Server::spawn(&folder, &flags);
+    let at = server.listening().await;
+    for (session, packets) in [(over, 4), (sealed, 6), (open, 10)] {
+        assert_eq!(packets_in(&at, session).await, (0..packets).collect::<Vec<_>>());
+        wait_for(&at, session, "completed").await;
+        assert_eq!(packets_in(&at, session).await, (0..packets).collect::<Vec<_>>());
+    }
+    // Numbers are not given twice.
+    let (mut line, new) = begin(&at).await;
+    assert!(new > open, "{new} after {open}");
+    send_good(&mut line, new, 0..3).await;
+    assert_eq!(packets_in(&at, new).await, [0, 1, 2]);
+    assert_eq!(server.terminate().await, 0);
+    assert_eq!(verified(&folder).await["unlisted_files"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_by_no_lack_of_space_the_service_refuses_frames_until_there_is_room() {
+    let parent = tempfile::tempdir().expect("a temporary folder");
+    let folder = parent.path().join("data");
+    let mut server = Server::spawn(&folder, &[]);
+    let at = server.listening().await;
+    let (mut line, session) = begin(&at).await;
+    send_good(&mut line, session, 0..4).await;
+    assert_eq!(server.terminate().await, 0);
+
+    // No disk has so much room.
+    let mut server = Server::spawn(&folder, &["--store-min-free-bytes", "9000000000000000000"]);
+    let at = server.listening().await;
+    let mut line = still(Line::open(&at, &format!("/ws/esp32/{DEVICE}/")).await);
+    for answer in send(&mut line, session, 3..8).await {
+        if answer["duplicate"] == true {
+            assert_eq!(answer["success"], true, "{answer}");
+            continue;
+        }
+        assert_eq!(answer["success"], false, "{answer}");
+        assert!(answer["error"].as_str().is_some_and(|error| error.contains("could not be stored")), "{answer}");
+    }
+    // Everything else goes on, and what was refused shows nowhere.
+    assert_eq!(packets_in(&at, session).await, [0, 1, 2, 3]);
+    still(line.send(&json!({"type":"heartbeat","timestamp":1}).to_string()).await);
+    while still(line.next().await)["type"] != "heartbeat_response" {}
+    finish(&at, &mut line, session).await;
+    assert_eq!(packets_in(&at, session).await, [0, 1, 2, 3]);
+    let (mut line, empty) = begin(&at).await;
+    assert_eq!(send(&mut line, empty, 0..2).await.iter().filter(|answer| answer["success"] == false).count(), 2);
+    assert_eq!(server.terminate().await, 0);
+
+    let mut server = Server::spawn(&folder, &[]);
+    let at = server.listening().await;
+    let mut line = still(Line::open(&at, &format!("/ws/esp32/{DEVICE}/")).await);
+    send_good(&mut line, empty, 0..5).await;
+    finish(&at, &mut line, empty).await;
+    assert_eq!(packets_in(&at, empty).await, (0..5).collect::<Vec<_>>());
+    assert_eq!(server.terminate().await, 0);
+    verified(&folder).await;
 }

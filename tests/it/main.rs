@@ -1,6 +1,7 @@
 //! Behavior of the whole service; one binary, a module a behavior.
 
 #![expect(unreachable_pub, reason = "items are shared between the modules of this one binary")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
 mod dashboard;
 mod flow;

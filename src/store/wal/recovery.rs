@@ -30,7 +30,7 @@ pub(super) struct Opened {
     pub(super) segments: Vec<OldSegment>,
     pub(super) next_number: u64,
     pub(super) report: RecoveryReport,
-    pub(super) lock: File,
+    pub(super) lock: Lock,
 }
 
 /// Reads every good record in order and changes nothing, also while a server writes the log.
@@ -62,21 +62,38 @@ pub fn read_only(dir: &Path, mut replay: impl FnMut(WalRecord)) -> Result<Recove
     Ok(report)
 }
 
-/// Locks, repairs and replays the log in `dir`.
-pub(super) fn open(dir: &Path, mut replay: impl FnMut(WalRecord)) -> Result<Opened, Error> {
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Open { path, source }
-    };
+/// The right to write a log, and with it the data folder: one process has it at a time. Given back when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    dir: PathBuf,
+    _file: File,
+}
+
+/// Where an error happened.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Open { path, source }
+}
+
+/// Locks the log in `dir`, which is made if absent.
+///
+/// # Errors
+/// [`Error::Locked`], [`Error::Open`].
+pub fn lock(dir: &Path) -> Result<Lock, Error> {
     fs::create_dir_all(dir).map_err(at(dir))?;
     let lock_path = dir.join("_lock");
-    let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
-    match lock.try_lock() {
+    let file = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
+    match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: lock_path }),
         Err(TryLockError::Error(source)) => return Err(Error::Open { path: lock_path, source }),
     }
+    Ok(Lock { dir: dir.to_owned(), _file: file })
+}
 
+/// Repairs and replays a log.
+pub(super) fn open(lock: Lock, mut replay: impl FnMut(WalRecord)) -> Result<Opened, Error> {
+    let dir = lock.dir.as_path();
     let listed = list(dir)?;
     for unborn in &listed.unborn {
         fs::remove_file(unborn).map_err(at(unborn))?;

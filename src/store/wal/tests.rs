@@ -491,7 +491,7 @@ fn open_faulty(options: Options) -> (Handle, Faults) {
     faults.limit.store(u64::MAX, Ordering::Relaxed);
     faults.free.store(u64::MAX, Ordering::Relaxed);
     let disk = FaultyDisk(Disk::new(&options.dir), faults.clone());
-    (Handle::open_on(options, Box::new(disk), |_| {}).unwrap().0, faults)
+    (Handle::open_on(lock(&options.dir).unwrap(), options, Box::new(disk), |_| {}).unwrap().0, faults)
 }
 
 #[test]
