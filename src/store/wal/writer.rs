@@ -146,7 +146,10 @@ impl Shared {
         }
         queue.bytes += append.encoded.len();
         queue.jobs.push(Job::Append(append));
-        if queue.writer_sleeps || queue.bytes >= self.gather_limit_bytes {
+        let wake = queue.writer_sleeps || queue.bytes >= self.gather_limit_bytes;
+        // Woken under the lock, the writer would only run into it.
+        drop(queue);
+        if wake {
             self.wake.notify_one();
         }
         true
@@ -155,11 +158,14 @@ impl Shared {
     /// Queues a job that nobody waits for; a closed log drops it.
     pub(super) fn push(&self, job: Job) {
         let mut queue = self.queue();
-        if !queue.closing {
-            queue.jobs.push(job);
-            if queue.writer_sleeps {
-                self.wake.notify_one();
-            }
+        if queue.closing {
+            return;
+        }
+        queue.jobs.push(job);
+        let wake = queue.writer_sleeps;
+        drop(queue);
+        if wake {
+            self.wake.notify_one();
         }
     }
 
