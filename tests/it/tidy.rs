@@ -108,8 +108,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
 const LINE_LIMIT: usize = 900;
 
 /// Files above [`LINE_LIMIT`], each with the reason why it is one piece.
-const LONG_FILES: &[(&str, &str)] =
-    &[("tests/it/kill.rs", "one scenario: a process that is killed, its clients, and the books they keep")];
+const LONG_FILES: &[(&str, &str)] = &[];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
