@@ -1,7 +1,7 @@
 //! How long a player waits after the last packet: `upload_complete` to the notice, for ten minutes of four sensors.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -12,6 +12,8 @@ use super::target::Target;
 
 /// Packets in flight while the session is uploaded.
 const WINDOW: usize = 32;
+/// The log has so long to tell what happened.
+const LOG_PATIENCE: Duration = Duration::from_secs(20);
 
 /// One session's wait and what it was spent on, ms. The parts are read from the server's log.
 #[derive(Clone, Copy, Debug)]
@@ -60,16 +62,27 @@ pub(crate) async fn session(target: &Target, packets: &Packets, number: usize) -
         Ok::<_, io::Error>((answer, began.elapsed()))
     };
     let announced = async {
-        let notice = player.next_of("analysis_complete_notification").await?;
-        Ok::<_, io::Error>((notice, began.elapsed(), clock.now_us()))
+        // A notice of an earlier session may come again.
+        let of_session = format!(r#""session_id":{session},"#);
+        while !player.next_of("analysis_complete_notification").await?.contains(&of_session) {}
+        Ok::<_, io::Error>((began.elapsed(), clock.now_us()))
     };
-    let ((_, answered), (_, total, noticed_us)) = tokio::try_join!(answered, announced)?;
+    let ((_, answered), (total, noticed_us)) = tokio::try_join!(answered, announced)?;
+    // The pong that proves the delivery; without it the notice stays owed.
+    drop(tokio::time::timeout(Duration::from_millis(500), player.next()).await);
 
-    // The log comes through a pipe, so it may be a little later than the notice.
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    let log = target.log();
-    let logged = |what: &str| logged_us(&log, &format!("session {session} {what}"));
-    let (sealed_us, analyzed_us) = logged("sealed").zip(logged("analyzed")).ok_or_else(|| broken("no log lines"))?;
+    // The log comes through a pipe and may be later than the notice.
+    let (sealed_us, analyzed_us) = loop {
+        let log = target.log();
+        let logged = |what: &str| logged_us(&log, &format!("session {session} {what}"));
+        if let Some(times) = logged("sealed").zip(logged("analyzed")) {
+            break times;
+        }
+        if began.elapsed() > LOG_PATIENCE {
+            return Err(broken(&format!("no log lines of session {session}:\n{}", log.join("\n"))));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
     let ms = |from_us: i64, to_us: i64| (to_us - from_us) as f64 / 1e3;
     Ok(Announced {
         frames: packets.len() * PACKET_FRAMES,
