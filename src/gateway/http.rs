@@ -308,11 +308,14 @@ pub(super) async fn live() -> Json<Value> {
     Json(json!({ "status": "live" }))
 }
 
-/// The service can do its work: it is not stopping, and the catalog answers.
+/// The service can do its work: it is not stopping, the log takes frames, and the catalog answers.
 pub(super) async fn ready(AxumState(context): Shared) -> Answer {
     let unavailable = |code, what: &str| ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, code, what);
     if *context.state.shutdown.borrow() {
         return Err(unavailable("stopping", "the service is stopping"));
+    }
+    if let Some(failure) = context.state.ingest.log_failure() {
+        return Err(unavailable("log_unavailable", &format!("the log takes no frames: {failure}")));
     }
     match timeout(READY_TIMEOUT, context.state.sessions.system_counts()).await {
         Ok(Ok(_)) => Ok(Json(json!({ "status": "ready" }))),
