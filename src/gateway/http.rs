@@ -167,8 +167,8 @@ async fn get_latest_session(
             "status": session.status,
             "start_time": UtcTime(session.started_at_us),
             "end_time": session.ended_at_us.map(UtcTime),
-            "wx_user_id": session.user_id.map_or_else(|| "unknown".to_owned(), |user| user.to_string()),
-            "device_code": session.device_code,
+            // Who it belongs to is told to nobody but its owner; the replaced server said "unknown" to everybody.
+            "wx_user_id": user.map_or_else(|| "unknown".to_owned(), |user| user.to_string()),
         },
         "total_sessions": total_sessions,
     })))
