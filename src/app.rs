@@ -91,6 +91,7 @@ impl App {
                 error!(error = &error as &dyn std::error::Error, "a part of the service broke");
             }
         }
+        self.rooms.ingest.finish_seals().await;
         let closed = self.log.close().await.context("close the write-ahead log");
         self.catalog.close().await;
         info!("stopped");

@@ -1,7 +1,7 @@
 //! Units, gravity, rate: from raw samples to calibrated ones on an even grid.
 //!
 //! What comes in is a [`SensorTrack`] as sent, which may be empty, unsorted, doubled, full of holes and NaN. What goes
-//! out is a [`Signal`]: acceleration in m/s², angular velocity in °/s without its resting bias, on a grid of equal
+//! out is a `Signal`: acceleration in m/s², angular velocity in °/s without its resting bias, on a grid of equal
 //! steps, in islands separated by the holes that are too long to bridge, each point flagged where it was interpolated
 //! across a hole or taken from saturated samples.
 

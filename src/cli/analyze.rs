@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let mut analyses = Vec::new();
     for path in &args.files {
-        for recording in read_recording(path).with_context(|| format!("read recording {}", path.display()))? {
+        for recording in read_recording(path)? {
             let analysis = pipelines::analyze(&recording.track, &params, model.as_ref());
             analyses.push(Named { recording: recording.name, analysis });
         }

@@ -136,7 +136,7 @@ pub(super) struct LoadedSet {
 impl LoadedSet {
     /// Reads a folder.
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
-        let set = read_set(path).with_context(|| format!("read recording set {}", path.display()))?;
+        let set = read_set(path)?;
         let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
         let marks = set
             .recordings

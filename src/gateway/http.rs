@@ -167,8 +167,8 @@ async fn get_latest_session(
             "status": session.status,
             "start_time": UtcTime(session.started_at_us),
             "end_time": session.ended_at_us.map(UtcTime),
-            "wx_user_id": session.user_id.map_or_else(|| "unknown".to_owned(), |user| user.to_string()),
-            "device_code": session.device_code,
+            // Who it belongs to is told to nobody but its owner; the replaced server said "unknown" to everybody.
+            "wx_user_id": user.map_or_else(|| "unknown".to_owned(), |user| user.to_string()),
         },
         "total_sessions": total_sessions,
     })))
@@ -308,11 +308,14 @@ pub(super) async fn live() -> Json<Value> {
     Json(json!({ "status": "live" }))
 }
 
-/// The service can do its work: it is not stopping, and the catalog answers.
+/// The service can do its work: it is not stopping, the log takes frames, and the catalog answers.
 pub(super) async fn ready(AxumState(context): Shared) -> Answer {
     let unavailable = |code, what: &str| ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, code, what);
     if *context.state.shutdown.borrow() {
         return Err(unavailable("stopping", "the service is stopping"));
+    }
+    if let Some(failure) = context.state.ingest.log_failure() {
+        return Err(unavailable("log_unavailable", &format!("the log takes no frames: {failure}")));
     }
     match timeout(READY_TIMEOUT, context.state.sessions.system_counts()).await {
         Ok(Ok(_)) => Ok(Json(json!({ "status": "ready" }))),

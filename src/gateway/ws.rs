@@ -231,8 +231,21 @@ impl DeviceRole {
             ("STOP_COLLECTION_CONFIRMED", Some(session_id)) => DeviceEvent::StopConfirmed { session_id },
             _ => return Step::Answer(answer.encode()),
         };
-        let (sessions, code) = (self.state().sessions.clone(), self.code.clone());
+        let (sessions, code, now_us) = (self.state().sessions.clone(), self.code.clone(), self.now_us());
+        let claimed = match &event {
+            DeviceEvent::StartConfirmed { session_id } | DeviceEvent::StopConfirmed { session_id } => {
+                session_id.parse().ok()
+            }
+            _ => None,
+        };
         Step::Work(Box::pin(async move {
+            if let Some(session_id) = claimed
+                && let Ok(Some(session)) = sessions.info(session_id).await
+                && session.device_code != code
+            {
+                let foreign = sessions::Error::ForeignDevice { session_id };
+                return Outcome::Answer(device_error(&code, foreign.into(), now_us).encode());
+            }
             sessions.device_event(&code, event).await;
             Outcome::Answer(answer.encode())
         }))

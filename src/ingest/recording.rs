@@ -36,6 +36,8 @@ pub(super) struct Recording {
     last_packet_us: AtomicI64,
     /// Told whenever `settled_rows` moves.
     settled: Notify,
+    /// Held while the session's file is written: a second seal waits and then finds nothing left to do.
+    pub(super) sealing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -91,6 +93,7 @@ impl Recording {
             settled_rows: AtomicUsize::new(0),
             last_packet_us: AtomicI64::new(0),
             settled: Notify::new(),
+            sealing: tokio::sync::Mutex::new(()),
         }
     }
 

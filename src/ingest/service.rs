@@ -253,6 +253,7 @@ impl Handle {
     /// Idempotent: sealing again without new frames changes nothing. `None` if the session holds no frames.
     pub async fn seal(&self, session: SessionId) -> Result<Option<Sealed>, Error> {
         let Some(recording) = self.get(session) else { return Ok(None) };
+        let _sealing = recording.sealing.lock().await;
         let (finished, revision) = loop {
             let taken = recording.lock().frames.len();
             recording.wait_settled(taken).await;
@@ -335,6 +336,23 @@ impl Handle {
             (state.kept(), state.sync_error_ns())
         };
         Some(track_of(&frames, sync_error_ns))
+    }
+
+    /// Waits until no file is being written, at shutdown: a rename must not come after the folder's lock is given up.
+    pub async fn finish_seals(&self) {
+        let recordings: Vec<_> = self.read().recordings.values().cloned().collect();
+        for recording in recordings {
+            drop(recording.sealing.lock().await);
+        }
+    }
+
+    /// Why the log takes no frames at the moment; `None` while it does.
+    #[must_use]
+    pub fn log_failure(&self) -> Option<Arc<wal::Error>> {
+        match self.0.log.health() {
+            wal::Health::Good => None,
+            wal::Health::Failing(error) | wal::Health::Poisoned(error) => Some(error),
+        }
     }
 
     /// One open session.

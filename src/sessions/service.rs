@@ -57,6 +57,8 @@ impl Default for Options {
 
 /// How often timeouts are looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// Pause after a seal that failed, on a full disk for instance.
+const SEAL_RETRY: Duration = Duration::from_secs(5);
 /// The longest group code, in bytes.
 const GROUP_LIMIT_BYTES: usize = 64;
 
@@ -72,7 +74,11 @@ struct Inner {
     hub: hub::Handle,
     ingest: ingest::Handle,
     devices: Mutex<HashMap<DeviceCode, Arc<tokio::sync::Mutex<Device>>>>,
+    /// When this process started, s since 1970.
+    started_s: i64,
     next_command: AtomicU64,
+    /// When a session whose seal failed is tried again, µs.
+    seal_again_us: Mutex<HashMap<SessionId, i64>>,
     /// Told when a job was committed.
     job_ready: Arc<Notify>,
 }
@@ -102,12 +108,14 @@ impl Handle {
     ) -> (Self, Service) {
         let handle = Self(Arc::new(Inner {
             options,
+            started_s: clock.now_us() / 1_000_000,
             clock,
             catalog,
             hub,
             ingest,
             devices: Mutex::default(),
             next_command: AtomicU64::new(1),
+            seal_again_us: Mutex::default(),
             job_ready,
         }));
         (handle.clone(), Service { handle, events })
@@ -134,9 +142,10 @@ impl Handle {
         Arc::clone(devices.entry(code.clone()).or_default())
     }
 
-    /// A command id that the firmware can echo: short, a string, unique in this process.
+    /// A command id that the firmware can echo: short, a string, and not that of an earlier process, whose late
+    /// acknowledgement must not confirm a command of this one.
     fn command_id(&self) -> String {
-        format!("c-{:04}", self.0.next_command.fetch_add(1, Ordering::Relaxed))
+        format!("c-{:x}-{:04}", self.0.started_s, self.0.next_command.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Sends a command and remembers it until the device confirms.
@@ -372,6 +381,8 @@ impl Handle {
             }
             Err(error) => {
                 metrics::counter!("volant_sessions_failed_seals_total").increment(1);
+                let again_us = self.0.clock.now_us() + us(SEAL_RETRY);
+                self.0.seal_again_us.lock().unwrap_or_else(PoisonError::into_inner).insert(session, again_us);
                 error!(error = &error as &dyn std::error::Error, "session {session} could not be sealed, trying again");
             }
         }
@@ -745,6 +756,14 @@ impl Handle {
                 let unsealed = !live.is_sealed;
                 // A first seal that failed is tried again here; later frames wait until they have settled.
                 let settle = if live.revision == 0 { us(Duration::from_secs(5)) } else { us(options.late_settle) };
+                let failed_lately = {
+                    let mut again = self.0.seal_again_us.lock().unwrap_or_else(PoisonError::into_inner);
+                    again.retain(|_, at_us| *at_us > now_us);
+                    again.contains_key(&session)
+                };
+                if unsealed && failed_lately {
+                    return Ok(());
+                }
                 if unsealed && since_packet_us >= settle {
                     self.seal(session).await;
                 } else if !unsealed && since_packet_us >= us(options.late_grace) {

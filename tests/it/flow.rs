@@ -209,7 +209,11 @@ async fn refused_packets_say_why_and_disturb_nothing() {
     assert_eq!(refused["success"], false);
     assert!(refused["error"].as_str().is_some_and(|error| error.contains("unknown session")), "{refused}");
 
-    // A stranger can neither end the upload nor name no session.
+    // A stranger can neither confirm the start, nor end the upload, nor name no session.
+    stranger
+        .send(&json!({"type":"status_update","status":"START_COLLECTION_CONFIRMED","session_id":session.to_string()}))
+        .await;
+    assert!(stranger.next_of("error").await["error"].as_str().is_some_and(|error| error.contains("another device")));
     stranger.send(&json!({"type":"upload_complete","session_id":session.to_string()})).await;
     assert!(stranger.next_of("error").await["error"].is_string());
     device.send(&json!({"type":"upload_complete","timestamp":1})).await;
