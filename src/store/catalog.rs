@@ -23,7 +23,8 @@ pub use rows::{
 use super::audit::Expected;
 
 /// Migrations in order. Each ends by setting the database's `user_version` to its own number, in its own transaction.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_accounts_and_channels.sql")];
 
 /// Connections for reading.
 const READERS: u32 = 3;
