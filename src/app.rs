@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::entropy::Entropy;
 use crate::store::catalog::{Catalog, SessionRow};
 use crate::store::paths::Paths;
 use crate::store::{seal, wal};
@@ -113,7 +114,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let (shutdown, stopping) = watch::channel(false);
     let job_ready = Arc::new(Notify::new());
     let hub = hub::Handle::new(clock.clone());
-    let accounts = accounts::Handle::new(catalog.clone(), clock.clone());
+    let accounts = accounts::Handle::new(catalog.clone(), clock.clone(), Entropy::system());
     let (events, noted) = mpsc::channel(ingest::EVENT_QUEUE_LIMIT);
     let ingest = ingest::Handle::new(
         config.ingest_options(),
@@ -163,6 +164,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         analysis: rooms.analysis.clone(),
         notify: rooms.notify.clone(),
         clock,
+        limits: gateway::CallerLimits::new(&options),
         options: options.clone(),
         shutdown: stopping.clone(),
     };

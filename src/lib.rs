@@ -25,5 +25,7 @@ pub mod hub;
 pub mod store;
 
 pub mod clock;
+pub mod entropy;
 pub mod shutdown;
 pub mod telemetry;
+pub mod texts;

@@ -1,12 +1,34 @@
-//! Players, devices, bindings. In legacy mode an openid or a free-text user id is enough to be that user.
+//! Players, devices, admins, and the secrets that prove who is who.
 //!
-//! In: what clients call a person (openid, user number, WeChat-user number, free text). Out: the one [`UserId`] that all
-//! of them stand for. No secrets live here.
+//! In: what clients call a person (openid, user number, WeChat-user number, free text), tokens, passwords, pairing codes.
+//! Out: the one [`UserId`] that all names of a person stand for, and the [`Caller`] that a secret proves. In legacy mode an
+//! openid or a free-text user id is enough to be that user; the gateway decides where that is allowed.
+//!
+//! Invariants: a secret is shown once and only its hash is kept; a wrong password takes as long as a wrong name; whoever
+//! makes, revokes or claims something is in the audit log. Absent: which route needs what (`gateway/access.rs`).
 
-use schemas::{DeviceCode, UserId};
+mod admins;
+mod caller;
+mod devices;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::sync::Arc;
+
+use schemas::UserId;
 
 use crate::clock::Clock;
+use crate::entropy::Entropy;
 use crate::store::catalog::{self, Catalog, UserRow};
+use crate::texts::Lang;
+
+pub use admins::LOGIN_LIFETIME;
+pub use caller::{Caller, Scope, Scopes, UnknownScope};
+pub use devices::PAIRING_LIFETIME;
+pub use tokens::{Issued, Subject, TokenInfo};
+
+pub use crate::store::catalog::AuditRow;
 
 /// The openid that the mini-program has built in, and that `simple_login` answers.
 pub const TEST_OPENID: &str = "test_user_123456";
@@ -31,6 +53,36 @@ impl From<UserRow> for User {
 pub enum Error {
     #[error("an openid has 1 to 128 visible characters")]
     InvalidOpenid,
+    #[error("user {user} does not exist")]
+    NoUser { user: UserId },
+    #[error("admin {name} does not exist or is shut out")]
+    NoAdmin { name: String },
+    #[error("token {token_id} does not exist")]
+    NoToken { token_id: String },
+    #[error("a key needs at least one scope")]
+    NoScopes,
+    #[error(transparent)]
+    UnknownScope(#[from] UnknownScope),
+    #[error("a label has 100 visible characters at most")]
+    InvalidLabel,
+    #[error("the name of an admin has 1 to 64 characters out of letters, digits, '_', '.' and '-'")]
+    InvalidAdminName,
+    #[error("a password has 12 to 128 characters")]
+    WeakPassword,
+    #[error("the pairing code is wrong, used or expired")]
+    WrongPairingCode,
+    #[error("a group has a code and a name of 1 to 64 visible characters and 256 devices at most")]
+    InvalidGroup,
+    #[error("the group has {devices} devices: name the one that is meant")]
+    AmbiguousGroup { devices: usize },
+    #[error("there is no such device")]
+    NoDevice,
+    #[error("hash a password")]
+    Hash(#[from] argon2::password_hash::Error),
+    #[error("the catalog holds a password hash that cannot be read")]
+    UnreadablePassword,
+    #[error("finish a computation")]
+    Broke,
     #[error("use the catalog")]
     Catalog(#[from] catalog::Error),
 }
@@ -40,12 +92,15 @@ pub enum Error {
 pub struct Handle {
     catalog: Catalog,
     clock: Clock,
+    entropy: Entropy,
+    /// Passwords are hashed one at a time.
+    hashing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Handle {
     #[must_use]
-    pub fn new(catalog: Catalog, clock: Clock) -> Self {
-        Self { catalog, clock }
+    pub fn new(catalog: Catalog, clock: Clock, entropy: Entropy) -> Self {
+        Self { catalog, clock, entropy, hashing: Arc::default() }
     }
 
     /// The fixed user of `simple_login`, openid [`TEST_OPENID`]; made on first use.
@@ -65,15 +120,10 @@ impl Handle {
     /// The user that a socket path names: an openid, our user number or a WeChat-user number. In this order, so that a
     /// person whose openid is a number keeps it. Any other text becomes a user of its own (legacy mode).
     pub async fn by_any_id(&self, id: &str) -> Result<User, Error> {
-        if let Some(user) = self.catalog.find_user_by_openid(id).await? {
-            return Ok(user.into());
+        match self.find(id).await? {
+            Some(user) => Ok(user),
+            None => self.by_openid(id).await,
         }
-        if let Ok(UserId(number)) = id.parse()
-            && let Some(user) = self.catalog.find_user_by_number(number).await?
-        {
-            return Ok(user.into());
-        }
-        self.by_openid(id).await
     }
 
     /// The openid of a user, for answers that name it.
@@ -81,37 +131,48 @@ impl Handle {
         Ok(self.catalog.openid_of(user).await?)
     }
 
-    /// Links a user and a device; repeating it changes nothing.
-    pub async fn bind(&self, user: UserId, device: &DeviceCode) -> Result<(), Error> {
-        Ok(self.catalog.bind(user, device, self.clock.now_us()).await?)
+    /// The user with this number.
+    pub async fn by_number(&self, user: UserId) -> Result<Option<User>, Error> {
+        let openid = self.catalog.openid_of(user).await?;
+        Ok(openid.map(|openid| User { user_id: user, openid }))
     }
 
-    /// True if any user is bound to the device.
-    pub async fn is_bound(&self, device: &DeviceCode) -> Result<bool, Error> {
-        Ok(self.catalog.is_bound(device).await?)
+    /// The user that is known by this id, by any of its forms; nobody is made.
+    pub async fn find(&self, id: &str) -> Result<Option<User>, Error> {
+        if let Some(user) = self.catalog.find_user_by_openid(id).await? {
+            return Ok(Some(user.into()));
+        }
+        let Ok(UserId(number)) = id.parse() else { return Ok(None) };
+        Ok(self.catalog.find_user_by_number(number).await?.map(User::from))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// Users by number, at most `limit` of those after `after`.
+    pub async fn users(&self, after: UserId, limit: i64) -> Result<Vec<User>, Error> {
+        Ok(self.catalog.users(after, limit).await?.into_iter().map(User::from).collect())
+    }
 
-    #[tokio::test]
-    async fn every_id_form_of_a_person_is_the_same_user() {
-        let folder = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
-        let accounts = Handle::new(catalog, Clock::manual(1));
-        let user = accounts.test_user().await.unwrap();
-        assert_eq!(accounts.by_openid(TEST_OPENID).await.unwrap().user_id, user.user_id);
-        assert_eq!(accounts.by_any_id(TEST_OPENID).await.unwrap().user_id, user.user_id);
-        assert_eq!(accounts.by_any_id(&user.user_id.to_string()).await.unwrap().user_id, user.user_id);
-        assert_ne!(accounts.by_any_id("u1").await.unwrap().user_id, user.user_id);
-        assert!(matches!(accounts.by_openid("").await, Err(Error::InvalidOpenid)));
-        assert!(matches!(accounts.by_openid("a b").await, Err(Error::InvalidOpenid)));
-        let device = "2025001".parse().unwrap();
-        assert!(!accounts.is_bound(&device).await.unwrap());
-        accounts.bind(user.user_id, &device).await.unwrap();
-        accounts.bind(user.user_id, &device).await.unwrap();
-        assert!(accounts.is_bound(&device).await.unwrap());
+    /// The language that a user chose to be written to.
+    pub async fn language(&self, user: UserId) -> Result<Option<Lang>, Error> {
+        Ok(self.catalog.language_of(user).await?.and_then(|language| language.parse().ok()))
+    }
+
+    /// Sets that language; `None`: as the client asks.
+    pub async fn set_language(&self, user: UserId, language: Option<Lang>) -> Result<(), Error> {
+        Ok(self.catalog.set_language(user, language.map(|language| language.to_string()).as_deref()).await?)
+    }
+
+    /// Notes who did what to whom.
+    pub async fn audit(&self, actor: &str, action: &str, subject: &str, details: Option<&str>) -> Result<(), Error> {
+        Ok(self.catalog.note_audit(actor, action, subject, details, self.clock.now_us()).await?)
+    }
+
+    /// The audit log, the newest entry first, at most `limit` of those before `before`.
+    pub async fn audit_log(&self, before: i64, limit: i64) -> Result<Vec<AuditRow>, Error> {
+        Ok(self.catalog.audit_log(before, limit).await?)
+    }
+
+    /// A key of the service itself, 256 bits, made at first use and kept: for signing image addresses, for instance.
+    pub async fn service_key(&self, name: &str) -> Result<String, Error> {
+        Ok(self.catalog.setting(name, &tokens::digits(self.entropy.bytes::<52>())).await?)
     }
 }

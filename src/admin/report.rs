@@ -11,10 +11,11 @@ use schemas::SessionId;
 
 use super::Rooms;
 use super::api::{Error, State, parse};
-use crate::report::{Context, Curve, Lang, html};
+use crate::report::{Context, Curve, html};
 use crate::sessions::SessionInfo;
 use crate::store::paths::{Table, TablePath};
 use crate::store::seal;
+use crate::texts::Lang;
 
 /// Reports that are made at once; further requests wait. Each reads its session's frames into memory.
 pub(super) const CONCURRENT: usize = 2;

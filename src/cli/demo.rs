@@ -18,8 +18,9 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::recordings::{self, Recording};
-use crate::report::{self, Lang};
+use crate::report;
 use crate::simulator::{self, Address, Device, PlayLimits, Played, Progress, Source, Speed, Step};
+use crate::texts::Lang;
 
 /// The recording that ships with the program: a minute of a generated four-sensor session.
 const SHIPPED: &[u8] = include_bytes!("../../data/demo-session.parquet");

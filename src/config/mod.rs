@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::gateway::Auth;
 pub use layers::{Loaded, Origin, Overrides, load, process_environment};
 
 use crate::store::wal;
@@ -34,14 +35,6 @@ pub enum Error {
     WrongType { key: String, value: String, origin: Origin, expected: &'static str },
     #[error("the configuration does not hold together: {message}")]
     Invalid { message: String },
-}
-
-/// How callers are told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Auth {
-    /// A device with only a code, or a request with only an openid, has the rights of exactly that device or user.
-    Legacy,
 }
 
 /// The whole configuration. Durations are whole numbers with the unit in the key.
@@ -90,6 +83,10 @@ pub struct Gateway {
     pub device_messages_per_s: u32,
     /// Frames a second of a device; beyond, as above.
     pub device_frames_per_s: u32,
+    /// Wrong tokens, passwords and pairing codes a minute of one address; beyond, 429.
+    pub failures_per_address_per_min: u32,
+    /// HTTP requests a second of one address; beyond, 429.
+    pub requests_per_address_per_s: u32,
     /// Origins whose pages may open the admin socket, besides the service's own.
     pub allowed_origins: Vec<String>,
 }
@@ -196,6 +193,8 @@ impl Default for Config {
                 in_flight_packets: 64,
                 device_messages_per_s: 5_000,
                 device_frames_per_s: 150_000,
+                failures_per_address_per_min: 20,
+                requests_per_address_per_s: 5_000,
                 allowed_origins: Vec::new(),
             },
             sessions: Sessions {
@@ -238,8 +237,8 @@ impl Config {
         let public = !self.listen.ip().is_loopback();
         if public && self.auth == Auth::Legacy && !self.allow_legacy_on_public_address {
             return invalid(format!(
-                "listening on {} with auth = \"legacy\" lets everybody who reaches it pose as any device or user; if that \
-                 is meant (a closed network), set allow_legacy_on_public_address = true",
+                "listening on {} with auth = \"legacy\" lets everybody who reaches it pose as any device or user; set auth = \
+                 \"token\" or, if it is meant (a closed network), allow_legacy_on_public_address = true",
                 self.listen
             ));
         }
@@ -254,6 +253,8 @@ impl Config {
             ("gateway.in_flight_packets", self.gateway.in_flight_packets),
             ("gateway.device_messages_per_s", self.gateway.device_messages_per_s as usize),
             ("gateway.device_frames_per_s", self.gateway.device_frames_per_s as usize),
+            ("gateway.failures_per_address_per_min", self.gateway.failures_per_address_per_min as usize),
+            ("gateway.requests_per_address_per_s", self.gateway.requests_per_address_per_s as usize),
             ("ingest.session_limit_frames", self.ingest.session_limit_frames),
             ("analysis.concurrent_jobs", self.analysis.concurrent_jobs),
             ("query.concurrent_limit", self.query.concurrent_limit),
@@ -325,9 +326,14 @@ impl Config {
             in_flight_packets,
             device_messages_per_s,
             device_frames_per_s,
+            failures_per_address_per_min,
+            requests_per_address_per_s,
             ref allowed_origins,
         } = self.gateway;
         gateway::Options {
+            auth: self.auth,
+            failures_per_address_per_min,
+            requests_per_address_per_s,
             connections_limit,
             connections_per_address_limit,
             ping_interval: Duration::from_secs(ping_interval_s.max(1)),

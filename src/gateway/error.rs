@@ -1,58 +1,91 @@
 //! The only map from the rooms' errors to codes, statuses and words for clients.
 //!
-//! Every variant of every room is named here, without wildcards: a new one does not compile until it has a code. The
-//! text for a client is apart from the chain of causes, which goes to the log, once, here at the edge.
+//! Every variant of every room is named here, without wildcards: a new one does not compile until it has a code. The code
+//! has a text in each language in the room `texts`; [`ApiError::render`] writes it in the caller's, as the legacy routes
+//! want it (`{"error": text, "code": word, …}`) or as problem+json (RFC 9457) under `/api/v2/`. The chain of causes is not
+//! for clients: it goes to the log, once, here at the edge.
 
 use std::error::Error as StdError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use tracing::error;
 
+use crate::texts::{self, Lang};
 use crate::{accounts, analysis, ingest, protocol, sessions};
 
-/// An error as a client sees it: `{"error": text, "code": word, …}` with a status.
+/// An error as a client sees it, with a status.
 #[derive(Debug)]
 pub struct ApiError {
     /// HTTP status.
     pub status: StatusCode,
     /// Stable word.
     pub code: &'static str,
-    /// Text for people.
+    /// Text for people in English, for codes without a text of their own.
     pub message: String,
+    /// What fills the placeholders of the code's text.
+    pub arguments: Vec<(&'static str, String)>,
     /// Further members of the answer, such as `current_status`.
     pub details: Map<String, Value>,
+    /// The caller may try again after so many seconds.
+    pub retry_after_s: Option<u32>,
     /// What happened inside, for the log; only of errors that are not the caller's.
     pub inside: Option<Box<dyn StdError + Send + Sync>>,
 }
 
+/// How an error is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// `{"error": text, "code": word, …}`
+    Legacy,
+    /// RFC 9457.
+    Problem,
+}
+
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), details: Map::new(), inside: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            arguments: Vec::new(),
+            details: Map::new(),
+            retry_after_s: None,
+            inside: None,
+        }
     }
 
     fn internal(code: &'static str, message: &'static str, inside: impl StdError + Send + Sync + 'static) -> Self {
         Self { inside: Some(Box::new(inside)), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, message) }
     }
 
-    /// 400: the request cannot be understood.
+    /// 400: the request cannot be understood; `what` says why, in English.
     #[must_use]
-    pub fn bad_request(message: String) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    pub fn bad_request(what: impl Into<String>) -> Self {
+        let what = what.into();
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", what.clone()).about("what", what)
     }
 
     /// 400: a parameter is missing.
     #[must_use]
     pub fn missing(parameter: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "missing_parameter", format!("{parameter} is required"))
+            .about("parameter", parameter)
     }
 
-    /// 403.
+    /// 401: the caller has to prove who it is.
     #[must_use]
-    pub fn forbidden(message: &str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    pub fn unauthenticated(code: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, code, "a token is required")
+    }
+
+    /// 403: the caller may not do this.
+    #[must_use]
+    pub fn forbidden(code: &'static str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, code, "this is not allowed")
     }
 
     /// 404.
@@ -65,6 +98,13 @@ impl ApiError {
     #[must_use]
     pub fn with_status(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self::new(status, code, message)
+    }
+
+    /// Fills a placeholder of the code's text.
+    #[must_use]
+    pub fn about(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.arguments.push((name, value.to_string()));
+        self
     }
 
     /// Adds a member to the answer.
@@ -82,15 +122,66 @@ impl ApiError {
         }
         self
     }
+
+    /// The text for people.
+    #[must_use]
+    pub fn text(&self, lang: Lang) -> String {
+        texts::error(lang, self.code, &self.arguments).unwrap_or_else(|| self.message.clone())
+    }
+
+    /// The whole answer.
+    pub(super) fn render(self, lang: Lang, shape: Shape) -> Response {
+        let error = self.logged();
+        let (text, mut members) = (error.text(lang), error.details);
+        members.insert("code".to_owned(), json!(error.code));
+        let mut response = match shape {
+            Shape::Legacy => {
+                members.insert("error".to_owned(), json!(text));
+                (error.status, Json(Value::Object(members))).into_response()
+            }
+            Shape::Problem => {
+                members.insert("type".to_owned(), json!("about:blank"));
+                members.insert("title".to_owned(), json!(error.status.canonical_reason().unwrap_or_default()));
+                members.insert("status".to_owned(), json!(error.status.as_u16()));
+                members.insert("detail".to_owned(), json!(text));
+                let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
+                (error.status, kind, Value::Object(members).to_string()).into_response()
+            }
+        };
+        let headers = response.headers_mut();
+        if error.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = error.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
 }
+
+/// An error on its way out of a handler; the layer around all routes writes it as the caller wants it.
+#[derive(Clone, Debug)]
+struct Pending(Arc<Mutex<Option<ApiError>>>);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Self { status, code, message, mut details, .. } = self.logged();
-        details.insert("error".to_owned(), json!(message));
-        details.insert("code".to_owned(), json!(code));
-        (status, Json(Value::Object(details))).into_response()
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(Pending(Arc::new(Mutex::new(Some(self)))));
+        response
     }
+}
+
+/// Writes the error that a response carries, if it carries one. Headers that the handler set, such as `Allow`, stay.
+pub(super) fn write_pending(mut response: Response, lang: Lang, shape: Shape) -> Response {
+    let Some(Pending(pending)) = response.extensions_mut().remove::<Pending>() else { return response };
+    let Some(error) = pending.lock().unwrap_or_else(PoisonError::into_inner).take() else { return response };
+    let mut written = error.render(lang, shape);
+    for (name, value) in response.headers() {
+        if name != header::CONTENT_LENGTH && !written.headers().contains_key(name) {
+            written.headers_mut().append(name, value.clone());
+        }
+    }
+    written
 }
 
 const CATALOG: (&str, &str) = ("catalog_unavailable", "the catalog cannot be used at the moment");
@@ -100,13 +191,21 @@ impl From<ingest::Error> for ApiError {
     fn from(error: ingest::Error) -> Self {
         let message = error.to_string();
         match error {
-            ingest::Error::UnknownSession { .. } => Self::not_found("unknown_session", message),
-            ingest::Error::ForeignSession { .. } => Self::new(StatusCode::BAD_REQUEST, "foreign_session", message),
-            ingest::Error::NotActive { status, .. } => {
+            ingest::Error::UnknownSession { claimed } => {
+                Self::not_found("unknown_session", message).about("session", claimed)
+            }
+            ingest::Error::ForeignSession { session_id } => {
+                Self::new(StatusCode::BAD_REQUEST, "foreign_session", message).about("session", session_id)
+            }
+            ingest::Error::NotActive { status, session_id } => {
                 Self::new(StatusCode::BAD_REQUEST, "session_not_active", message)
                     .with("current_status", status.as_str())
+                    .about("session", session_id)
+                    .about("status", status)
             }
-            ingest::Error::Full { .. } => Self::new(StatusCode::BAD_REQUEST, "session_full", message),
+            ingest::Error::Full { session_id, .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "session_full", message).about("session", session_id)
+            }
             ingest::Error::Log { .. }
             | ingest::Error::LogEnded { .. }
             | ingest::Error::Seal { .. }
@@ -135,12 +234,20 @@ impl From<sessions::Error> for ApiError {
     fn from(error: sessions::Error) -> Self {
         let message = error.to_string();
         match error {
-            sessions::Error::NotFound { .. } => Self::not_found("session_not_found", message),
-            sessions::Error::ForeignDevice { .. } => Self::new(StatusCode::BAD_REQUEST, "foreign_device", message),
-            sessions::Error::WrongState { status, .. } => {
-                Self::new(StatusCode::BAD_REQUEST, "wrong_state", message).with("current_status", status.as_str())
+            sessions::Error::NotFound { session_id } => {
+                Self::not_found("session_not_found", message).about("session", session_id)
             }
-            sessions::Error::NoSession => Self::new(StatusCode::BAD_REQUEST, "no_session", message),
+            sessions::Error::ForeignDevice { session_id } => {
+                Self::new(StatusCode::BAD_REQUEST, "foreign_device", message).about("session", session_id)
+            }
+            sessions::Error::WrongState { session_id, status, needed } => {
+                Self::new(StatusCode::BAD_REQUEST, "wrong_state", message)
+                    .with("current_status", status.as_str())
+                    .about("session", session_id)
+                    .about("status", status)
+                    .about("needed", needed)
+            }
+            sessions::Error::NoSession => Self::new(StatusCode::BAD_REQUEST, "session_not_named", message),
             sessions::Error::InvalidGroup => Self::new(StatusCode::BAD_REQUEST, "invalid_group", message),
             sessions::Error::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
             sessions::Error::Ingest(_) => Self::internal(STORE.0, STORE.1, error),
@@ -150,9 +257,27 @@ impl From<sessions::Error> for ApiError {
 
 impl From<accounts::Error> for ApiError {
     fn from(error: accounts::Error) -> Self {
+        use accounts::Error as E;
+        let message = error.to_string();
+        let refused = |code| Self::new(StatusCode::BAD_REQUEST, code, message.clone());
         match error {
-            accounts::Error::InvalidOpenid => Self::new(StatusCode::BAD_REQUEST, "invalid_openid", error.to_string()),
-            accounts::Error::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
+            E::InvalidOpenid => refused("invalid_openid"),
+            E::InvalidLabel => refused("invalid_label"),
+            E::InvalidAdminName => refused("invalid_admin_name"),
+            E::WeakPassword => refused("weak_password"),
+            E::InvalidGroup => refused("invalid_group"),
+            E::AmbiguousGroup { devices } => refused("ambiguous_group").about("devices", devices),
+            E::WrongPairingCode => refused("wrong_pairing_code"),
+            E::NoScopes => refused("no_scopes"),
+            E::UnknownScope(unknown) => refused("unknown_scope").about("scope", unknown.0),
+            E::NoUser { user } => Self::not_found("no_user", message).about("user", user),
+            E::NoAdmin { name } => Self::not_found("no_admin", message).about("name", name),
+            E::NoToken { token_id } => Self::not_found("no_token", message).about("token", token_id),
+            E::NoDevice => refused("no_device"),
+            E::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
+            E::Hash(_) | E::UnreadablePassword | E::Broke => {
+                Self::internal("internal", "the request could not be served", error)
+            }
         }
     }
 }
@@ -177,6 +302,7 @@ impl From<analysis::Error> for ApiError {
 
 impl From<protocol::Error> for ApiError {
     fn from(error: protocol::Error) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string())
+        let what = error.to_string();
+        Self::new(StatusCode::BAD_REQUEST, error.code(), what.clone()).about("what", what)
     }
 }

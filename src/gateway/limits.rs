@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::http::StatusCode;
 use tokio::time::{Duration, Instant};
+
+use super::error::ApiError;
 
 /// A token bucket: `rate` tokens a second, `burst` at most. It may be overdrawn; [`TokenBucket::due`] says until when.
 #[derive(Debug)]
@@ -18,8 +21,17 @@ pub(super) struct TokenBucket {
 impl TokenBucket {
     /// A full bucket.
     pub(super) fn new(rate: u32, burst: u32) -> Self {
-        let (rate, burst) = (f64::from(rate.max(1)), f64::from(burst.max(1)));
+        Self::with_rate(f64::from(rate.max(1)), f64::from(burst.max(1)))
+    }
+
+    fn with_rate(rate: f64, burst: f64) -> Self {
         Self { rate, burst, tokens: burst, filled_at: Instant::now() }
+    }
+
+    /// True if nothing is missing.
+    fn is_full(&self, now: Instant) -> bool {
+        let elapsed_s = now.saturating_duration_since(self.filled_at).as_secs_f64();
+        self.tokens + elapsed_s * self.rate >= self.burst
     }
 
     /// Takes `cost` tokens, below zero if need be.
@@ -115,6 +127,84 @@ impl Drop for Place {
     }
 }
 
+/// Limits by address over all connections, for requests and for wrong secrets. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct CallerLimits(Arc<(ByAddress, ByAddress)>);
+
+/// A bucket for each address that lately did something.
+#[derive(Debug)]
+struct ByAddress {
+    rate_per_s: f64,
+    burst: f64,
+    buckets: Mutex<HashMap<IpAddr, TokenBucket>>,
+}
+
+/// With more addresses than this, those whose bucket is full again are forgotten.
+const ADDRESSES_LIMIT: usize = 4096;
+
+impl ByAddress {
+    fn new(rate_per_s: f64, burst: f64) -> Self {
+        Self { rate_per_s, burst, buckets: Mutex::default() }
+    }
+
+    /// Takes `cost` from the bucket of an address, unless it is in debt; then says how long that lasts.
+    fn take(&self, address: IpAddr, cost: f64) -> Result<(), Duration> {
+        let now = Instant::now();
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= ADDRESSES_LIMIT {
+            buckets.retain(|_, bucket| !bucket.is_full(now));
+        }
+        let bucket = buckets
+            .entry(address.to_canonical())
+            .or_insert_with(|| TokenBucket::with_rate(self.rate_per_s, self.burst));
+        bucket.take(0.0, now);
+        if let Some(due) = bucket.due() {
+            return Err(due.saturating_duration_since(now));
+        }
+        bucket.take(cost, now);
+        Ok(())
+    }
+}
+
+impl CallerLimits {
+    #[must_use]
+    pub fn new(options: &super::Options) -> Self {
+        let per_s = f64::from(options.requests_per_address_per_s);
+        let failures = f64::from(options.failures_per_address_per_min);
+        Self(Arc::new((ByAddress::new(per_s, 4.0 * per_s), ByAddress::new(failures / 60.0, failures - 1.0))))
+    }
+
+    /// Counts a request of this address.
+    ///
+    /// # Errors
+    /// 429 over the limit.
+    pub(super) fn allows_request(&self, address: Option<IpAddr>) -> Result<(), ApiError> {
+        address.map_or(Ok(()), |address| self.0.0.take(address, 1.0)).map_err(too_many_requests)
+    }
+
+    /// A secret of this address may be looked at.
+    ///
+    /// # Errors
+    /// 429 after too many wrong ones.
+    pub(super) fn allows_attempt(&self, address: Option<IpAddr>) -> Result<(), ApiError> {
+        address.map_or(Ok(()), |address| self.0.1.take(address, 0.0)).map_err(too_many_requests)
+    }
+
+    /// A secret of this address was wrong.
+    pub(super) fn note_failure(&self, address: Option<IpAddr>) {
+        if let Some(address) = address {
+            // An address in debt already was told so.
+            self.0.1.take(address, 1.0).unwrap_or_default();
+        }
+    }
+}
+
+fn too_many_requests(wait: Duration) -> ApiError {
+    let mut error = ApiError::with_status(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "too many requests");
+    error.retry_after_s = u32::try_from(wait.as_secs()).ok().map(|seconds| seconds + 1);
+    error
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +236,24 @@ mod tests {
         drop(first);
         connections.admit(a).unwrap();
         assert_eq!(connections.lock().by_address.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_guesses_is_refused_until_its_debt_is_paid() {
+        let options = super::super::Options { failures_per_address_per_min: 3, ..super::super::Options::default() };
+        let limits = CallerLimits::new(&options);
+        let (guesser, other) = (Some("10.0.0.1".parse().unwrap()), Some("10.0.0.2".parse().unwrap()));
+        for _ in 0..3 {
+            assert!(limits.allows_attempt(guesser).is_ok());
+            limits.note_failure(guesser);
+        }
+        let refused = limits.allows_attempt(guesser).unwrap_err();
+        assert_eq!((refused.status, refused.retry_after_s), (StatusCode::TOO_MANY_REQUESTS, Some(21)));
+        assert!(limits.allows_attempt(other).is_ok());
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert!(limits.allows_attempt(guesser).is_ok());
+        for _ in 0..100 {
+            assert!(limits.allows_attempt(other).is_ok(), "right secrets cost nothing");
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! In: TCP connections. Out: calls of the rooms inside, and answers. A connection's bytes go through [`serve`] (accept,
 //! limits, HTTP head) to a route; a WebSocket then lives in one task of its own (`ws.rs`), which decodes, asks the rooms,
-//! and writes. The legacy HTTP routes (`http.rs`) take their parameters from query, form, multipart and JSON alike.
+//! and writes. The legacy HTTP routes (`legacy/`) take their parameters from query, form, multipart and JSON alike. Who
+//! calls and what they may do is decided in one place (`access.rs`), for sockets and routes, of other rooms too.
 //!
 //! Invariants
 //! - One task a socket, and every wait in it has an end: a peer that neither reads nor answers pings is closed, so it
@@ -13,20 +14,22 @@
 //!
 //! Limits, and what happens at each, stand with [`Options`].
 //!
-//! Absent: TLS (a proxy does it), token authentication (`auth.rs` is the place for it).
+//! Absent: TLS (a proxy does it).
 
-mod auth;
+mod access;
 mod error;
 mod forms;
-mod http;
+mod legacy;
 mod limits;
+mod operation;
 mod options;
 mod serve;
 mod socket;
 mod ws;
 
 pub use error::ApiError;
-pub use options::Options;
+pub use limits::CallerLimits;
+pub use options::{Auth, Options};
 pub use serve::serve;
 
 use std::sync::Arc;
@@ -50,6 +53,7 @@ pub struct State {
     pub notify: notify::Handle,
     pub clock: Clock,
     pub options: Options,
+    pub limits: CallerLimits,
     /// Turns true when the service stops: sockets then close with 1012.
     pub shutdown: watch::Receiver<bool>,
 }
@@ -65,20 +69,21 @@ pub fn router(state: State, extra: Router) -> Router {
             .route(&format!("/ws/miniprogram/{{user_id}}{slash}"), get(ws::user))
             .route(&format!("/ws/admin{slash}"), get(ws::admin));
         for prefix in ["/wxapp", "/api"] {
-            for (name, methods) in http::legacy_routes() {
+            for (name, methods) in legacy::routes() {
                 router = router.route(&format!("{prefix}/{name}{slash}"), methods);
             }
         }
     }
     router
         .route("/", any(ws::root))
-        .route("/health/live", get(http::live))
-        .route("/health/ready", get(http::ready))
-        .route("/metrics", get(http::metrics))
-        .method_not_allowed_fallback(http::method_not_allowed)
-        .fallback(http::elsewhere)
-        .layer(CatchPanicLayer::custom(http::panicked))
-        .layer(axum::middleware::from_fn(http::observe))
+        .route("/health/live", get(operation::live))
+        .route("/health/ready", get(operation::ready))
+        .route("/metrics", get(operation::metrics))
+        .method_not_allowed_fallback(operation::method_not_allowed)
+        .fallback(operation::elsewhere)
+        .layer(CatchPanicLayer::custom(operation::panicked))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&context), access::identify))
+        .layer(axum::middleware::from_fn(operation::observe))
         .with_state(context)
 }
 

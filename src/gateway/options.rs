@@ -2,9 +2,27 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+/// How callers are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// A device with only a code, or a request with only an openid, has the rights of exactly that device or user.
+    Legacy,
+    /// Rights come from tokens only.
+    Token,
+}
+
 /// Limits and times. What happens at each is said with it.
 #[derive(Clone, Debug)]
 pub struct Options {
+    pub auth: Auth,
+    /// Wrong tokens, passwords and pairing codes a minute of one address, and as many at once; beyond, it is answered 429
+    /// until they are due.
+    pub failures_per_address_per_min: u32,
+    /// HTTP requests a second of one address, and four times as many at once; beyond, 429. A hall of devices shares one.
+    pub requests_per_address_per_s: u32,
     /// TCP connections in all; a further one is answered 503 and closed.
     pub connections_limit: usize,
     /// TCP connections of one address; a further one is answered 503 and closed. A hall full of devices shares one.
@@ -48,6 +66,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            auth: Auth::Legacy,
+            failures_per_address_per_min: 20,
+            requests_per_address_per_s: 5000,
             connections_limit: 16_384,
             connections_per_address_limit: 8192,
             header_timeout: Duration::from_secs(15),

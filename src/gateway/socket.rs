@@ -22,10 +22,12 @@ use tokio::time::{Duration, Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite;
 use tracing::{debug, warn};
 
+use super::error::ApiError;
 use super::limits::TokenBucket;
 use super::options::Options;
 use crate::hub::{self, Outbound};
 use crate::protocol::{self, Endpoint};
+use crate::texts::Lang;
 
 /// Read buffer of a socket. It grows to the size of a packet on sockets that send them.
 pub(super) const READ_BUFFER_BYTES: usize = 4 << 10;
@@ -544,10 +546,9 @@ async fn close(mut ws: WebSocket, end: End) {
 }
 
 /// Counts a message that is none, and gives the words for its sender.
-pub(super) fn malformed(endpoint: Endpoint, error: &protocol::Error) -> (&'static str, String) {
-    let code = error.code();
-    metrics::counter!("volant_gateway_malformed_messages_total", "endpoint" => endpoint.as_str(), "reason" => code)
+pub(super) fn malformed(endpoint: Endpoint, error: protocol::Error, lang: Lang) -> (&'static str, String) {
+    let error = ApiError::from(error);
+    metrics::counter!("volant_gateway_malformed_messages_total", "endpoint" => endpoint.as_str(), "reason" => error.code)
         .increment(1);
-    let text = error.to_string();
-    (code, protocol::budget::clip(&text, protocol::budget::TEXT_LIMIT_BYTES).to_owned())
+    (error.code, protocol::budget::clip(&error.text(lang), protocol::budget::TEXT_LIMIT_BYTES).to_owned())
 }

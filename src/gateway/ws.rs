@@ -12,7 +12,6 @@ use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts, Path, Request, State as AxumState};
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use schemas::{DeviceCode, SessionStatus, UserId};
 use serde_json::value::RawValue;
@@ -20,10 +19,11 @@ use tokio::sync::mpsc;
 use tower::ServiceExt;
 use tracing::{Instrument, error, info_span};
 
+use super::access::{Access, device_code};
 use super::error::{self, ApiError};
 use super::limits::Place;
 use super::socket::{self, Later, Outcome, Role, Socket, Step};
-use super::{Context, Shared, State, auth};
+use super::{Context, Shared, State};
 use crate::hub::{self, AdminMessage, DeviceMessage, Registration, UserMessage};
 use crate::ingest;
 use crate::protocol::budget::{ECHO_LIMIT_BYTES, TEXT_LIMIT_BYTES, clip};
@@ -32,6 +32,7 @@ use crate::protocol::{
     SystemFigures, UtcTime,
 };
 use crate::sessions::{self, DeviceEvent, PollAnswer};
+use crate::texts::{self, Lang};
 
 /// The other end of the TCP connection, and its place among the connections.
 #[derive(Clone, Debug)]
@@ -90,10 +91,12 @@ where
 pub(super) async fn device(
     AxumState(context): Shared,
     Path(code): Path<String>,
+    access: Access,
     peer: Caller,
     ws: Upgrade,
 ) -> Result<Response, ApiError> {
-    let code = auth::device(&code)?;
+    let code = device_code(&code)?;
+    access.device(&code)?;
     let ws = upgrade(ws)?;
     let limit_bytes = context.state.options.device_message_limit_bytes;
     let span = info_span!("connection", device.id = %code);
@@ -277,7 +280,7 @@ impl Role for DeviceRole {
         let message = match protocol::decode(Endpoint::Device, text) {
             Ok(message) => message,
             Err(error) => {
-                let (code, what) = socket::malformed(Endpoint::Device, &error);
+                let (code, what) = socket::malformed(Endpoint::Device, error, Lang::En);
                 return (Step::Malformed(self.refuse(code, &what)), 0);
             }
         };
@@ -376,7 +379,7 @@ impl PacketKind {
         count_rejected(error.code);
         metrics::counter!("volant_gateway_dropped_samples_total", "reason" => error.code).increment(counts.kept as u64);
         match self {
-            Self::Batch => ServerMessage::refused_batch(clip(&error.message, TEXT_LIMIT_BYTES).to_owned()),
+            Self::Batch => ServerMessage::refused_batch(clip(&error.text(Lang::En), TEXT_LIMIT_BYTES).to_owned()),
             Self::Sample => device_error(code, error, counts.received_at_us),
         }
         .encode()
@@ -392,7 +395,7 @@ fn device_error(code: &DeviceCode, error: ApiError, now_us: i64) -> ServerMessag
     ServerMessage::Error {
         device_code: Some(code.clone()),
         user_id: None,
-        error: Some(clip(&error.message, TEXT_LIMIT_BYTES).to_owned()),
+        error: Some(clip(&error.text(Lang::En), TEXT_LIMIT_BYTES).to_owned()),
         message: None,
         code: error.code,
         timestamp: LocalTime(now_us),
@@ -449,22 +452,24 @@ fn command_response(
 pub(super) async fn user(
     AxumState(context): Shared,
     Path(id): Path<String>,
+    access: Access,
     peer: Caller,
     ws: Upgrade,
 ) -> Result<Response, ApiError> {
+    let user = access.user_of_path(&context.state, &id).await?.user_id;
+    let lang = access.lang_for(&context.state, user).await?;
     let ws = upgrade(ws)?;
-    let user = auth::user(&context.state, &id).await?.user_id;
     let limit_bytes = context.state.options.client_message_limit_bytes;
     let span = info_span!("connection", user.id = %user);
-    Ok(accept(ws, limit_bytes, peer, move |ws| user_life(context, user, id, ws).instrument(span)))
+    Ok(accept(ws, limit_bytes, peer, move |ws| user_life(context, user, id, lang, ws).instrument(span)))
 }
 
-async fn user_life(context: Arc<Context>, user: UserId, id: String, ws: WebSocket) {
+async fn user_life(context: Arc<Context>, user: UserId, id: String, lang: Lang, ws: WebSocket) {
     let state = &context.state;
     let greeting = ServerMessage::ConnectionEstablished {
         device_code: None,
         user_id: Some(id.clone()),
-        message: "connected",
+        message: texts::message(lang, "connected", &[]).into(),
         timestamp: LocalTime(state.clock.now_us()),
     }
     .encode();
@@ -477,7 +482,7 @@ async fn user_life(context: Arc<Context>, user: UserId, id: String, ws: WebSocke
             Outcome::Silent
         })
     };
-    let role = UserRole { context: Arc::clone(&context), user, id, registration };
+    let role = UserRole { context: Arc::clone(&context), user, id, lang, registration };
     let options = Arc::clone(&context.options);
     let socket = Socket::new(role, ws, Some(inbox), options, state.shutdown.clone());
     drop(socket.run(greeting, Some(catch_up)).await);
@@ -488,6 +493,7 @@ struct UserRole {
     user: UserId,
     /// As in the path.
     id: String,
+    lang: Lang,
     registration: Registration,
 }
 
@@ -536,11 +542,11 @@ impl Role for UserRole {
             Ok(ClientMessage::SessionStatus { session_id, echo }) => (session_id, echo),
             Ok(_) => return (Step::Silent, 0),
             Err(error) => {
-                let (code, what) = socket::malformed(Endpoint::User, &error);
+                let (code, what) = socket::malformed(Endpoint::User, error, self.lang);
                 return (Step::Malformed(self.error(code, &what).encode()), 0);
             }
         };
-        let (context, user, id) = (Arc::clone(&self.context), self.user, self.id.clone());
+        let (context, user, id, lang) = (Arc::clone(&self.context), self.user, self.id.clone(), self.lang);
         let work = async move {
             let state = &context.state;
             let found = match session_id {
@@ -563,7 +569,7 @@ impl Role for UserRole {
                 },
                 Err(error) => {
                     let error = ApiError::from(error).logged();
-                    user_error(id, error.code, &error.message, now_us)
+                    user_error(id, error.code, &error.text(lang), now_us)
                 }
             };
             Outcome::Answer(answer.encode())
@@ -588,12 +594,12 @@ impl Role for UserRole {
 /// `/ws/admin/`
 pub(super) async fn admin(
     AxumState(context): Shared,
-    headers: HeaderMap,
+    access: Access,
     peer: Caller,
     ws: Upgrade,
 ) -> Result<Response, ApiError> {
+    access.admin()?;
     let ws = upgrade(ws)?;
-    auth::admin(&context.state, &headers)?;
     let limit_bytes = context.state.options.client_message_limit_bytes;
     let span = info_span!("connection", admin = true);
     Ok(accept(ws, limit_bytes, peer, move |ws| admin_life(context, ws).instrument(span)))
@@ -604,7 +610,7 @@ async fn admin_life(context: Arc<Context>, ws: WebSocket) {
     let greeting = ServerMessage::ConnectionEstablished {
         device_code: None,
         user_id: None,
-        message: "connected",
+        message: texts::message(Lang::En, "connected", &[]).into(),
         timestamp: LocalTime(state.clock.now_us()),
     }
     .encode();
@@ -649,7 +655,7 @@ impl Role for AdminRole {
             Ok(ClientMessage::GetDeviceList) => Box::pin(async move { device_list(&context.state).await }),
             Ok(_) => return (Step::Silent, 0),
             Err(error) => {
-                let (code, what) = socket::malformed(Endpoint::Admin, &error);
+                let (code, what) = socket::malformed(Endpoint::Admin, error, Lang::En);
                 return (Step::Malformed(self.refuse(code, &what)), 0);
             }
         };
@@ -706,7 +712,7 @@ async fn device_list(state: &State) -> Outcome {
         },
         Err(error) => {
             let error = ApiError::from(error).logged();
-            admin_error(error.code, &error.message, timestamp.0)
+            admin_error(error.code, &error.text(Lang::En), timestamp.0)
         }
     };
     Outcome::Answer(answer.encode())
@@ -753,7 +759,7 @@ impl Role for RootRole {
             }
             Ok(_) => Step::Silent,
             Err(error) => {
-                let (code, what) = socket::malformed(Endpoint::Root, &error);
+                let (code, what) = socket::malformed(Endpoint::Root, error, Lang::En);
                 Step::Malformed(self.refuse(code, &what))
             }
         };

@@ -1,5 +1,7 @@
 //! What is said on the sockets, in both directions.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use schemas::{DeviceCode, FrameColumns, NotificationId, SessionId};
 use serde::Serialize;
@@ -69,7 +71,7 @@ pub enum ServerMessage {
         /// On the user socket: the id of the path.
         #[serde(skip_serializing_if = "Option::is_none")]
         user_id: Option<String>,
-        message: &'static str,
+        message: Cow<'static, str>,
         timestamp: LocalTime,
     },
     /// Answer to `batch_sensor_data`. `success` means: the frames are durable.
@@ -257,7 +259,7 @@ impl ServerMessage {
         Self::ConnectionEstablished {
             device_code: Some(device_code),
             user_id: None,
-            message: "device connected",
+            message: Cow::Borrowed("device connected"),
             timestamp: LocalTime(now_us),
         }
     }

@@ -4,7 +4,7 @@
 use pipelines::{Analysis, IssueCode, Params, Stroke};
 use schemas::SensorRole;
 
-use super::texts::{Lang, label};
+use crate::texts::{Lang, label};
 
 /// Shown in a table where a figure is absent.
 pub(super) const ABSENT: &str = "–";
@@ -82,7 +82,7 @@ const IDEAL_WRIST_TO_RACKET_MS: f64 = 30.0;
 pub(super) fn chain_figures(analysis: &Analysis, lang: Lang) -> Vec<Figure> {
     let session = &analysis.session;
     let ideal = &Params::builtin().report;
-    let sensor = |role| super::texts::sensor(lang, role);
+    let sensor = |role| crate::texts::sensor(lang, role);
     let delay = |name, from, to, seconds: Option<f64>, recommended| Figure {
         name,
         label: format!("{} → {}", sensor(from), sensor(to)),

@@ -10,8 +10,8 @@ use super::figures::{
     ABSENT, chain_figures, clock, count, delays_ms, fixed, issue_text, metric, optional, reason, scores,
 };
 use super::text::{severity, unit};
-use super::texts::{Lang, advice, class, label, sensor};
 use super::{Curve, plots};
+use crate::texts::{Lang, advice, class, label, sensor};
 
 /// Strokes that the table lists; a longer page is for SQL.
 const TABLE_ROW_LIMIT: usize = 300;

@@ -6,8 +6,7 @@
 //! text from outside is escaped.
 //!
 //! Invariants: a figure that the analysis left out is shown as absent with the reason that the analysis gives, never
-//! as a zero; every text of our own stands in `texts.toml` in English and Chinese (the sentences of advice beside their codes in
-//! `pipelines`).
+//! as a zero; every text of our own stands in the room `texts`.
 //!
 //! Absent here: files, sockets, the clock. Whoever wants a report on disk writes the string.
 
@@ -18,9 +17,7 @@ mod plots;
 #[cfg(test)]
 mod tests;
 mod text;
-mod texts;
 
 pub use curves::{Curve, CurvePoint};
 pub use html::{Context, html};
 pub use text::text;
-pub use texts::{Lang, advice};

@@ -10,7 +10,7 @@ use schemas::SensorRole;
 use super::Curve;
 use super::figures::{classes, clock, count, fixed, metric};
 use super::html::escape;
-use super::texts::{Lang, class, label, sensor};
+use crate::texts::{Lang, class, label, sensor};
 
 /// Width of every plot in its own units; the page scales it.
 const WIDTH: f64 = 1000.0;

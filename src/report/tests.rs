@@ -8,8 +8,8 @@ use pipelines::{
 };
 use schemas::{SensorRole, Track};
 
-use super::texts::CATALOGUE;
-use super::{Context, Curve, Lang, advice, html, text};
+use super::{Context, Curve, html, text};
+use crate::texts::Lang;
 
 /// Twelve strokes of five classes in 48 s, with one delay that was not resolved and one figure that was not computed.
 fn analysis() -> Analysis {
@@ -277,55 +277,4 @@ fn curves_are_thinned_but_keep_every_peak_and_gap() {
     // A slow recording keeps each sample.
     let slow = Curve::of_track(&track(&analysis, 2.5));
     assert_eq!(slow[0].runs.iter().map(Vec::len).sum::<usize>(), 120);
-}
-
-#[test]
-fn every_text_is_there_in_both_languages() {
-    for (section, texts) in CATALOGUE.iter() {
-        for (key, text) in texts {
-            assert!(!text.en.is_empty() && !text.zh.is_empty(), "{section}.{key}");
-            assert!(text.en.is_ascii() || text.en.contains(['°', '²', '≤']), "{section}.{key} is not English");
-            assert!(text.zh.chars().any(|c| ('\u{4e00}'..'\u{9fff}').contains(&c)), "{section}.{key} is not Chinese");
-            let placeholders = |text: &str| {
-                let mut names: Vec<_> = text
-                    .split('{')
-                    .skip(1)
-                    .filter_map(|part| part.split_once('}'))
-                    .map(|(name, _)| name.to_owned())
-                    .collect();
-                names.sort();
-                names
-            };
-            assert_eq!(placeholders(&text.en), placeholders(&text.zh), "{section}.{key}");
-        }
-    }
-}
-
-/// Keys are literals; a key that is asked for and a key that nobody asks for are both mistakes.
-#[test]
-fn the_catalogue_has_the_labels_that_the_code_asks_for() {
-    let code = [include_str!("html.rs"), include_str!("plots.rs"), include_str!("text.rs"), include_str!("figures.rs")]
-        .concat();
-    let literals: Vec<&str> = code.split('"').skip(1).step_by(2).collect();
-    for key in CATALOGUE["label"].keys() {
-        assert!(literals.contains(&key.as_str()), "label.{key} is not used");
-    }
-    for called in code.split("label(").skip(1) {
-        let Some(key) = called
-            .split(['"', ')'])
-            .nth(1)
-            .filter(|_| called.starts_with("self.lang, \"") || called.starts_with("lang, \""))
-        else {
-            continue;
-        };
-        assert!(CATALOGUE["label"].contains_key(key), "label.{key} is missing");
-    }
-}
-
-#[test]
-fn every_code_of_advice_has_a_sentence_and_an_unknown_one_reads_as_itself() {
-    for (code, english, chinese) in pipelines::ADVICE {
-        assert_eq!((advice(Lang::En, code), advice(Lang::Zh, code)), (english, chinese));
-    }
-    assert_eq!(advice(Lang::En, "eat_more_bananas"), "eat_more_bananas");
 }

@@ -5,7 +5,7 @@ use pipelines::{Analysis, Severity};
 use super::figures::{
     ABSENT, Figure, chain_figures, classes, clock, count, fixed, issue_text, optional, reason, scores,
 };
-use super::texts::{Lang, advice, class, label, sensor};
+use crate::texts::{Lang, advice, class, label, sensor};
 
 /// Columns that the longest bar takes.
 const BAR_COLUMNS: usize = 32;

@@ -4,6 +4,7 @@
 //! session's end and the owed notice ([`Catalog::publish`]). Writes go through one connection, so that they never meet;
 //! readers have their own. Commits are synchronous: what a method returned survives a power cut.
 
+mod accounts;
 mod lost;
 mod rows;
 
@@ -15,6 +16,7 @@ use schemas::{AnalysisId, DeviceCode, NotificationId, SessionId, SessionStatus, 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
 
+pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
 pub use rows::{
     DeviceTotals, Job, NewNotice, NewResult, NewSession, OutboxRow, PublishedFiles, ResultRow, Sealed, SessionKind,
     SessionRow, StoredFile, UserRow,

@@ -311,7 +311,7 @@ async fn the_handshake_is_what_the_firmware_accepts() {
         ("/ws/miniprogram/a%0Ab/", 400),
         ("/ws/esp32/2025001/more/", 404),
         ("/ws/nowhere/", 404),
-        ("/ws/admin/", 403),
+        ("/ws/admin/", 401),
     ];
     let long = format!("/ws/esp32/{}/", "x".repeat(65));
     for (path, status) in refused.into_iter().chain([(long.as_str(), 400)]) {

@@ -281,7 +281,7 @@ async fn parameters_may_come_as_the_clients_send_them() {
     let stranger = format!("session_id={last}&openid=somebody-else");
     for route in ["end_session", "get_analysis", "start_data_collection"] {
         let (status, answer) = app.post_form(&format!("/wxapp/{route}/"), &stranger).await;
-        assert_eq!((status, &answer["error"]), (404, &json!("session not found")), "{route}");
+        assert_eq!((status, &answer["code"]), (404, &json!("session_not_found")), "{route}");
     }
     let (status, latest) = app.get("/api/get_latest_session/?openid=test_user_123456").await;
     assert_eq!((status, &latest["session"]["id"]), (200, &json!(last)));

@@ -1,0 +1,65 @@
+//! Login and binding.
+
+use axum::Json;
+use axum::extract::{Request, State as AxumState};
+use axum::routing::post;
+use serde_json::json;
+
+use super::{Answer, Routes};
+use crate::accounts;
+use crate::gateway::Shared;
+use crate::gateway::access::{Access, device_code};
+use crate::gateway::error::ApiError;
+use crate::gateway::forms::Params;
+use crate::gateway::options::Auth;
+
+pub(super) fn routes() -> Routes {
+    vec![("simple_login", post(simple_login)), ("bind_device", post(bind_device))]
+}
+
+/// The fixed test user that the mini-program has built in; only where names are enough to be somebody.
+async fn simple_login(AxumState(context): Shared, access: Access) -> Answer {
+    if context.state.options.auth == Auth::Token {
+        return Err(ApiError::forbidden("not_allowed"));
+    }
+    let user = context.state.accounts.test_user().await?;
+    Ok(Json(json!({
+        "msg": access.say("logged_in_as_test_user"),
+        "openid": user.openid,
+        "user_id": user.user_id,
+        "message": access.say("test_user"),
+    })))
+}
+
+/// Links the player and a device. With tokens it needs proof that the player has the device: its pairing code, or an admin
+/// who says so.
+async fn bind_device(AxumState(context): Shared, access: Access, request: Request) -> Answer {
+    let state = &context.state;
+    let params = Params::of(request, &context.options).await?;
+    let device = params.get("device_code").map(device_code).transpose()?;
+    let user = access.player(state, &params).await?;
+    let device = match (params.get("pairing_code"), device) {
+        (Some(code), expected) => {
+            state.limits.allows_attempt(access.address)?;
+            let claimed = state.accounts.claim(user.user_id, code).await.inspect_err(|error| {
+                if matches!(error, accounts::Error::WrongPairingCode) {
+                    state.limits.note_failure(access.address);
+                }
+            })?;
+            if expected.is_some_and(|expected| expected != claimed) {
+                // The code was right, for another device than the request names: bound to what the code proves.
+                tracing::info!(device.id = %claimed, "a pairing code of device {claimed} was used for another name");
+            }
+            claimed
+        }
+        (None, None) => return Err(ApiError::missing("device_code")),
+        (None, Some(_)) if state.options.auth == Auth::Token && !access.caller.is_admin() => {
+            return Err(ApiError::forbidden("pairing_required"));
+        }
+        (None, Some(device)) => {
+            state.accounts.bind(user.user_id, &device).await?;
+            device
+        }
+    };
+    Ok(Json(json!({ "msg": access.say("device_bound"), "device_code": device })))
+}

@@ -1,0 +1,7 @@
+//! Frames by HTTP.
+
+use super::Routes;
+
+pub(super) fn routes() -> Routes {
+    vec![]
+}
