@@ -15,6 +15,7 @@ pub mod recover;
 pub mod serve;
 pub mod simulate;
 pub mod sql;
+pub mod tokens;
 pub mod train;
 pub mod verify;
 
@@ -49,6 +50,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Ask SQL of a data folder or a server; interactive without a statement
     Sql(sql::Args),
+    /// Tokens, pairing codes and admins of a data folder
+    Tokens(tokens::Args),
     /// Re-read everything that is stored and say what is damaged or missing
     Verify(verify::Args),
     /// Repair the write-ahead log of a stopped folder and say what was found
@@ -83,6 +86,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Sql(args) => block_on(sql::run(args)),
+        Command::Tokens(args) => block_on(tokens::run(args)),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),
         Command::Config(args) => config::run(args),

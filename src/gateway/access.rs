@@ -28,6 +28,7 @@ use schemas::{DeviceCode, SessionId, UserId};
 use super::error::{ApiError, Shape, write_pending};
 use super::forms::Params;
 use super::options::Auth;
+use super::socket::Later;
 use super::ws::Peer;
 use super::{Context, State};
 use crate::accounts::{Caller, OPENID_LIMIT_BYTES, Scope, User};
@@ -41,6 +42,8 @@ pub(super) const COOKIE: &str = "volant-login";
 #[derive(Clone, Debug)]
 pub(super) struct Access {
     pub(super) caller: Caller,
+    /// What proved it.
+    token: Option<Arc<str>>,
     auth: Auth,
     /// In which the answer is written.
     pub(super) lang: Lang,
@@ -67,6 +70,13 @@ impl Access {
     /// The same with placeholders filled.
     pub(super) fn say_with(&self, key: &'static str, arguments: &[(&str, String)]) -> String {
         texts::message(self.lang, key, arguments)
+    }
+
+    /// Whether the secret still counts, for connections that outlive their request; `None` if there was none. A catalog
+    /// that cannot be asked closes nobody.
+    pub(super) fn recheck(&self, state: &State) -> Option<Later<bool>> {
+        let (accounts, token) = (state.accounts.clone(), self.token.clone()?);
+        Some(Box::pin(async move { !matches!(accounts.authenticate(&token).await, Ok(None)) }))
     }
 
     /// The caller for the audit log.
@@ -292,8 +302,8 @@ pub(super) async fn identify(AxumState(context): AxumState<Arc<Context>>, reques
         context.state.limits.allows_request(address)?;
         who(&context.state, &parts.method, &parts.headers, query, address).await
     };
-    let caller = match found.await {
-        Ok(caller) => caller,
+    let (caller, token) = match found.await {
+        Ok(found) => found,
         Err(error) => {
             metrics::counter!("volant_gateway_refused_callers_total", "reason" => error.code).increment(1);
             return write_pending(error.into_response(), lang, shape);
@@ -304,7 +314,7 @@ pub(super) async fn identify(AxumState(context): AxumState<Arc<Context>>, reques
         _ => lang,
     };
     let auth = context.state.options.auth;
-    let access = Access { caller, auth, lang, lang_is_asked: asked.is_some(), address };
+    let access = Access { caller, token, auth, lang, lang_is_asked: asked.is_some(), address };
     parts.extensions.insert(access);
     write_pending(next.run(Request::from_parts(parts, body)).await, lang, shape)
 }
@@ -323,7 +333,7 @@ async fn who(
     headers: &HeaderMap,
     query: &str,
     address: Option<IpAddr>,
-) -> Result<Caller, ApiError> {
+) -> Result<(Caller, Option<Arc<str>>), ApiError> {
     let secret = secret(headers, query);
     let own_page = is_own_origin(state, headers);
     let token = match secret {
@@ -336,14 +346,14 @@ async fn who(
         }
         Secret::None => {
             let operates = state.options.auth == Auth::Legacy && own_page != Some(false) && is_local(address, headers);
-            return Ok(if operates { Caller::Operator } else { Caller::Stranger });
+            return Ok((if operates { Caller::Operator } else { Caller::Stranger }, None));
         }
     };
     state.limits.allows_attempt(address)?;
     match state.accounts.authenticate(token).await? {
-        Some(caller) => Ok(caller),
+        Some(caller) => Ok((caller, Some(token.into()))),
         // A login that has run out must not lock the page that asks for the next one.
-        None if matches!(secret, Secret::Cookie(_)) => Ok(Caller::Stranger),
+        None if matches!(secret, Secret::Cookie(_)) => Ok((Caller::Stranger, None)),
         None => {
             state.limits.note_failure(address);
             Err(ApiError::unauthenticated("invalid_token"))

@@ -36,6 +36,9 @@ pub(super) const WRITE_BUFFER_BYTES: usize = 4 << 10;
 /// A message to a client, and what may be queued with it, has this size at most.
 pub(super) const WRITE_LIMIT_BYTES: usize = 4 << 20;
 
+/// Close code of a socket whose token was revoked or ran out.
+pub(super) const CLOSE_REVOKED: u16 = 4003;
+
 /// Pings whose pong is awaited at most; beyond, the oldest counts as lost.
 const PINGS_LIMIT: usize = 2 * hub::QUEUE_LIMIT;
 /// A closing peer has so long to close its side.
@@ -82,6 +85,10 @@ pub(super) trait Role: Send + 'static {
     fn refuse(&self, code: &'static str, what: &str) -> String;
     /// A sign of life of the peer, with the time to it and back where it is known.
     fn heard(&self, _round_trip: Option<Duration>) {}
+    /// Asks again whether the peer may be here: a secret may have been revoked since. `None` if it came without one.
+    fn recheck(&self) -> Option<Later<bool>> {
+        None
+    }
     /// True if a newer connection took this one's place.
     fn is_replaced(&self) -> bool {
         false
@@ -398,6 +405,11 @@ impl<R: Role> Socket<R> {
         }
         if self.role.is_replaced() {
             return Err(End::Told { code: hub::CLOSE_REPLACED, reason: "replaced by a newer connection" });
+        }
+        if let Some(recheck) = self.role.recheck()
+            && !recheck.await
+        {
+            return Err(End::Told { code: CLOSE_REVOKED, reason: "the token no longer counts" });
         }
         // While we do not read we cannot hear: that silence is ours.
         if self.unheard_since.is_some() && self.reads() {

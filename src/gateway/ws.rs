@@ -100,10 +100,10 @@ pub(super) async fn device(
     let ws = upgrade(ws)?;
     let limit_bytes = context.state.options.device_message_limit_bytes;
     let span = info_span!("connection", device.id = %code);
-    Ok(accept(ws, limit_bytes, peer, move |ws| device_life(context, code, ws).instrument(span)))
+    Ok(accept(ws, limit_bytes, peer, move |ws| device_life(context, access, code, ws).instrument(span)))
 }
 
-async fn device_life(context: Arc<Context>, code: DeviceCode, ws: WebSocket) {
+async fn device_life(context: Arc<Context>, access: Access, code: DeviceCode, ws: WebSocket) {
     let state = &context.state;
     let greeting = ServerMessage::connected_device(code.clone(), state.clock.now_us()).encode();
     let (queue, inbox) = mpsc::channel(hub::QUEUE_LIMIT);
@@ -115,7 +115,7 @@ async fn device_life(context: Arc<Context>, code: DeviceCode, ws: WebSocket) {
             Outcome::Silent
         })
     };
-    let role = DeviceRole { context: Arc::clone(&context), code, registration };
+    let role = DeviceRole { context: Arc::clone(&context), access, code, registration };
     let options = Arc::clone(&context.options);
     let socket = Socket::new(role, ws, Some(inbox), options, state.shutdown.clone());
     let DeviceRole { code, registration, .. } = socket.run(greeting, Some(reconcile)).await;
@@ -128,6 +128,7 @@ async fn device_life(context: Arc<Context>, code: DeviceCode, ws: WebSocket) {
 
 struct DeviceRole {
     context: Arc<Context>,
+    access: Access,
     code: DeviceCode,
     registration: Registration,
 }
@@ -325,6 +326,10 @@ impl Role for DeviceRole {
         .encode()
     }
 
+    fn recheck(&self) -> Option<Later<bool>> {
+        self.access.recheck(&self.context.state)
+    }
+
     fn heard(&self, round_trip: Option<Duration>) {
         match round_trip {
             Some(round_trip) => self.registration.note_pong(round_trip),
@@ -461,10 +466,10 @@ pub(super) async fn user(
     let ws = upgrade(ws)?;
     let limit_bytes = context.state.options.client_message_limit_bytes;
     let span = info_span!("connection", user.id = %user);
-    Ok(accept(ws, limit_bytes, peer, move |ws| user_life(context, user, id, lang, ws).instrument(span)))
+    Ok(accept(ws, limit_bytes, peer, move |ws| user_life(context, access, user, id, lang, ws).instrument(span)))
 }
 
-async fn user_life(context: Arc<Context>, user: UserId, id: String, lang: Lang, ws: WebSocket) {
+async fn user_life(context: Arc<Context>, access: Access, user: UserId, id: String, lang: Lang, ws: WebSocket) {
     let state = &context.state;
     let greeting = ServerMessage::ConnectionEstablished {
         device_code: None,
@@ -482,7 +487,7 @@ async fn user_life(context: Arc<Context>, user: UserId, id: String, lang: Lang, 
             Outcome::Silent
         })
     };
-    let role = UserRole { context: Arc::clone(&context), user, id, lang, registration };
+    let role = UserRole { context: Arc::clone(&context), access, user, id, lang, registration };
     let options = Arc::clone(&context.options);
     let socket = Socket::new(role, ws, Some(inbox), options, state.shutdown.clone());
     drop(socket.run(greeting, Some(catch_up)).await);
@@ -490,6 +495,7 @@ async fn user_life(context: Arc<Context>, user: UserId, id: String, lang: Lang, 
 
 struct UserRole {
     context: Arc<Context>,
+    access: Access,
     user: UserId,
     /// As in the path.
     id: String,
@@ -581,6 +587,10 @@ impl Role for UserRole {
         self.error(code, what).encode()
     }
 
+    fn recheck(&self) -> Option<Later<bool>> {
+        self.access.recheck(&self.context.state)
+    }
+
     fn heard(&self, round_trip: Option<Duration>) {
         match round_trip {
             Some(round_trip) => self.registration.note_pong(round_trip),
@@ -602,10 +612,10 @@ pub(super) async fn admin(
     let ws = upgrade(ws)?;
     let limit_bytes = context.state.options.client_message_limit_bytes;
     let span = info_span!("connection", admin = true);
-    Ok(accept(ws, limit_bytes, peer, move |ws| admin_life(context, ws).instrument(span)))
+    Ok(accept(ws, limit_bytes, peer, move |ws| admin_life(context, access, ws).instrument(span)))
 }
 
-async fn admin_life(context: Arc<Context>, ws: WebSocket) {
+async fn admin_life(context: Arc<Context>, access: Access, ws: WebSocket) {
     let state = &context.state;
     let greeting = ServerMessage::ConnectionEstablished {
         device_code: None,
@@ -616,13 +626,14 @@ async fn admin_life(context: Arc<Context>, ws: WebSocket) {
     .encode();
     let (queue, inbox) = mpsc::channel(hub::QUEUE_LIMIT);
     let registration = state.hub.register_admin(queue);
-    let role = AdminRole { context: Arc::clone(&context), registration };
+    let role = AdminRole { context: Arc::clone(&context), access, registration };
     let options = Arc::clone(&context.options);
     drop(Socket::new(role, ws, Some(inbox), options, state.shutdown.clone()).run(greeting, None).await);
 }
 
 struct AdminRole {
     context: Arc<Context>,
+    access: Access,
     registration: Registration,
 }
 
@@ -664,6 +675,10 @@ impl Role for AdminRole {
 
     fn refuse(&self, code: &'static str, what: &str) -> String {
         admin_error(code, what, self.context.state.clock.now_us()).encode()
+    }
+
+    fn recheck(&self) -> Option<Later<bool>> {
+        self.access.recheck(&self.context.state)
     }
 
     fn heard(&self, round_trip: Option<Duration>) {
