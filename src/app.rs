@@ -20,7 +20,7 @@ use crate::entropy::Entropy;
 use crate::store::catalog::{Catalog, SessionRow};
 use crate::store::paths::Paths;
 use crate::store::{seal, wal};
-use crate::{accounts, admin, analysis, gateway, hub, ingest, notify, query, sessions, telemetry};
+use crate::{accounts, admin, analysis, gateway, hub, ingest, notify, push, query, sessions, telemetry};
 
 /// A running service.
 #[derive(Debug)]
@@ -130,6 +130,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         clock.clone(),
         catalog.clone(),
         hub.clone(),
+        push::Handle::new(config.push_options()?, catalog.clone(), clock.clone())?,
         ingest.clone(),
         noted,
         Arc::clone(&job_ready),

@@ -15,6 +15,7 @@ pub mod simulator;
 pub mod analysis;
 pub mod ingest;
 pub mod notify;
+pub mod push;
 pub mod query;
 pub mod recordings;
 pub mod report;

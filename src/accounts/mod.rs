@@ -161,6 +161,17 @@ impl Handle {
         Ok(self.catalog.set_language(user, language.map(|language| language.to_string()).as_deref()).await?)
     }
 
+    /// Keeps a text that a form sent, of whom it may be; its number.
+    pub async fn keep_entry(
+        &self,
+        kind: &str,
+        user: Option<UserId>,
+        device: Option<&schemas::DeviceCode>,
+        content: &str,
+    ) -> Result<i64, Error> {
+        Ok(self.catalog.insert_form_entry(kind, user, device, content, self.clock.now_us()).await?)
+    }
+
     /// Notes who did what to whom.
     pub async fn audit(&self, actor: &str, action: &str, subject: &str, details: Option<&str>) -> Result<(), Error> {
         Ok(self.catalog.note_audit(actor, action, subject, details, self.clock.now_us()).await?)

@@ -132,6 +132,7 @@ mod tests {
                 kind: SessionKind::Session,
                 device_code: "2025001".parse().unwrap(),
                 group_code: "2025001".to_owned(),
+                claimed_id: None,
                 user_id: None,
                 status: SessionStatus::Stopping,
                 started_at_us: 0,

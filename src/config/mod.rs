@@ -17,7 +17,7 @@ pub use crate::gateway::Auth;
 pub use layers::{Loaded, Origin, Overrides, load, process_environment};
 
 use crate::store::wal;
-use crate::{analysis, gateway, ingest, notify, query, sessions};
+use crate::{analysis, gateway, ingest, notify, push, query, sessions};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -54,6 +54,7 @@ pub struct Config {
     pub durability: wal::Durability,
     pub gateway: Gateway,
     pub sessions: Sessions,
+    pub push: Push,
     pub ingest: Ingest,
     pub store: Store,
     pub analysis: Analysis,
@@ -109,6 +110,20 @@ pub struct Sessions {
     pub doubt_timeout_ms: u64,
     /// Late frames are taken so long after `upload_complete`.
     pub late_grace_s: u64,
+}
+
+/// Commands to devices that hold no socket. All off by default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Push {
+    /// Call the HTTP servers of devices that registered a private address.
+    pub http: bool,
+    /// Their port.
+    pub http_port: u16,
+    /// Also call devices on this machine.
+    pub allow_loopback: bool,
+    /// Send datagrams here, `255.255.255.255:8888` for instance; empty: none.
+    pub udp_broadcast: String,
 }
 
 /// Limits of recordings.
@@ -206,6 +221,7 @@ impl Default for Config {
                 doubt_timeout_ms: 3_000,
                 late_grace_s: 30,
             },
+            push: Push { http: false, http_port: 80, allow_loopback: false, udp_broadcast: String::new() },
             ingest: Ingest { session_limit_frames: 6_000_000 },
             store: Store {
                 segment_limit_bytes: 64 << 20,
@@ -242,6 +258,7 @@ impl Config {
                 self.listen
             ));
         }
+        self.push_options()?;
         if self.gateway.pong_timeout_s <= 20 {
             return invalid(
                 "gateway.pong_timeout_s must be over 20: the firmware is deaf for 10 s after boot".to_owned(),
@@ -346,6 +363,21 @@ impl Config {
             allowed_origins: allowed_origins.clone(),
             ..gateway::Options::default()
         }
+    }
+
+    /// See [`Push`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a broadcast address that is none.
+    pub fn push_options(&self) -> Result<push::Options, Error> {
+        let Push { http, http_port, allow_loopback, ref udp_broadcast } = self.push;
+        let udp = match udp_broadcast.as_str() {
+            "" => None,
+            address => Some(address.parse().map_err(|_| Error::Invalid {
+                message: format!("push.udp_broadcast = {address:?} is no address with a port"),
+            })?),
+        };
+        Ok(push::Options { http, http_port, allow_loopback, udp })
     }
 
     /// See [`Ingest`].

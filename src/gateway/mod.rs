@@ -61,7 +61,7 @@ pub struct State {
 /// The routes: sockets, legacy HTTP, health and metrics. Everything else, a plain `GET /` included, goes to `extra`.
 pub fn router(state: State, extra: Router) -> Router {
     let options = Arc::new(state.options.clone());
-    let context = Arc::new(Context { state, options, extra });
+    let context = Arc::new(Context { state, options, extra, claims: legacy::Claims::default() });
     let mut router = Router::new();
     for slash in ["", "/"] {
         router = router
@@ -95,6 +95,8 @@ struct Context {
     options: Arc<Options>,
     /// Routes of other rooms.
     extra: Router,
+    /// What devices upload under ids of their own.
+    claims: legacy::Claims,
 }
 
 type Shared = axum::extract::State<Arc<Context>>;

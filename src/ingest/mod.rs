@@ -46,6 +46,8 @@ pub struct Accepted {
     pub session_id: SessionId,
     /// True if this very packet had been taken before; nothing was stored again, and `durable` waits for the first.
     pub duplicate: bool,
+    /// The sequence number after the packet's last frame.
+    pub end_row: usize,
     pub durable: Durable,
 }
 

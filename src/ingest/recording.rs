@@ -20,7 +20,7 @@ const SEEN_LIMIT: usize = 65_536;
 /// Samples of a sensor after which its acceleration unit is decided for the live view.
 const UNIT_SAMPLES: usize = 500;
 /// Sensors by their byte.
-const SENSORS: usize = 5;
+pub(super) const SENSORS: usize = 5;
 
 /// A recording. Shared by the sockets that write it, the log that settles it and the queries that read it.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Recording {
     pub(super) session_id: SessionId,
     pub(super) device: DeviceCode,
     pub(super) kind: SessionKind,
+    /// Of a collection: the session id that the device claimed.
+    pub(super) claimed: Option<String>,
     pub(super) started_at_us: i64,
     state: Mutex<State>,
     /// Rows whose fate the log has told, from the first.
@@ -43,6 +45,8 @@ pub(super) struct Recording {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) status: SessionStatus,
+    /// When it ceased to accept frames, as far as this process knows.
+    pub(super) ended_at_us: Option<i64>,
     pub(super) frames: Arc<FrameColumns>,
     /// Rows that the log refused: in no table, in no file.
     void: Vec<Range<usize>>,
@@ -56,6 +60,8 @@ pub(super) struct State {
     live: Vec<RecordBatch>,
     live_rows: usize,
     acc_to_mps2: [Option<f32>; SENSORS],
+    /// Frames taken of each sensor, by its byte.
+    pub(super) frames_by_sensor: [usize; SENSORS],
     /// Closed: takes nothing more, not even late frames.
     pub(super) closed: bool,
 }
@@ -75,9 +81,11 @@ impl Recording {
             session_id: session.session_id,
             device: session.device_code.clone(),
             kind: session.kind,
+            claimed: session.claimed_id.clone(),
             started_at_us: session.started_at_us,
             state: Mutex::new(State {
                 status: session.status,
+                ended_at_us: None,
                 frames: Arc::default(),
                 void: Vec::new(),
                 clock: SessionClock::new(session.started_at_us),
@@ -88,6 +96,7 @@ impl Recording {
                 live: Vec::new(),
                 live_rows: 0,
                 acc_to_mps2: [None; SENSORS],
+                frames_by_sensor: [0; SENSORS],
                 closed: false,
             }),
             settled_rows: AtomicUsize::new(0),
@@ -172,7 +181,15 @@ impl Recording {
     }
 }
 
+/// Uploads that name a session are taken as late ones for so long after its end.
+const LATE_UPLOADS_US: i64 = 60_000_000;
+
 impl State {
+    /// True for a little while after the end.
+    pub(super) fn ended_lately(&self, now_us: i64) -> bool {
+        self.ended_at_us.is_some_and(|ended_at_us| now_us - ended_at_us < LATE_UPLOADS_US)
+    }
+
     /// Numbers a packet's frames, reads their clock and adds them; `frames` comes back as the log must keep it.
     pub(super) fn take(&mut self, frames: &mut FrameColumns, content_hash: Option<u64>, received_at_us: i64) -> Taken {
         if let Some(&end_row) = content_hash.and_then(|hash| self.seen.get(&hash)) {
@@ -211,6 +228,9 @@ impl State {
                 frames.device_time_raw[index],
                 frames.received_at_us[index],
             );
+            if let Some(frames) = self.frames_by_sensor.get_mut(usize::from(frames.sensor[index])) {
+                *frames += 1;
+            }
             frames.t_ns[index] = t_ns;
             frames.clock[index] = kind as u8;
         }
@@ -379,6 +399,7 @@ mod tests {
             kind: SessionKind::Session,
             device_code: "2025001".parse().unwrap(),
             group_code: "2025001".to_owned(),
+            claimed_id: None,
             user_id: None,
             status: SessionStatus::Collecting,
             reason: None,

@@ -8,7 +8,7 @@ use schemas::{DeviceCode, SessionId, SessionStatus, Track};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::recording::{Finished, Recording, Taken, track_of};
+use super::recording::{Finished, Recording, SENSORS, Taken, track_of};
 use super::{Accepted, Durable, Error, Event, Packet};
 use crate::clock::Clock;
 use crate::store::catalog::{Catalog, NewSession, Sealed, SessionKind, SessionRow};
@@ -48,6 +48,39 @@ struct Registry {
     recordings: HashMap<SessionId, Arc<Recording>>,
     /// The recording that frames of a device without a session go to.
     by_device: HashMap<DeviceCode, SessionId>,
+    /// The collection that a device's uploads under an id of its own go to.
+    by_claim: HashMap<(DeviceCode, String), SessionId>,
+}
+
+impl Registry {
+    /// Frames find the recording from now on, if it takes any.
+    fn admit(&mut self, recording: Arc<Recording>, status: SessionStatus) {
+        let session = recording.session_id;
+        if status.accepts_frames() {
+            match &recording.claimed {
+                Some(claimed) => drop(self.by_claim.insert((recording.device.clone(), claimed.clone()), session)),
+                None => drop(self.by_device.insert(recording.device.clone(), session)),
+            }
+        }
+        self.recordings.insert(session, recording);
+    }
+
+    /// Frames that do not name the session itself no longer go to it.
+    fn retire(&mut self, recording: &Recording) {
+        let session = recording.session_id;
+        match &recording.claimed {
+            Some(claimed) => {
+                let key = (recording.device.clone(), claimed.clone());
+                if self.by_claim.get(&key) == Some(&session) {
+                    self.by_claim.remove(&key);
+                }
+            }
+            None if self.by_device.get(&recording.device) == Some(&session) => {
+                self.by_device.remove(&recording.device);
+            }
+            None => {}
+        }
+    }
 }
 
 /// What an open session looks like from outside, for SQL, timeouts and the dashboard.
@@ -65,6 +98,8 @@ pub struct Live {
     pub is_sealed: bool,
     pub revision: i64,
     pub last_packet_us: Option<i64>,
+    /// Frames taken of each place of the chain.
+    pub frames_by_sensor: Vec<(schemas::SensorRole, usize)>,
 }
 
 impl Handle {
@@ -92,8 +127,35 @@ impl Handle {
     ///
     /// # Errors
     /// See [`Error`]; nothing of a refused packet is kept.
-    pub async fn append(&self, device: &DeviceCode, mut packet: Packet) -> Result<Accepted, Error> {
+    pub async fn append(&self, device: &DeviceCode, packet: Packet) -> Result<Accepted, Error> {
         let recording = self.recording_for(device, packet.claimed_session.as_deref()).await?;
+        self.append_to(recording, device, packet).await
+    }
+
+    /// Takes a packet that a device uploaded by HTTP. It is never refused for the session it names: the sketches claim
+    /// constant and invented numbers, which are none of ours. It goes to that session only if it is this device's own and
+    /// takes frames; else to the device's live session; else to a collection for just this device and claimed id.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing of a refused packet is kept.
+    pub async fn append_upload(&self, device: &DeviceCode, packet: Packet) -> Result<Accepted, Error> {
+        loop {
+            let recording = self.recording_for_upload(device, packet.claimed_session.as_deref()).await?;
+            let session_id = recording.session_id;
+            match self.append_to(recording, device, packet.clone()).await {
+                // It was closed between the choice and the append: the next choice is another one.
+                Err(Error::NotActive { .. }) if self.get(session_id).is_none() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn append_to(
+        &self,
+        recording: Arc<Recording>,
+        device: &DeviceCode,
+        mut packet: Packet,
+    ) -> Result<Accepted, Error> {
         let session_id = recording.session_id;
         let frames = packet.frames.len();
         let log_failed = |source| Error::Log { session_id, source: Arc::new(source) };
@@ -116,7 +178,8 @@ impl Handle {
                 Taken::Repeat { end_row } => {
                     drop(state);
                     metrics::counter!("volant_ingest_duplicate_packets_total").increment(1);
-                    return Ok(Accepted { session_id, duplicate: true, durable: wait_for_first(recording, end_row) });
+                    let durable = wait_for_first(recording, end_row);
+                    return Ok(Accepted { session_id, duplicate: true, end_row, durable });
                 }
             };
             let record = wal::WalRecord {
@@ -154,7 +217,7 @@ impl Handle {
                 Err(_) => Err(Error::LogEnded { session_id }),
             }
         };
-        Ok(Accepted { session_id, duplicate: false, durable: Box::pin(durable) })
+        Ok(Accepted { session_id, duplicate: false, end_row: rows.end, durable: Box::pin(durable) })
     }
 
     fn tell(&self, event: Event) {
@@ -168,7 +231,7 @@ impl Handle {
         let Some(claimed) = claimed else {
             return match self.live_of(device) {
                 Some(recording) => Ok(recording),
-                None => self.collection_of(device).await,
+                None => self.collection_of(device, None).await,
             };
         };
         let unknown = || Error::UnknownSession { claimed: claimed.chars().take(64).collect() };
@@ -180,6 +243,25 @@ impl Handle {
             None => Err(unknown()),
             Some(session) if session.device_code != *device => Err(Error::ForeignSession { session_id }),
             Some(session) => Err(Error::NotActive { session_id, status: session.status }),
+        }
+    }
+
+    async fn recording_for_upload(&self, device: &DeviceCode, claimed: Option<&str>) -> Result<Arc<Recording>, Error> {
+        if let Some(named) = claimed.and_then(|claimed| self.get(claimed.parse().ok()?))
+            && named.device == *device
+            && named.kind == SessionKind::Session
+        {
+            // A sketch whose constant id happens to be an old number of this device must not go on with it for ever.
+            let state = named.lock();
+            let takes = state.status.accepts_frames() || state.ended_lately(self.0.clock.now_us());
+            drop(state);
+            if takes {
+                return Ok(named);
+            }
+        }
+        match self.live_of(device) {
+            Some(live) if claimed.is_none() || live.kind == SessionKind::Session => Ok(live),
+            _ => self.collection_of(device, claimed).await,
         }
     }
 
@@ -200,16 +282,28 @@ impl Handle {
         self.0.registry.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The collection of a device that streams without a session, made if absent: its frames are kept and can be found.
-    async fn collection_of(&self, device: &DeviceCode) -> Result<Arc<Recording>, Error> {
+    /// The open collection of what a device sends under an id of its own.
+    #[must_use]
+    pub fn open_collection(&self, device: &DeviceCode, claimed: &str) -> Option<SessionId> {
+        self.read().by_claim.get(&(device.clone(), claimed.to_owned())).copied()
+    }
+
+    /// The collection of a device that sends without a session, or under an id that is none of ours, made if absent: its
+    /// frames are kept and can be found.
+    async fn collection_of(&self, device: &DeviceCode, claimed: Option<&str>) -> Result<Arc<Recording>, Error> {
         let _making = self.0.making_collection.lock().await;
-        if let Some(recording) = self.live_of(device) {
+        let open = match claimed {
+            None => self.live_of(device),
+            Some(claimed) => self.open_collection(device, claimed).and_then(|session| self.get(session)),
+        };
+        if let Some(recording) = open {
             return Ok(recording);
         }
         let new = NewSession {
             kind: SessionKind::Collection,
             device_code: device.clone(),
             group_code: device.to_string(),
+            claimed_id: claimed.map(str::to_owned),
             user_id: None,
             status: SessionStatus::Collecting,
             started_at_us: self.0.clock.now_us(),
@@ -227,11 +321,7 @@ impl Handle {
 
     fn open(&self, session: &SessionRow) -> Arc<Recording> {
         let recording = Arc::new(Recording::new(session));
-        let mut registry = self.write();
-        registry.recordings.insert(session.session_id, Arc::clone(&recording));
-        if session.status.accepts_frames() {
-            registry.by_device.insert(session.device_code.clone(), session.session_id);
-        }
+        self.write().admit(Arc::clone(&recording), session.status);
         recording
     }
 
@@ -239,12 +329,15 @@ impl Handle {
     /// name it are still taken, as late ones, until [`Handle::close`].
     pub fn set_status(&self, session: SessionId, status: SessionStatus) {
         let Some(recording) = self.get(session) else { return };
-        recording.lock().status = status;
-        if !status.accepts_frames() {
-            let mut registry = self.write();
-            if registry.by_device.get(&recording.device) == Some(&session) {
-                registry.by_device.remove(&recording.device);
+        {
+            let mut state = recording.lock();
+            if state.status.accepts_frames() && !status.accepts_frames() {
+                state.ended_at_us = Some(self.0.clock.now_us());
             }
+            state.status = status;
+        }
+        if !status.accepts_frames() {
+            self.write().retire(&recording);
         }
     }
 
@@ -314,10 +407,8 @@ impl Handle {
         }
         self.0.catalog.close_session(session).await?;
         let mut registry = self.write();
-        if let Some(recording) = registry.recordings.remove(&session)
-            && registry.by_device.get(&recording.device) == Some(&session)
-        {
-            registry.by_device.remove(&recording.device);
+        if let Some(recording) = registry.recordings.remove(&session) {
+            registry.retire(&recording);
         }
         drop(registry);
         self.0.log.release(session);
@@ -396,6 +487,10 @@ fn live_view(recording: &Recording) -> Live {
         is_sealed: state.frames.len() <= state.sealed_rows,
         revision: state.revision,
         last_packet_us: recording.last_packet_us(),
+        frames_by_sensor: (0..SENSORS)
+            .map(|byte| (schemas::SensorRole::from_wire_id(byte as i64), state.frames_by_sensor[byte]))
+            .filter(|&(_, frames)| frames > 0)
+            .collect(),
     }
 }
 
@@ -503,10 +598,7 @@ impl Handle {
             let mut registry = self.write();
             for row in &rows {
                 if let Some(recording) = unclosed.remove(&row.session_id) {
-                    registry.recordings.insert(row.session_id, recording);
-                    if row.status.accepts_frames() {
-                        registry.by_device.insert(row.device_code.clone(), row.session_id);
-                    }
+                    registry.admit(recording, row.status);
                 }
             }
         }
@@ -531,6 +623,7 @@ impl Handle {
         let new = |device_code: DeviceCode, started_at_us| NewSession {
             kind: SessionKind::Collection,
             group_code: device_code.to_string(),
+            claimed_id: None,
             device_code,
             user_id: None,
             status: SessionStatus::Stopping,

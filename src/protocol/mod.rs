@@ -25,6 +25,7 @@ mod frames;
 mod message;
 mod schema;
 mod time;
+mod upload;
 mod wire;
 
 #[cfg(test)]
@@ -38,4 +39,5 @@ pub use message::{
 };
 pub use schema::{WireSchema, wire_schemas};
 pub use time::{LocalTime, UtcTime};
+pub use upload::{decode_batch_form, decode_sample_form};
 pub use wire::{ClientWire, ConnectionWire, DeviceWire, FrameWire};

@@ -36,6 +36,8 @@ pub(super) struct Device {
     pub(super) live: Option<Live>,
     pub(super) pending: Option<Pending>,
     pub(super) doubted: Option<Doubted>,
+    /// When it was heard without a socket: a poll, a heartbeat.
+    pub(super) heard_at_us: Option<i64>,
     /// A stray stream was told to stop since the device connected.
     pub(super) stray_stopped: bool,
 }

@@ -57,9 +57,9 @@ pub struct Ended {
 pub enum PollAnswer {
     Start(SessionId),
     Stop(SessionId),
-    /// The device's group has a session, but there is nothing new to do.
+    /// The device has a session, but there is nothing new to do.
     Idle,
-    /// The device's group has no session at all.
+    /// The device has no session at all.
     NoSession,
 }
 

@@ -14,6 +14,7 @@ use super::{Commanded, DeviceEvent, DeviceRow, Ended, Error, PollAnswer, Session
 use crate::clock::Clock;
 use crate::hub::{self, AdminMessage, DeviceMessage, Level, Sent};
 use crate::ingest;
+use crate::push;
 use crate::store::catalog::{Catalog, NewSession, SessionKind, SessionRow};
 
 use SessionStatus::{Analyzing, Calibrating, Collecting, Stopped, Stopping};
@@ -59,6 +60,8 @@ impl Default for Options {
 const TICK: Duration = Duration::from_millis(500);
 /// Pause after a seal that failed, on a full disk for instance.
 const SEAL_RETRY: Duration = Duration::from_secs(5);
+/// A polling device that was heard so lately is there; the sketch polls every 3 s.
+const POLL_PATIENCE: Duration = Duration::from_secs(30);
 /// The longest group code, in bytes.
 const GROUP_LIMIT_BYTES: usize = 64;
 
@@ -73,6 +76,7 @@ struct Inner {
     catalog: Catalog,
     hub: hub::Handle,
     ingest: ingest::Handle,
+    push: push::Handle,
     devices: Mutex<HashMap<DeviceCode, Arc<tokio::sync::Mutex<Device>>>>,
     /// When this process started, s since 1970.
     started_s: i64,
@@ -102,6 +106,7 @@ impl Handle {
         clock: Clock,
         catalog: Catalog,
         hub: hub::Handle,
+        push: push::Handle,
         ingest: ingest::Handle,
         events: mpsc::Receiver<ingest::Event>,
         job_ready: Arc<Notify>,
@@ -113,6 +118,7 @@ impl Handle {
             catalog,
             hub,
             ingest,
+            push,
             devices: Mutex::default(),
             next_command: AtomicU64::new(1),
             seal_again_us: Mutex::default(),
@@ -157,6 +163,7 @@ impl Handle {
             DeviceMessage::Test { .. } => String::new(),
         };
         let sent = self.0.hub.send_to_device(code, message.clone());
+        self.0.push.send(code, &message);
         metrics::counter!("volant_sessions_commands_total").increment(1);
         device.pending = Some(Pending { command_id, message, sent_at_us: self.0.clock.now_us(), attempts: 1 });
         sent
@@ -234,6 +241,7 @@ impl Handle {
                 kind: SessionKind::Session,
                 device_code: code.clone(),
                 group_code: group_code.to_owned(),
+                claimed_id: None,
                 user_id: Some(user),
                 status: Calibrating,
                 started_at_us,
@@ -405,9 +413,10 @@ impl Handle {
         Ok(self.0.catalog.sessions(limit).await?.into_iter().map(|row| self.info_of(row)).collect())
     }
 
-    /// What a polling device should do.
+    /// What a polling device should do. A poll is a sign of life.
     pub async fn poll(&self, code: &DeviceCode, current_session: Option<&str>) -> Result<PollAnswer, Error> {
-        let Some(row) = self.0.catalog.latest_session_of_group(code.as_str()).await? else {
+        self.alive(code).await;
+        let Some(row) = self.0.catalog.latest_session_of_device(code).await? else {
             return Ok(PollAnswer::NoSession);
         };
         let known = current_session.is_some_and(|current| current == row.session_id.to_string());
@@ -416,6 +425,75 @@ impl Handle {
             Stopping => PollAnswer::Stop(row.session_id),
             _ => PollAnswer::Idle,
         })
+    }
+
+    /// A device without a socket showed that it is there: by a poll, a heartbeat, a confirmation.
+    pub async fn alive(&self, code: &DeviceCode) {
+        let now_us = self.0.clock.now_us();
+        self.device(code).lock().await.heard_at_us = Some(now_us);
+        if let Err(error) = self.0.catalog.device_seen(code, None, now_us).await {
+            warn!(error = &error as &dyn std::error::Error, "device {code} could not be noted");
+        }
+    }
+
+    /// When a device without a socket was last heard, µs.
+    pub async fn heard_at_us(&self, code: &DeviceCode) -> Option<i64> {
+        self.device(code).lock().await.heard_at_us
+    }
+
+    /// The session that a device is in now.
+    pub async fn live_of(&self, code: &DeviceCode) -> Result<Option<SessionInfo>, Error> {
+        let live = self.device(code).lock().await.live;
+        match live {
+            Some(live) => self.info(live.session).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The newest collection of what a device sent under an id of its own.
+    pub async fn collection(&self, code: &DeviceCode, claimed: &str) -> Result<Option<SessionInfo>, Error> {
+        Ok(self.0.catalog.collection(code, claimed).await?.map(|row| self.info_of(row)))
+    }
+
+    /// Somebody says that everything of a session is uploaded: what is there is analysed. Idempotent; answers at once. A
+    /// device that still streams is told to stop.
+    pub async fn finish(&self, session: SessionId) -> Result<SessionInfo, Error> {
+        let row = self.row(session).await?;
+        let code = row.device_code.clone();
+        let device = self.device(&code);
+        let mut device = device.lock().await;
+        let row = self.row(session).await?;
+        if row.status.accepts_frames() {
+            if row.status != Stopping && row.kind == SessionKind::Session {
+                let stop = DeviceMessage::Stop { command_id: self.command_id(), session_id: session };
+                self.0.hub.send_to_device(&code, stop);
+            }
+            self.complete(&code, &mut device, session, None).await?;
+        }
+        let row = self.row(session).await?;
+        Ok(self.info_of(row))
+    }
+
+    /// A text that a device prints; what became of it.
+    pub fn test(&self, code: &DeviceCode, message: &str) -> Sent {
+        let message = DeviceMessage::Test { message: message.to_owned() };
+        self.0.push.send(code, &message);
+        self.0.hub.send_to_device(code, message)
+    }
+
+    /// Asks a device what it is doing; what became of the question. The answer, if one comes, reconciles by itself.
+    pub fn ask_status(&self, code: &DeviceCode) -> Sent {
+        let ask = DeviceMessage::GetStatus { command_id: self.command_id() };
+        self.0.hub.send_to_device(code, ask)
+    }
+
+    /// Notes the address of a device's own HTTP server; false if it is none that may be called.
+    pub async fn register_address(&self, code: &DeviceCode, address: std::net::IpAddr) -> Result<bool, Error> {
+        if !self.0.push.may_call(address) {
+            return Ok(false);
+        }
+        self.0.catalog.register_address(code, address, self.0.clock.now_us()).await?;
+        Ok(true)
     }
 
     /// A device socket is up: reconcile what device and server believe.
@@ -724,7 +802,9 @@ impl Handle {
             }
             Calibrating | Collecting => (quiet_us >= us(options.idle_timeout)).then_some("the frames ceased"),
             Stopping => {
-                let connected = self.0.hub.is_connected(code);
+                // A device that polls sends nothing when it stops: that it is heard is all that there will be.
+                let polls = device.heard_at_us.is_some_and(|at_us| now_us - at_us < us(POLL_PATIENCE));
+                let connected = polls || self.0.hub.is_connected(code);
                 let limit = if connected { options.upload_timeout } else { options.offline_timeout };
                 (quiet_us >= us(limit)).then_some("no upload_complete came")
             }

@@ -7,6 +7,7 @@
 mod accounts;
 mod lost;
 mod rows;
+mod uploads;
 
 use std::path::Path;
 use std::str::FromStr;
@@ -217,8 +218,8 @@ impl Catalog {
     /// Makes a session.
     pub async fn insert_session(&self, new: &NewSession) -> Result<SessionRow, Error> {
         let row = sqlx::query(
-            "INSERT INTO sessions (kind, device_code, group_code, user_id, status, started_at_us, changed_at_us) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) RETURNING *",
+            "INSERT INTO sessions (kind, device_code, group_code, user_id, status, started_at_us, changed_at_us, \
+             claimed_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7) RETURNING *",
         )
         .bind(new.kind.as_str())
         .bind(new.device_code.as_str())
@@ -226,6 +227,7 @@ impl Catalog {
         .bind(new.user_id.map(UserId::get))
         .bind(new.status.as_str())
         .bind(new.started_at_us)
+        .bind(new.claimed_id.as_deref())
         .fetch_one(&self.writer)
         .await
         .map_err(at("insert a session"))?;
@@ -257,16 +259,15 @@ impl Catalog {
         .transpose()
     }
 
-    /// The newest session whose group or device is this code.
-    pub async fn latest_session_of_group(&self, code: &str) -> Result<Option<SessionRow>, Error> {
+    /// The newest session of this device.
+    pub async fn latest_session_of_device(&self, device: &DeviceCode) -> Result<Option<SessionRow>, Error> {
         sqlx::query(
-            "SELECT * FROM sessions WHERE kind = 'session' AND (group_code = ?1 OR device_code = ?1) \
-             ORDER BY session_id DESC LIMIT 1",
+            "SELECT * FROM sessions WHERE kind = 'session' AND device_code = ? ORDER BY session_id DESC LIMIT 1",
         )
-        .bind(code)
+        .bind(device.as_str())
         .fetch_optional(&self.readers)
         .await
-        .map_err(at("find the latest session of a group"))?
+        .map_err(at("find the latest session of a device"))?
         .map(|row| session_row(&row))
         .transpose()
     }
@@ -688,6 +689,7 @@ fn session_row(row: &SqliteRow) -> Result<SessionRow, Error> {
         },
         device_code: parse("device_code", &named::<String>(row, "device_code")?)?,
         group_code: named(row, "group_code")?,
+        claimed_id: named(row, "claimed_id")?,
         user_id: named::<Option<i64>>(row, "user_id")?.map(UserId),
         status: SessionStatus::from_name(&status).ok_or(Error::Invalid { what: "status", value: status })?,
         reason: named(row, "reason")?,

@@ -12,4 +12,5 @@ mod sessions;
 mod sql;
 mod support;
 mod tidy;
+mod uploads;
 mod wire_samples;

@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
             "notify",
             "analysis",
             "ingest",
+            "push",
             "hub",
             "accounts",
             "store",
@@ -61,7 +62,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "config",
-        &["gateway", "sessions", "query", "analysis", "ingest", "notify", "store"],
+        &["gateway", "sessions", "query", "analysis", "ingest", "notify", "push", "store"],
         "makes the rooms' options out of keys",
     ),
     (
@@ -89,7 +90,12 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ),
     ("protocol", &["sessions", "ingest", "hub", "clock"], "turns wire text into these rooms' values and back"),
     ("simulator", &["recordings", "clock"], "a client: of the service it knows the wire only, from outside"),
-    ("sessions", &["ingest", "hub", "accounts", "store", "clock", "shutdown"], "ends a recording, commands its device"),
+    (
+        "sessions",
+        &["ingest", "hub", "push", "accounts", "store", "clock", "shutdown"],
+        "ends a recording, commands its device",
+    ),
+    ("push", &["hub", "store", "clock"], "a device's registered address; the commands of the hub"),
     (
         "analysis",
         &["ingest", "hub", "store", "clock", "shutdown"],

@@ -11,6 +11,8 @@ mod results;
 mod sessions;
 mod uploads;
 
+pub(super) use uploads::Claims;
+
 use std::sync::Arc;
 
 use axum::Json;

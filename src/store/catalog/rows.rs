@@ -27,6 +27,8 @@ pub struct SessionRow {
     pub kind: SessionKind,
     pub device_code: DeviceCode,
     pub group_code: String,
+    /// Of a collection: the session id that the device claimed, which is none of ours.
+    pub claimed_id: Option<String>,
     pub user_id: Option<UserId>,
     pub status: SessionStatus,
     pub reason: Option<String>,
@@ -49,6 +51,8 @@ pub struct NewSession {
     pub kind: SessionKind,
     pub device_code: DeviceCode,
     pub group_code: String,
+    /// Of a collection: the session id that the device claimed.
+    pub claimed_id: Option<String>,
     pub user_id: Option<UserId>,
     pub status: SessionStatus,
     pub started_at_us: i64,
