@@ -164,6 +164,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         accounts: rooms.accounts.clone(),
         analysis: rooms.analysis.clone(),
         notify: rooms.notify.clone(),
+        paths: rooms.paths.clone(),
         clock,
         limits: gateway::CallerLimits::new(&options),
         options: options.clone(),

@@ -178,7 +178,7 @@ struct Sessions {
 /// `GET /api/v2/sessions`: the newest, newest first.
 pub(super) async fn sessions(axum::extract::State(state): Shared, Query(page): Query<Page>) -> Result<Response, Error> {
     let limit = page.limit.unwrap_or(SESSIONS_DEFAULT).clamp(1, SESSIONS_LIMIT);
-    let sessions = state.rooms.sessions.list(limit).await?;
+    let sessions = state.rooms.sessions.list(&sessions::Filter::newest(limit)).await?;
     Ok(fresh(Sessions { now_us: state.clock.now_us(), sessions }))
 }
 

@@ -58,7 +58,16 @@ impl ApiError {
         }
     }
 
-    fn internal(code: &'static str, message: &'static str, inside: impl StdError + Send + Sync + 'static) -> Self {
+    /// 500: a task of ours broke off.
+    pub(super) fn broke() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request could not be served")
+    }
+
+    pub(super) fn internal(
+        code: &'static str,
+        message: &'static str,
+        inside: impl StdError + Send + Sync + 'static,
+    ) -> Self {
         Self { inside: Some(Box::new(inside)), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, message) }
     }
 
@@ -250,7 +259,7 @@ impl From<sessions::Error> for ApiError {
             sessions::Error::NoSession => Self::new(StatusCode::BAD_REQUEST, "session_not_named", message),
             sessions::Error::InvalidGroup => Self::new(StatusCode::BAD_REQUEST, "invalid_group", message),
             sessions::Error::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
-            sessions::Error::Ingest(_) => Self::internal(STORE.0, STORE.1, error),
+            sessions::Error::Ingest(_) | sessions::Error::Broke => Self::internal(STORE.0, STORE.1, error),
         }
     }
 }

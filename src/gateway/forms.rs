@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::{Body, to_bytes};
-use axum::extract::{FromRequest, Multipart, Request};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use axum::http::{StatusCode, header};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -36,18 +36,40 @@ impl Params {
         let content_type = content_type.unwrap_or_default().to_ascii_lowercase();
         let reading = async {
             if content_type.starts_with("multipart/form-data") {
-                params.add_multipart(request, options.body_limit_bytes).await
+                params.add_multipart(request, options.body_limit_bytes, None).await
             } else {
                 let body = to_bytes(request.into_body(), options.body_limit_bytes).await.map_err(|_| too_large())?;
                 params.add_body(&content_type, &body)
             }
         };
-        let Ok(outcome) = timeout(options.body_timeout, reading).await else {
-            let status = StatusCode::REQUEST_TIMEOUT;
-            return Err(ApiError::with_status(status, "body_timeout", "the body did not arrive in time"));
-        };
+        let Ok(outcome) = timeout(options.body_timeout, reading).await else { return Err(too_late()) };
         outcome?;
         Ok(params)
+    }
+
+    /// Reads the parameters of a multipart request, and the file of this name if there is one, up to a limit of its own.
+    ///
+    /// # Errors
+    /// As [`Params::of`].
+    pub(super) async fn of_file(
+        request: Request,
+        options: &Options,
+        name: &str,
+    ) -> Result<(Self, Option<Bytes>), ApiError> {
+        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if !content_type.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("multipart/form-data")) {
+            return Ok((Self::of(request, options).await?, None));
+        }
+        let mut params = Self::default();
+        if let Some(query) = request.uri().query() {
+            params.add_form(query)?;
+        }
+        let mut file = None;
+        let reading = params.add_multipart(request, options.file_limit_bytes, Some((name, &mut file)));
+        // A large file over a slow line takes its time; it ends where the line stalls.
+        let Ok(outcome) = timeout(options.file_timeout, reading).await else { return Err(too_late()) };
+        outcome?;
+        Ok((params, file))
     }
 
     /// A parameter that is there and not empty.
@@ -105,15 +127,26 @@ impl Params {
         }
     }
 
-    async fn add_multipart(&mut self, request: Request, limit_bytes: usize) -> Result<(), ApiError> {
+    async fn add_multipart(
+        &mut self,
+        request: Request,
+        limit_bytes: usize,
+        mut wanted: Option<(&str, &mut Option<Bytes>)>,
+    ) -> Result<(), ApiError> {
         let malformed = |_| ApiError::bad_request("the multipart body cannot be read".to_owned());
         let (parts, body) = request.into_parts();
         let body = Body::from(to_bytes(body, limit_bytes).await.map_err(|_| too_large())?);
-        let request = Request::from_parts(parts, body);
+        let mut request = Request::from_parts(parts, body);
+        // The limit that counts was kept above; the extractor's own is lower.
+        DefaultBodyLimit::disable().apply(&mut request);
         let unreadable = |_| ApiError::bad_request("the multipart body has no boundary".to_owned());
         let mut multipart = Multipart::from_request(request, &()).await.map_err(unreadable)?;
         while let Some(field) = multipart.next_field().await.map_err(malformed)? {
             let Some(name) = field.name().map(str::to_owned) else { continue };
+            if let Some((_, file)) = wanted.as_mut().filter(|(wanted, _)| *wanted == name) {
+                **file = Some(field.bytes().await.map_err(malformed)?);
+                continue;
+            }
             if field.file_name().is_some() {
                 continue;
             }
@@ -122,6 +155,11 @@ impl Params {
         }
         Ok(())
     }
+}
+
+fn too_late() -> ApiError {
+    let status = StatusCode::REQUEST_TIMEOUT;
+    ApiError::with_status(status, "body_timeout", "the body did not arrive in time")
 }
 
 fn too_large() -> ApiError {

@@ -36,10 +36,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{any, get};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::clock::Clock;
+use crate::sessions::SessionInfo;
+use crate::store::paths::{Paths, Table, TablePath};
+use crate::store::seal;
 use crate::{accounts, analysis, hub, ingest, notify, sessions};
 
 /// What the gateway needs: handles of the rooms, limits, the end.
@@ -51,6 +54,8 @@ pub struct State {
     pub accounts: accounts::Handle,
     pub analysis: analysis::Handle,
     pub notify: notify::Handle,
+    /// The data folder, for the frames of a report.
+    pub paths: Paths,
     pub clock: Clock,
     pub options: Options,
     pub limits: CallerLimits,
@@ -58,10 +63,33 @@ pub struct State {
     pub shutdown: watch::Receiver<bool>,
 }
 
+impl State {
+    /// The samples of a session: of its sealed file, or of memory while there is none.
+    async fn track(&self, session: &SessionInfo) -> Result<schemas::Track, ApiError> {
+        let (session_id, ingest) = (session.session_id, self.ingest.clone());
+        let path = self.paths.file(TablePath::new(Table::Frames, session_id, session.started_at_us));
+        let is_sealed = session.revision > 0;
+        let read = tokio::task::spawn_blocking(move || {
+            if is_sealed { seal::read_track(&path) } else { Ok(ingest.live_track(session_id).unwrap_or_default()) }
+        });
+        let read = read.await.map_err(|_| ApiError::broke())?;
+        read.map_err(|error| ApiError::internal("store_unavailable", "the frames could not be read", error))
+    }
+}
+
 /// The routes: sockets, legacy HTTP, health and metrics. Everything else, a plain `GET /` included, goes to `extra`.
 pub fn router(state: State, extra: Router) -> Router {
     let options = Arc::new(state.options.clone());
-    let context = Arc::new(Context { state, options, extra, claims: legacy::Claims::default() });
+    let context = Arc::new(Context {
+        state,
+        options,
+        extra,
+        claims: legacy::Claims::default(),
+        pictures: legacy::Pictures::default(),
+        drawing: Semaphore::new(legacy::DRAWN_AT_ONCE),
+        image_key: tokio::sync::OnceCell::new(),
+        mat_uploads: tokio::sync::Mutex::default(),
+    });
     let mut router = Router::new();
     for slash in ["", "/"] {
         router = router
@@ -75,6 +103,7 @@ pub fn router(state: State, extra: Router) -> Router {
         }
     }
     router
+        .route("/images/{file}", get(legacy::image))
         .route("/", any(ws::root))
         .route("/health/live", get(operation::live))
         .route("/health/ready", get(operation::ready))
@@ -97,6 +126,13 @@ struct Context {
     extra: Router,
     /// What devices upload under ids of their own.
     claims: legacy::Claims,
+    /// Pictures that were drawn lately, and room for those that are being drawn.
+    pictures: legacy::Pictures,
+    drawing: Semaphore,
+    /// Signs the addresses of pictures; read from the catalog once.
+    image_key: tokio::sync::OnceCell<String>,
+    /// Held while a `.mat` file is read.
+    mat_uploads: tokio::sync::Mutex<()>,
 }
 
 type Shared = axum::extract::State<Arc<Context>>;

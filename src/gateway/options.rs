@@ -33,6 +33,10 @@ pub struct Options {
     pub body_timeout: Duration,
     /// Body of an HTTP request; a longer one is answered 413.
     pub body_limit_bytes: usize,
+    /// A request with a file, such as a `.mat` recording; a longer one is answered 413.
+    pub file_limit_bytes: usize,
+    /// It must be complete after this, or the answer is 408.
+    pub file_timeout: Duration,
     /// Message on a device socket; a longer one closes the socket with 1009. Firmware packets have up to 8191 bytes.
     pub device_message_limit_bytes: usize,
     /// Message on the other sockets; a longer one closes the socket with 1009.
@@ -74,6 +78,8 @@ impl Default for Options {
             header_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(15),
             body_limit_bytes: 1 << 20,
+            file_limit_bytes: 64 << 20,
+            file_timeout: Duration::from_secs(300),
             device_message_limit_bytes: 64 << 10,
             client_message_limit_bytes: 16 << 10,
             ping_interval: Duration::from_secs(20),

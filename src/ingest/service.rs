@@ -429,6 +429,17 @@ impl Handle {
         Some(track_of(&frames, sync_error_ns))
     }
 
+    /// The samples that an open session holds, as the pipelines read them.
+    #[must_use]
+    pub fn live_track(&self, session: SessionId) -> Option<Track> {
+        let recording = self.get(session)?;
+        let (frames, sync_error_ns) = {
+            let state = recording.lock();
+            (state.kept(), state.sync_error_ns())
+        };
+        Some(track_of(&frames, sync_error_ns))
+    }
+
     /// Waits until no file is being written, at shutdown: a rename must not come after the folder's lock is given up.
     pub async fn finish_seals(&self) {
         let recordings: Vec<_> = self.read().recordings.values().cloned().collect();

@@ -17,6 +17,7 @@
 
 mod error;
 mod labels;
+pub mod mat;
 mod read;
 #[cfg(test)]
 mod tests;

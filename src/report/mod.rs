@@ -1,5 +1,5 @@
 //! A readable report of one session: text for the terminal, one HTML page with its own SVG plots for a browser or a
-//! printer.
+//! printer, the legacy service's report and picture for its clients.
 //!
 //! In: an [`Analysis`](pipelines::Analysis) and, for the page, who and what was recorded and the curves of angular
 //! rate ([`Context`]). Out: a string. The same input gives the same bytes; nothing is loaded from elsewhere, and every
@@ -13,6 +13,8 @@
 mod curves;
 mod figures;
 mod html;
+mod legacy;
+mod picture;
 mod plots;
 #[cfg(test)]
 mod tests;
@@ -20,4 +22,6 @@ mod text;
 
 pub use curves::{Curve, CurvePoint};
 pub use html::{Context, html};
+pub use legacy::{Peak, legacy_report, peaks};
+pub use picture::{PictureError, PictureFormat, picture};
 pub use text::text;

@@ -68,7 +68,7 @@ impl Svg {
 }
 
 /// A round step (1, 2 or 5 times a power of ten) so that `span` has at most `most` of them.
-fn round_step(span: f64, most: f64) -> f64 {
+pub(super) fn round_step(span: f64, most: f64) -> f64 {
     let least = (span / most).max(f64::MIN_POSITIVE);
     let magnitude = 10f64.powf(least.log10().floor());
     [1.0, 2.0, 5.0, 10.0]

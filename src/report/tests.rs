@@ -278,3 +278,29 @@ fn curves_are_thinned_but_keep_every_peak_and_gap() {
     let slow = Curve::of_track(&track(&analysis, 2.5));
     assert_eq!(slow[0].runs.iter().map(Vec::len).sum::<usize>(), 120);
 }
+
+#[test]
+fn the_picture_shows_every_sensor_in_its_colour_and_repeats() {
+    let analysis = analysis();
+    let curves = Curve::of_track(&track(&analysis, 200.0));
+    let png = super::picture("Session 7", &curves, Some(&analysis), super::PictureFormat::Png).unwrap();
+    let pixmap = resvg::tiny_skia::Pixmap::decode_png(&png).unwrap();
+    assert_eq!((pixmap.width(), pixmap.height()), (1800, 900));
+    // The legend's swatches are opaque.
+    for (role, rgb) in [
+        (SensorRole::Waist, [0xff, 0x63, 0x84]),
+        (SensorRole::Shoulder, [0x36, 0xa2, 0xeb]),
+        (SensorRole::Wrist, [0xff, 0xce, 0x56]),
+        (SensorRole::Racket, [0x4b, 0xc0, 0xc0]),
+    ] {
+        let found = pixmap.pixels().iter().filter(|pixel| [pixel.red(), pixel.green(), pixel.blue()] == rgb).count();
+        assert!(found > 100, "{role}: {found} pixels");
+    }
+    let dark = pixmap.pixels().iter().filter(|pixel| pixel.red() < 0x60 && pixel.green() < 0x60).count();
+    assert!(dark > 2000, "the font drew {dark} pixels");
+    let jpeg = super::picture("Session 7", &curves, Some(&analysis), super::PictureFormat::Jpeg).unwrap();
+    assert!(jpeg.starts_with(&[0xff, 0xd8, 0xff]) && jpeg.len() < 600_000, "{} bytes", jpeg.len());
+    assert_eq!(jpeg, super::picture("Session 7", &curves, Some(&analysis), super::PictureFormat::Jpeg).unwrap());
+    let nothing = super::picture("<nothing> & \"more\"", &[], None, super::PictureFormat::Jpeg).unwrap();
+    assert!(nothing.starts_with(&[0xff, 0xd8, 0xff]));
+}

@@ -9,6 +9,7 @@
 
 mod device;
 mod service;
+mod without_socket;
 
 use schemas::{DeviceCode, SessionId, SessionStatus, UserId};
 use serde::Serialize;
@@ -32,6 +33,27 @@ pub struct SessionInfo {
     pub ended_at_us: Option<i64>,
     /// Frames taken so far.
     pub frame_count: i64,
+    /// Of the sealed file; 0 while there is none.
+    pub revision: i64,
+}
+
+/// Which sessions are listed, the newest first.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub user: Option<UserId>,
+    pub device: Option<DeviceCode>,
+    pub status: Option<SessionStatus>,
+    /// Only those with a lower number: the next page.
+    pub before: Option<SessionId>,
+    pub limit: i64,
+}
+
+impl Filter {
+    /// The newest of all.
+    #[must_use]
+    pub fn newest(limit: i64) -> Self {
+        Self { limit, ..Self::default() }
+    }
 }
 
 /// A session was started or a device commanded.
@@ -104,6 +126,8 @@ pub enum Error {
     InvalidGroup,
     #[error("use the catalog")]
     Catalog(#[from] catalog::Error),
+    #[error("finish taking a recording")]
+    Broke,
     #[error("seal the session")]
     Ingest(#[from] ingest::Error),
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::device::{Device, Doubted, Live, Pending};
-use super::{Commanded, DeviceEvent, DeviceRow, Ended, Error, PollAnswer, SessionInfo, SystemCounts};
+use super::{Commanded, DeviceEvent, DeviceRow, Ended, Error, Filter, SessionInfo, SystemCounts};
 use crate::clock::Clock;
 use crate::hub::{self, AdminMessage, DeviceMessage, Level, Sent};
 use crate::ingest;
@@ -67,16 +67,16 @@ const GROUP_LIMIT_BYTES: usize = 64;
 
 /// The sessions room. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<Inner>);
+pub struct Handle(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     options: Options,
-    clock: Clock,
-    catalog: Catalog,
-    hub: hub::Handle,
-    ingest: ingest::Handle,
-    push: push::Handle,
+    pub(super) clock: Clock,
+    pub(super) catalog: Catalog,
+    pub(super) hub: hub::Handle,
+    pub(super) ingest: ingest::Handle,
+    pub(super) push: push::Handle,
     devices: Mutex<HashMap<DeviceCode, Arc<tokio::sync::Mutex<Device>>>>,
     /// When this process started, s since 1970.
     started_s: i64,
@@ -143,14 +143,14 @@ impl Handle {
         }
     }
 
-    fn device(&self, code: &DeviceCode) -> Arc<tokio::sync::Mutex<Device>> {
+    pub(super) fn device(&self, code: &DeviceCode) -> Arc<tokio::sync::Mutex<Device>> {
         let mut devices = self.0.devices.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(devices.entry(code.clone()).or_default())
     }
 
     /// A command id that the firmware can echo: short, a string, and not that of an earlier process, whose late
     /// acknowledgement must not confirm a command of this one.
-    fn command_id(&self) -> String {
+    pub(super) fn command_id(&self) -> String {
         format!("c-{:x}-{:04}", self.0.started_s, self.0.next_command.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -169,7 +169,7 @@ impl Handle {
         sent
     }
 
-    fn info_of(&self, row: SessionRow) -> SessionInfo {
+    pub(super) fn info_of(&self, row: SessionRow) -> SessionInfo {
         let taken = self.0.ingest.live(row.session_id).map_or(0, |live| live.frames as i64);
         SessionInfo {
             session_id: row.session_id,
@@ -181,10 +181,11 @@ impl Handle {
             started_at_us: row.started_at_us,
             ended_at_us: row.ended_at_us,
             frame_count: taken.max(row.sealed_rows),
+            revision: row.revision,
         }
     }
 
-    async fn row(&self, session: SessionId) -> Result<SessionRow, Error> {
+    pub(super) async fn row(&self, session: SessionId) -> Result<SessionRow, Error> {
         let row = self.0.catalog.session(session).await?;
         row.ok_or_else(|| Error::NotFound { session_id: session.to_string() })
     }
@@ -338,7 +339,7 @@ impl Handle {
     }
 
     /// Ends the taking of frames and starts what follows. The caller holds the device.
-    async fn complete(
+    pub(super) async fn complete(
         &self,
         code: &DeviceCode,
         device: &mut Device,
@@ -408,92 +409,11 @@ impl Handle {
         Ok((latest.map(|row| self.info_of(row)), total))
     }
 
-    /// The newest sessions, newest first.
-    pub async fn list(&self, limit: i64) -> Result<Vec<SessionInfo>, Error> {
-        Ok(self.0.catalog.sessions(limit).await?.into_iter().map(|row| self.info_of(row)).collect())
-    }
-
-    /// What a polling device should do. A poll is a sign of life.
-    pub async fn poll(&self, code: &DeviceCode, current_session: Option<&str>) -> Result<PollAnswer, Error> {
-        self.alive(code).await;
-        let Some(row) = self.0.catalog.latest_session_of_device(code).await? else {
-            return Ok(PollAnswer::NoSession);
-        };
-        let known = current_session.is_some_and(|current| current == row.session_id.to_string());
-        Ok(match row.status {
-            Calibrating if !known => PollAnswer::Start(row.session_id),
-            Stopping => PollAnswer::Stop(row.session_id),
-            _ => PollAnswer::Idle,
-        })
-    }
-
-    /// A device without a socket showed that it is there: by a poll, a heartbeat, a confirmation.
-    pub async fn alive(&self, code: &DeviceCode) {
-        let now_us = self.0.clock.now_us();
-        self.device(code).lock().await.heard_at_us = Some(now_us);
-        if let Err(error) = self.0.catalog.device_seen(code, None, now_us).await {
-            warn!(error = &error as &dyn std::error::Error, "device {code} could not be noted");
-        }
-    }
-
-    /// When a device without a socket was last heard, µs.
-    pub async fn heard_at_us(&self, code: &DeviceCode) -> Option<i64> {
-        self.device(code).lock().await.heard_at_us
-    }
-
-    /// The session that a device is in now.
-    pub async fn live_of(&self, code: &DeviceCode) -> Result<Option<SessionInfo>, Error> {
-        let live = self.device(code).lock().await.live;
-        match live {
-            Some(live) => self.info(live.session).await,
-            None => Ok(None),
-        }
-    }
-
-    /// The newest collection of what a device sent under an id of its own.
-    pub async fn collection(&self, code: &DeviceCode, claimed: &str) -> Result<Option<SessionInfo>, Error> {
-        Ok(self.0.catalog.collection(code, claimed).await?.map(|row| self.info_of(row)))
-    }
-
-    /// Somebody says that everything of a session is uploaded: what is there is analysed. Idempotent; answers at once. A
-    /// device that still streams is told to stop.
-    pub async fn finish(&self, session: SessionId) -> Result<SessionInfo, Error> {
-        let row = self.row(session).await?;
-        let code = row.device_code.clone();
-        let device = self.device(&code);
-        let mut device = device.lock().await;
-        let row = self.row(session).await?;
-        if row.status.accepts_frames() {
-            if row.status != Stopping && row.kind == SessionKind::Session {
-                let stop = DeviceMessage::Stop { command_id: self.command_id(), session_id: session };
-                self.0.hub.send_to_device(&code, stop);
-            }
-            self.complete(&code, &mut device, session, None).await?;
-        }
-        let row = self.row(session).await?;
-        Ok(self.info_of(row))
-    }
-
-    /// A text that a device prints; what became of it.
-    pub fn test(&self, code: &DeviceCode, message: &str) -> Sent {
-        let message = DeviceMessage::Test { message: message.to_owned() };
-        self.0.push.send(code, &message);
-        self.0.hub.send_to_device(code, message)
-    }
-
-    /// Asks a device what it is doing; what became of the question. The answer, if one comes, reconciles by itself.
-    pub fn ask_status(&self, code: &DeviceCode) -> Sent {
-        let ask = DeviceMessage::GetStatus { command_id: self.command_id() };
-        self.0.hub.send_to_device(code, ask)
-    }
-
-    /// Notes the address of a device's own HTTP server; false if it is none that may be called.
-    pub async fn register_address(&self, code: &DeviceCode, address: std::net::IpAddr) -> Result<bool, Error> {
-        if !self.0.push.may_call(address) {
-            return Ok(false);
-        }
-        self.0.catalog.register_address(code, address, self.0.clock.now_us()).await?;
-        Ok(true)
+    /// Sessions, the newest first.
+    pub async fn list(&self, filter: &Filter) -> Result<Vec<SessionInfo>, Error> {
+        let Filter { user, device, status, before, limit } = filter;
+        let rows = self.0.catalog.sessions_page(*user, device.as_ref(), *status, *before, *limit).await?;
+        Ok(rows.into_iter().map(|row| self.info_of(row)).collect())
     }
 
     /// A device socket is up: reconcile what device and server believe.

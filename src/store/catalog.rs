@@ -292,11 +292,30 @@ impl Catalog {
 
     /// Every session, the newest first, at most `limit`.
     pub async fn sessions(&self, limit: i64) -> Result<Vec<SessionRow>, Error> {
-        let rows = sqlx::query("SELECT * FROM sessions ORDER BY session_id DESC LIMIT ?")
-            .bind(limit)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(at("list sessions"))?;
+        self.sessions_page(None, None, None, None, limit).await
+    }
+
+    /// Sessions of a user, of a device, in a state, with numbers below one; the newest first, at most `limit`.
+    pub async fn sessions_page(
+        &self,
+        user: Option<UserId>,
+        device: Option<&DeviceCode>,
+        status: Option<SessionStatus>,
+        before: Option<SessionId>,
+        limit: i64,
+    ) -> Result<Vec<SessionRow>, Error> {
+        let rows = sqlx::query(
+            "SELECT * FROM sessions WHERE (?1 IS NULL OR user_id = ?1) AND (?2 IS NULL OR device_code = ?2) \
+             AND (?3 IS NULL OR status = ?3) AND (?4 IS NULL OR session_id < ?4) ORDER BY session_id DESC LIMIT ?5",
+        )
+        .bind(user.map(UserId::get))
+        .bind(device.map(DeviceCode::as_str))
+        .bind(status.map(SessionStatus::as_str))
+        .bind(before.map(SessionId::get))
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(at("list sessions"))?;
         rows.iter().map(session_row).collect()
     }
 

@@ -8,6 +8,7 @@ mod flow;
 mod hostile;
 mod kill;
 mod packets;
+mod results;
 mod sessions;
 mod sql;
 mod support;

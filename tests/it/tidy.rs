@@ -75,6 +75,8 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
             "notify",
             "hub",
             "accounts",
+            "recordings",
+            "report",
             "store",
             "telemetry",
             "texts",

@@ -11,6 +11,7 @@ mod results;
 mod sessions;
 mod uploads;
 
+pub(super) use images::{DRAWN_AT_ONCE, Pictures, image};
 pub(super) use uploads::Claims;
 
 use std::sync::Arc;
