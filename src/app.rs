@@ -51,12 +51,7 @@ impl Rooms {
     /// What the dashboard shows.
     #[must_use]
     pub fn shown(&self) -> admin::Rooms {
-        admin::Rooms {
-            analysis: self.analysis.clone(),
-            hub: self.hub.clone(),
-            paths: self.paths.clone(),
-            sessions: self.sessions.clone(),
-        }
+        admin::Rooms { analysis: self.analysis.clone(), paths: self.paths.clone(), sessions: self.sessions.clone() }
     }
 }
 
@@ -155,7 +150,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
 
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address")?;
-    let pages = admin::router(rooms.shown(), clock.clone()).merge(query::http::router(rooms.query.clone()));
+    let pages = admin::router(rooms.shown()).merge(query::http::router(rooms.query.clone()));
     let options = config.gateway_options();
     let state = gateway::State {
         sessions: rooms.sessions.clone(),

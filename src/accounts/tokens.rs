@@ -222,6 +222,14 @@ impl Handle {
         self.catalog.token(token_id).await?.map(|row| Ok(row.try_into()?)).transpose()
     }
 
+    /// Revokes a token by itself: logs its owner out.
+    pub async fn revoke_itself(&self, token: &str, by: &str) -> Result<(), Error> {
+        if let Some((row, _)) = self.catalog.valid_token(&hash(token), self.clock.now_us()).await? {
+            self.revoke(&row.token_id, by).await?;
+        }
+        Ok(())
+    }
+
     /// Revokes a token; false if there is none that is not revoked.
     pub async fn revoke(&self, token_id: &str, by: &str) -> Result<bool, Error> {
         let revoked = self.catalog.revoke_token(token_id, self.clock.now_us()).await?;

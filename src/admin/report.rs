@@ -3,22 +3,81 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State as AxumState};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use schemas::SessionId;
+use tokio::sync::Semaphore;
 
 use super::Rooms;
-use super::api::{Error, State, parse};
 use crate::report::{Context, Curve, html};
 use crate::sessions::SessionInfo;
 use crate::store::paths::{Table, TablePath};
 use crate::store::seal;
 use crate::texts::Lang;
+use crate::{analysis, sessions};
+
+#[derive(Clone)]
+pub(super) struct State {
+    rooms: Rooms,
+    /// Room for the reports that are made at once.
+    reports: Arc<Semaphore>,
+}
+
+impl State {
+    pub(super) fn new(rooms: Rooms) -> Self {
+        Self { rooms, reports: Arc::new(Semaphore::new(CONCURRENT)) }
+    }
+}
+
+/// Why a route has no answer; the chain goes to the log, not to the client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("session {session_id} does not exist")]
+    NoSession { session_id: String },
+    #[error("session {session_id} has no result yet")]
+    NoResult { session_id: SessionId },
+    #[error("read the sessions")]
+    Sessions(#[from] sessions::Error),
+    #[error("read the result")]
+    Analysis(#[from] analysis::Error),
+    #[error("read the frames of session {session_id}")]
+    Frames {
+        session_id: SessionId,
+        #[source]
+        source: seal::Error,
+    },
+    #[error("finish the report before the service stopped")]
+    Stopped,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, code) = match &self {
+            Self::NoSession { .. } => (StatusCode::NOT_FOUND, "session_not_found"),
+            Self::NoResult { .. } => (StatusCode::NOT_FOUND, "no_analysis"),
+            Self::Sessions(_) | Self::Analysis(_) | Self::Frames { .. } | Self::Stopped => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
+        };
+        if status.is_server_error() {
+            tracing::error!(error = &self as &dyn std::error::Error, "failed to {self} for the dashboard");
+        }
+        let problem = serde_json::json!({
+            "type": "about:blank",
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+            "detail": self.to_string(),
+            "code": code,
+        });
+        let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
+        (status, kind, problem.to_string()).into_response()
+    }
+}
 
 /// Reports that are made at once; further requests wait. Each reads its session's frames into memory.
-pub(super) const CONCURRENT: usize = 2;
+const CONCURRENT: usize = 2;
 
 /// The page is one file: its style is inside, and it loads nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
@@ -76,4 +135,8 @@ fn context(session: &SessionInfo, curves: Vec<Curve>) -> Context {
         started_at_us: Some(session.started_at_us),
         curves,
     }
+}
+
+fn parse(id: &str) -> Result<SessionId, Error> {
+    id.parse().map_err(|_| Error::NoSession { session_id: id.to_owned() })
 }

@@ -31,7 +31,7 @@ use super::options::Auth;
 use super::socket::Later;
 use super::ws::Peer;
 use super::{Context, State};
-use crate::accounts::{Caller, OPENID_LIMIT_BYTES, Scope, User};
+use crate::accounts::{self, Caller, OPENID_LIMIT_BYTES, Scope, User};
 use crate::sessions::SessionInfo;
 use crate::texts::{self, Lang};
 
@@ -261,6 +261,66 @@ impl Access {
         }
     }
 
+    /// The user that a v2 request is for: the token's or, for an admin, the one that is named.
+    pub(super) async fn user(&self, state: &State, named: Option<i64>) -> Result<UserId, ApiError> {
+        match (&self.caller, named.map(UserId)) {
+            (Caller::User { user, .. }, None) => Ok(*user),
+            (Caller::User { user, .. }, Some(named)) if named == *user => Ok(named),
+            (Caller::User { .. }, Some(_)) => Err(ApiError::forbidden("foreign_user")),
+            (caller, Some(named)) if caller.is_admin() => {
+                let known = state.accounts.by_number(named).await?;
+                known
+                    .map(|user| user.user_id)
+                    .ok_or_else(|| ApiError::not_found("no_user", "no such user").about("user", named))
+            }
+            (caller, None) if caller.is_admin() => Err(ApiError::missing("user_id")),
+            _ => Err(self.refusal()),
+        }
+    }
+
+    /// `None` for admins, who may do it to all; the user for users, who may do it to their own.
+    pub(super) fn admin_or_user(&self) -> Result<Option<UserId>, ApiError> {
+        match &self.caller {
+            Caller::User { user, .. } => Ok(Some(*user)),
+            _ => self.admin().map(|()| None),
+        }
+    }
+
+    /// Whose sessions the caller may list; `None`: everybody's.
+    pub(super) fn reads_sessions_of(&self) -> Result<Option<UserId>, ApiError> {
+        match &self.caller {
+            Caller::User { user, .. } => Ok(Some(*user)),
+            _ => self.scope(Scope::SessionsRead).map(|()| None),
+        }
+    }
+
+    /// The devices that the caller may list; `None`: all.
+    pub(super) async fn reads_devices_of(&self, state: &State) -> Result<Option<Vec<DeviceCode>>, ApiError> {
+        match &self.caller {
+            Caller::User { user, .. } => Ok(Some(state.accounts.devices_of(*user).await?)),
+            _ => self.scope(Scope::DevicesRead).map(|()| None),
+        }
+    }
+
+    /// Claims a device by its pairing code; wrong ones count as wrong secrets do.
+    pub(super) async fn claim(&self, state: &State, user: UserId, code: &str) -> Result<DeviceCode, ApiError> {
+        state.limits.allows_attempt(self.address)?;
+        state.accounts.claim(user, code).await.map_err(|error| {
+            if matches!(error, accounts::Error::WrongPairingCode) {
+                state.limits.note_failure(self.address);
+            }
+            error.into()
+        })
+    }
+
+    /// Revokes the secret that this request came with.
+    pub(super) async fn revoke_own(&self, state: &State) -> Result<(), ApiError> {
+        if let Some(token) = &self.token {
+            state.accounts.revoke_itself(token, &self.actor()).await?;
+        }
+        Ok(())
+    }
+
     /// The language for a user: what the request asks for, else what the user chose, else the route's.
     pub(super) async fn lang_for(&self, state: &State, user: UserId) -> Result<Lang, ApiError> {
         if self.lang_is_asked {
@@ -300,7 +360,18 @@ pub(super) async fn identify(AxumState(context): AxumState<Arc<Context>>, reques
     let address = parts.extensions.get::<Peer>().map(|peer| peer.address);
     let found = async {
         context.state.limits.allows_request(address)?;
-        who(&context.state, &parts.method, &parts.headers, query, address).await
+        let (caller, token) = who(&context.state, &parts.method, &parts.headers, query, address).await?;
+        // The legacy routes look for an openid among their parameters; the new API takes it beside them.
+        let openid = query_value(query, "openid").filter(|_| shape == Shape::Problem && token.is_none());
+        match openid {
+            Some(openid) if context.state.options.auth == Auth::Legacy => {
+                match context.state.accounts.find(openid).await? {
+                    Some(user) => Ok((Caller::User { user: user.user_id, language: None }, None)),
+                    None => Err(ApiError::unauthenticated("invalid_token")),
+                }
+            }
+            _ => Ok((caller, token)),
+        }
     };
     let (caller, token) = match found.await {
         Ok(found) => found,

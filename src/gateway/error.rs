@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tracing::error;
 
 use crate::texts::{self, Lang};
-use crate::{accounts, analysis, ingest, protocol, sessions};
+use crate::{accounts, analysis, ingest, notify, protocol, sessions};
 
 /// An error as a client sees it, with a status.
 #[derive(Debug)]
@@ -287,6 +287,14 @@ impl From<accounts::Error> for ApiError {
             E::Hash(_) | E::UnreadablePassword | E::Broke => {
                 Self::internal("internal", "the request could not be served", error)
             }
+        }
+    }
+}
+
+impl From<notify::Error> for ApiError {
+    fn from(error: notify::Error) -> Self {
+        match error {
+            notify::Error::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
         }
     }
 }

@@ -25,12 +25,14 @@ mod operation;
 mod options;
 mod serve;
 mod socket;
+mod v2;
 mod ws;
 
 pub use error::ApiError;
 pub use limits::CallerLimits;
 pub use options::{Auth, Options};
 pub use serve::serve;
+pub use v2::openapi_text;
 
 use std::sync::Arc;
 
@@ -105,6 +107,7 @@ pub fn router(state: State, extra: Router) -> Router {
     router
         .route("/images/{file}", get(legacy::image))
         .route("/", any(ws::root))
+        .merge(v2::router())
         .route("/health/live", get(operation::live))
         .route("/health/ready", get(operation::ready))
         .route("/metrics", get(operation::metrics))

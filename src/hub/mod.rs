@@ -97,6 +97,8 @@ pub struct DevicePresence {
     pub round_trip_us: Option<i64>,
     /// Connections of this code since the server started.
     pub connects: u64,
+    /// How often a newer one took an older one's place.
+    pub takeovers: u64,
 }
 
 /// Keeps a connection registered; dropping it unregisters just this connection.
@@ -201,6 +203,8 @@ struct Device {
     entry: Option<Entry<DeviceMessage>>,
     connects: u64,
     /// When the latest takeovers happened, to notice two boards that fight over one code.
+    /// Of all time, since the server started.
+    takeovers: u64,
     takeovers_us: VecDeque<i64>,
 }
 
@@ -268,6 +272,7 @@ impl Handle {
                 // If its queue is full, the socket task notices by `Registration::is_current` at the next ping.
                 older.offer(Outbound::Close { code: CLOSE_REPLACED, reason: "replaced by a newer connection" });
                 metrics::counter!("volant_hub_device_takeovers_total").increment(1);
+                device.takeovers += 1;
                 device.takeovers_us.push_back(now_us);
             }
             while device.takeovers_us.front().is_some_and(|&at_us| at_us < now_us - CONTESTED_WINDOW_US) {
@@ -369,6 +374,7 @@ impl Handle {
                     last_pong_us: happened(&presence.last_pong_us),
                     round_trip_us: happened(&presence.round_trip_us),
                     connects: device.connects,
+                    takeovers: device.takeovers,
                 })
             })
             .collect();

@@ -62,6 +62,7 @@ pub(super) struct State {
     acc_to_mps2: [Option<f32>; SENSORS],
     /// Frames taken of each sensor, by its byte.
     pub(super) frames_by_sensor: [usize; SENSORS],
+    losses: [LossMeter; SENSORS],
     /// Closed: takes nothing more, not even late frames.
     pub(super) closed: bool,
 }
@@ -97,6 +98,7 @@ impl Recording {
                 live_rows: 0,
                 acc_to_mps2: [None; SENSORS],
                 frames_by_sensor: [0; SENSORS],
+                losses: Default::default(),
                 closed: false,
             }),
             settled_rows: AtomicUsize::new(0),
@@ -181,10 +183,45 @@ impl Recording {
     }
 }
 
+/// Counts the frames of one sensor that never came, by the holes in its times. The firmware drops whole blocks, so a hole
+/// is many frames; a step that is merely late is none.
+#[derive(Debug, Default)]
+struct LossMeter {
+    last_ns: Option<i64>,
+    /// The usual step between frames, ns: a running mean of steps that are no holes.
+    step_ns: f64,
+    steps: u32,
+    lost: u64,
+}
+
+impl LossMeter {
+    /// Steps before the usual one is known.
+    const LEARNING: u32 = 20;
+
+    fn note(&mut self, t_ns: i64) {
+        let Some(last_ns) = self.last_ns.replace(t_ns) else { return };
+        let step_ns = (t_ns - last_ns) as f64;
+        if step_ns <= 0.0 {
+            return;
+        }
+        if self.steps >= Self::LEARNING && step_ns > 2.5 * self.step_ns {
+            self.lost += (step_ns / self.step_ns).round() as u64 - 1;
+        } else {
+            self.steps += 1;
+            self.step_ns += (step_ns - self.step_ns) / f64::from(self.steps.min(200));
+        }
+    }
+}
+
 /// Uploads that name a session are taken as late ones for so long after its end.
 const LATE_UPLOADS_US: i64 = 60_000_000;
 
 impl State {
+    /// Frames that were measured and never came, as far as the holes in their times tell.
+    pub(super) fn lost_frames(&self) -> u64 {
+        self.losses.iter().map(|losses| losses.lost).sum()
+    }
+
     /// True for a little while after the end.
     pub(super) fn ended_lately(&self, now_us: i64) -> bool {
         self.ended_at_us.is_some_and(|ended_at_us| now_us - ended_at_us < LATE_UPLOADS_US)
@@ -230,6 +267,9 @@ impl State {
             );
             if let Some(frames) = self.frames_by_sensor.get_mut(usize::from(frames.sensor[index])) {
                 *frames += 1;
+            }
+            if let Some(losses) = self.losses.get_mut(usize::from(frames.sensor[index])) {
+                losses.note(t_ns);
             }
             frames.t_ns[index] = t_ns;
             frames.clock[index] = kind as u8;
@@ -428,6 +468,18 @@ mod tests {
             Taken::Rows(rows) => rows,
             Taken::Repeat { .. } => panic!("taken before"),
         }
+    }
+
+    #[test]
+    fn holes_count_as_lost_frames_and_late_ones_do_not() {
+        let mut losses = LossMeter::default();
+        let step_ns = 5_000_000;
+        for number in (0..1000).filter(|number| !(300..330).contains(number) && *number != 500) {
+            let late_ns = if number % 50 == 7 { 2_000_000 } else { 0 };
+            losses.note(number * step_ns + late_ns);
+        }
+        // A single missing frame is within what a busy device does.
+        assert_eq!(losses.lost, 30);
     }
 
     #[test]

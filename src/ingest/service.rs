@@ -100,6 +100,8 @@ pub struct Live {
     pub last_packet_us: Option<i64>,
     /// Frames taken of each place of the chain.
     pub frames_by_sensor: Vec<(schemas::SensorRole, usize)>,
+    /// Frames that were measured and never came, as far as the holes in their times tell.
+    pub lost_frames: u64,
 }
 
 impl Handle {
@@ -502,6 +504,7 @@ fn live_view(recording: &Recording) -> Live {
             .map(|byte| (schemas::SensorRole::from_wire_id(byte as i64), state.frames_by_sensor[byte]))
             .filter(|&(_, frames)| frames > 0)
             .collect(),
+        lost_frames: state.lost_frames(),
     }
 }
 

@@ -9,7 +9,7 @@ use schemas::UserId;
 use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, debug, info_span, warn};
 
-use super::Error;
+use super::{Error, Notice};
 use crate::clock::Clock;
 use crate::hub::{self, UserMessage};
 use crate::store::catalog::{Catalog, OutboxRow};
@@ -33,6 +33,7 @@ const WAKE_QUEUE_LIMIT: usize = 1024;
 pub struct Handle {
     wake: mpsc::Sender<UserId>,
     catalog: Catalog,
+    clock: Clock,
 }
 
 impl Handle {
@@ -47,6 +48,16 @@ impl Handle {
     #[must_use]
     pub fn waker(&self) -> mpsc::Sender<UserId> {
         self.wake.clone()
+    }
+
+    /// The notices of a user with ids after one, the oldest first.
+    pub async fn since(&self, user: UserId, after: &str, limit: i64) -> Result<Vec<Notice>, Error> {
+        Ok(self.catalog.notices_since(user, after, limit).await?)
+    }
+
+    /// The user says that they have read a notice; false if it is none of theirs.
+    pub async fn acknowledge(&self, user: UserId, id: &str) -> Result<bool, Error> {
+        Ok(self.catalog.acknowledge_notice(user, id, self.clock.now_us()).await?)
     }
 
     /// How many notices are owed to anybody.
@@ -76,7 +87,7 @@ struct Inner {
 #[must_use]
 pub fn new(options: Options, clock: Clock, catalog: Catalog, hub: hub::Handle) -> (Handle, Service) {
     let (wake, woken) = mpsc::channel(WAKE_QUEUE_LIMIT);
-    let handle = Handle { wake, catalog: catalog.clone() };
+    let handle = Handle { wake, catalog: catalog.clone(), clock: clock.clone() };
     let inner = Inner { options, clock, catalog, hub, busy: Mutex::default() };
     (handle, Service { inner: Arc::new(inner), woken })
 }

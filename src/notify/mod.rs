@@ -12,6 +12,8 @@ pub use dispatcher::{Handle, Options, Service, new};
 
 use crate::store::catalog;
 
+pub use crate::store::catalog::Notice;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("use the catalog for the outbox")]

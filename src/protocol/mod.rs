@@ -17,6 +17,7 @@
 //!
 //! Absent: sockets, clocks (times are arguments), the meaning of a session.
 
+mod asyncapi;
 pub mod budget;
 mod decode;
 mod error;
@@ -31,6 +32,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use asyncapi::asyncapi_text;
 pub use decode::{Endpoint, decode};
 pub use error::Error;
 pub use frames::{FRAMES_LIMIT, FrameFault};

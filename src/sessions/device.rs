@@ -2,6 +2,7 @@
 
 use schemas::{SessionId, SessionStatus};
 
+use super::DeviceStatus;
 use crate::hub::DeviceMessage;
 
 /// A command that was sent, or would have been had the device been there.
@@ -38,6 +39,8 @@ pub(super) struct Device {
     pub(super) doubted: Option<Doubted>,
     /// When it was heard without a socket: a poll, a heartbeat.
     pub(super) heard_at_us: Option<i64>,
+    /// What it last said of itself, and when.
+    pub(super) told: Option<(i64, DeviceStatus)>,
     /// A stray stream was told to stop since the device connected.
     pub(super) stray_stopped: bool,
 }

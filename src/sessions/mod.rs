@@ -85,6 +85,14 @@ pub enum PollAnswer {
     NoSession,
 }
 
+/// Answer of a device to `get_status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceStatus {
+    pub collection_active: bool,
+    pub session_id: Option<String>,
+    pub firmware_version: Option<String>,
+}
+
 /// What a device says of itself on its socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceEvent {

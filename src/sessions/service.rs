@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::device::{Device, Doubted, Live, Pending};
-use super::{Commanded, DeviceEvent, DeviceRow, Ended, Error, Filter, SessionInfo, SystemCounts};
+use super::{Commanded, DeviceEvent, DeviceRow, DeviceStatus, Ended, Error, Filter, SessionInfo, SystemCounts};
 use crate::clock::Clock;
 use crate::hub::{self, AdminMessage, DeviceMessage, Level, Sent};
 use crate::ingest;
@@ -472,6 +472,12 @@ impl Handle {
         let outcome = match event {
             DeviceEvent::Ack { command_id, success } => self.acknowledged(&mut device, &command_id, success).await,
             DeviceEvent::Status { collection_active, session_id, firmware_version } => {
+                let told = DeviceStatus {
+                    collection_active,
+                    session_id: session_id.clone(),
+                    firmware_version: firmware_version.clone(),
+                };
+                device.told = Some((self.0.clock.now_us(), told));
                 if let Some(firmware) = firmware_version {
                     let now_us = self.0.clock.now_us();
                     if let Err(error) = self.0.catalog.device_seen(code, Some(&firmware), now_us).await {

@@ -2,12 +2,13 @@
 //! the address of a device's own server.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use schemas::{DeviceCode, FrameColumns, SessionId, SessionStatus, UserId};
 use tracing::{Instrument, warn};
 
 use super::service::Handle;
-use super::{Error, PollAnswer, SessionInfo};
+use super::{DeviceStatus, Error, PollAnswer, SessionInfo};
 use crate::hub::{DeviceMessage, Sent};
 use crate::ingest;
 use crate::store::catalog::{NewSession, SessionKind};
@@ -17,6 +18,9 @@ use SessionStatus::{Calibrating, Collecting, Stopping};
 /// Frames of one record when a whole recording is taken, and the time that it spans.
 const IMPORT_PACKET_FRAMES: usize = 2000;
 const IMPORT_PACKET_MS: i64 = 1000;
+/// How long a device may take to say what it is doing, and how often it is looked whether it has.
+const CHECK_PATIENCE: Duration = Duration::from_secs(3);
+const CHECK_STEP: Duration = Duration::from_millis(20);
 /// The disk is waited for each time so many frames have gone to it.
 const IMPORT_WAIT_FRAMES: usize = 50_000;
 
@@ -151,6 +155,25 @@ impl Handle {
     pub fn ask_status(&self, code: &DeviceCode) -> Sent {
         let ask = DeviceMessage::GetStatus { command_id: self.command_id() };
         self.0.hub.send_to_device(code, ask)
+    }
+
+    /// Asks a device what it is doing and waits a little for its answer.
+    pub async fn check(&self, code: &DeviceCode) -> (Sent, Option<DeviceStatus>) {
+        let asked_at_us = self.0.clock.now_us();
+        let sent = self.ask_status(code);
+        if sent != Sent::Queued {
+            return (sent, None);
+        }
+        let until = tokio::time::Instant::now() + CHECK_PATIENCE;
+        while tokio::time::Instant::now() < until {
+            if let Some((at_us, told)) = self.device(code).lock().await.told.clone()
+                && at_us >= asked_at_us
+            {
+                return (sent, Some(told));
+            }
+            tokio::time::sleep(CHECK_STEP).await;
+        }
+        (sent, None)
     }
 
     /// Notes the address of a device's own HTTP server; false if it is none that may be called.

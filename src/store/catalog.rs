@@ -6,6 +6,7 @@
 
 mod accounts;
 mod lost;
+mod notices;
 mod rows;
 mod uploads;
 
@@ -18,6 +19,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, SqlitePool};
 
 pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
+pub use notices::Notice;
 pub use rows::{
     DeviceTotals, Job, NewNotice, NewResult, NewSession, OutboxRow, PublishedFiles, ResultRow, Sealed, SessionKind,
     SessionRow, StoredFile, UserRow,

@@ -60,9 +60,9 @@ async fn the_dashboard_tells_the_truth_during_a_session_and_after_it() {
     assert_eq!((&status["active_sessions"], &status["connected_devices"]), (&json!(1), &json!(1)));
     assert_eq!(status["total_frames"], frames);
     let (code, missing) = app.get(&format!("/api/v2/sessions/{session}/result")).await;
-    assert_eq!((code, &missing["code"]), (404, &json!("no_result")));
+    assert_eq!((code, &missing["code"]), (404, &json!("no_analysis")));
     let (code, missing) = app.get(&format!("/sessions/{session}/report")).await;
-    assert_eq!((code, &missing["code"]), (404, &json!("no_result")));
+    assert_eq!((code, &missing["code"]), (404, &json!("no_analysis")));
     for sql in
         ["SELECT count(*) FROM frames", "SELECT sum(frame_count) FROM sessions", "SELECT max(frame_count) FROM devices"]
     {

@@ -85,11 +85,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
         ],
         "the edge calls the rooms that answer a client, and maps their errors to codes",
     ),
-    (
-        "admin",
-        &["sessions", "analysis", "report", "hub", "store", "texts", "clock"],
-        "the dashboard: read-only pages and their JSON",
-    ),
+    ("admin", &["sessions", "analysis", "report", "store", "texts"], "the dashboard: read-only pages and their JSON"),
     ("protocol", &["sessions", "ingest", "hub", "clock"], "turns wire text into these rooms' values and back"),
     ("simulator", &["recordings", "clock"], "a client: of the service it knows the wire only, from outside"),
     (

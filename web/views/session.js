@@ -32,7 +32,7 @@ export function session(page, id) {
       // A late part of the upload makes a further analysis; its result is read anew.
       shownResult = null;
       const rows = await signal(id);
-      const empty = session.status === "stopped" ? null : h("p.empty", null, t("no_result_yet"));
+      const empty = session.status === "stopped" ? null : h("p.empty", null, t("no_analysis_yet"));
       body.replaceChildren(...(rows.length ? [waveform(rows)] : []), ...(empty ? [empty] : []));
     },
   };

@@ -6,7 +6,6 @@ use axum::routing::post;
 use serde_json::json;
 
 use super::{Answer, Routes};
-use crate::accounts;
 use crate::gateway::Shared;
 use crate::gateway::access::{Access, device_code};
 use crate::gateway::error::ApiError;
@@ -40,12 +39,7 @@ async fn bind_device(AxumState(context): Shared, access: Access, request: Reques
     let user = access.player(state, &params).await?;
     let device = match (params.get("pairing_code"), device) {
         (Some(code), expected) => {
-            state.limits.allows_attempt(access.address)?;
-            let claimed = state.accounts.claim(user.user_id, code).await.inspect_err(|error| {
-                if matches!(error, accounts::Error::WrongPairingCode) {
-                    state.limits.note_failure(access.address);
-                }
-            })?;
+            let claimed = access.claim(state, user.user_id, code).await?;
             if expected.is_some_and(|expected| expected != claimed) {
                 // The code was right, for another device than the request names: bound to what the code proves.
                 tracing::info!(device.id = %claimed, "a pairing code of device {claimed} was used for another name");

@@ -1,0 +1,77 @@
+//! Strict input: what is not exactly as documented is an error in the documented form.
+
+use std::sync::Arc;
+
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use schemas::{DeviceCode, SessionId};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::gateway::Context;
+use crate::gateway::error::ApiError;
+
+/// A JSON body.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Context>> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, context: &Arc<Context>) -> Result<Self, ApiError> {
+        let kind =
+            request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = kind.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(ApiError::with_status(status, "not_json_content", "the body must be application/json"));
+        }
+        let reading = to_bytes(request.into_body(), context.options.body_limit_bytes);
+        let Ok(read) = timeout(context.options.body_timeout, reading).await else {
+            let status = StatusCode::REQUEST_TIMEOUT;
+            return Err(ApiError::with_status(status, "body_timeout", "the body did not arrive in time"));
+        };
+        let body = read.map_err(|_| {
+            ApiError::with_status(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is too large or broke off")
+        })?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| ApiError::bad_request(error.to_string()))
+    }
+}
+
+/// The query of the address.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<Context>> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Context>) -> Result<Self, ApiError> {
+        // `token`, `lang` and `openid` are the gateway's own and stand beside what the operation takes.
+        let query = parts.uri.query().unwrap_or_default();
+        let own = |pair: &&str| ["token=", "lang=", "openid="].iter().all(|own| !pair.starts_with(own));
+        let query = query.split('&').filter(own).collect::<Vec<_>>().join("&");
+        let uri = format!("/?{query}").parse().map_err(|_| ApiError::bad_request("the query cannot be read"))?;
+        axum::extract::Query::<T>::try_from_uri(&uri)
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|error| ApiError::bad_request(error.body_text()))
+    }
+}
+
+/// Between 1 and `most`; `usual` where nothing is asked.
+pub(super) fn limit(asked: Option<i64>, usual: i64, most: i64) -> Result<i64, ApiError> {
+    match asked {
+        None => Ok(usual),
+        Some(limit) if (1..=most).contains(&limit) => Ok(limit),
+        Some(_) => Err(ApiError::bad_request(format!("limit is 1 to {most}"))),
+    }
+}
+
+/// A session number in a path. What is none of ours names no session.
+pub(super) fn session(id: &str) -> Result<SessionId, ApiError> {
+    id.parse().map_err(|_| ApiError::not_found("session_not_found", "session not found"))
+}
+
+/// A device code in a path.
+pub(super) fn device(code: &str) -> Result<DeviceCode, ApiError> {
+    code.parse().map_err(|_| ApiError::not_found("no_device", "there is no such device"))
+}

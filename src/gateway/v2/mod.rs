@@ -1,0 +1,176 @@
+//! The new API, `/api/v2/`, and its OpenAPI document, which is made from the very routes.
+//!
+//! Input is strict (an unknown member is an error), answers name their units, errors are problem+json (RFC 9457). Times are
+//! µs since 1970 UTC. Lists are pages: `limit`, and the last item's id as `before` or `after`. Who may do what is
+//! [`Access`](super::access::Access)'s to say; the SQL route is the query room's and described here.
+
+mod accounts;
+mod devices;
+mod extract;
+mod notifications;
+mod sessions;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::Context;
+
+/// The routes below `/api/v2/`.
+pub(super) fn router() -> Router<Arc<Context>> {
+    document_router().split_for_parts().0
+}
+
+/// The OpenAPI document as committed and served: `schemas/openapi.json`.
+#[must_use]
+pub fn openapi_text() -> String {
+    let document = document_router().into_openapi();
+    document.to_pretty_json().unwrap_or_default() + "\n"
+}
+
+fn document_router() -> OpenApiRouter<Arc<Context>> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(status::router())
+        .merge(accounts::router())
+        .merge(sessions::router())
+        .merge(devices::router())
+        .merge(notifications::router())
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Volant",
+        description = "Streaming analytics for badminton: sessions, strokes, devices, players, notifications. Times are µs \
+                       since 1970 UTC unless a name says otherwise.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    paths(sql),
+    modifiers(&Security),
+    security(("bearer" = []), ("login" = []), ()),
+    tags(
+        (name = "service", description = "The service itself, logging in"),
+        (name = "accounts", description = "Players, tokens, admins' log"),
+        (name = "sessions", description = "Recording sessions and their results"),
+        (name = "devices", description = "Devices, their connections, groups and pairing"),
+        (name = "notifications", description = "Notices and where they go"),
+        (name = "data", description = "SQL")
+    )
+)]
+struct Document;
+
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(
+            "bearer",
+            SecurityScheme::Http(
+                HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("A token")).build(),
+            ),
+        );
+        let cookie = ApiKeyValue::with_description(super::access::COOKIE, "The dashboard's login");
+        components.add_security_scheme("login", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+    }
+}
+
+/// Ask SQL
+///
+/// The statement reads only. Needs the scope `sql`. The answer streams; a statement that fails after rows have left cuts
+/// the connection, so that a part is never taken for the whole.
+#[utoipa::path(
+    post, path = "/api/v2/sql", tag = "data", operation_id = "sql", request_body = SqlRequest,
+    responses(
+        (status = 200, description = "The rows, in the wanted format", content(
+            (Vec<serde_json::Value> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+            (Vec<u8> = "application/vnd.apache.arrow.stream")
+        )),
+        Problems
+    )
+)]
+#[expect(dead_code, reason = "the route is the query room's; this is its place in the document")]
+fn sql() {}
+
+/// A statement.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the shape is read by the query room; this is its place in the document")]
+struct SqlRequest {
+    query: String,
+    /// `json`, `jsonl`, `csv` or `arrow`; without it `json`.
+    format: Option<String>,
+    /// Lowers the server's limit.
+    #[schema(minimum = 1)]
+    max_rows: Option<u64>,
+    /// Lowers the server's limit, ms.
+    #[schema(minimum = 1)]
+    timeout_ms: Option<u64>,
+}
+
+/// What went wrong (RFC 9457).
+#[derive(Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// Always `about:blank`: `code` says more.
+    r#type: String,
+    /// The status in words.
+    title: String,
+    status: u16,
+    /// For people, in the language that was asked for.
+    detail: String,
+    /// Stable word for programs.
+    code: String,
+}
+
+/// What any operation may answer instead.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "the documented side of `ApiError`")]
+pub(super) enum Problems {
+    /// The request cannot be understood.
+    #[response(status = 400, content_type = "application/problem+json")]
+    BadRequest(#[to_schema] Problem),
+    /// A token is needed, or it no longer counts.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthenticated(#[to_schema] Problem),
+    /// This caller may not do this.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(#[to_schema] Problem),
+    /// There is no such thing, or it is not this caller's.
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(#[to_schema] Problem),
+    /// The body did not arrive in time.
+    #[response(status = 408, content_type = "application/problem+json")]
+    Timeout(#[to_schema] Problem),
+    /// It is in another state.
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(#[to_schema] Problem),
+    /// The body is too large.
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLarge(#[to_schema] Problem),
+    /// The body is not JSON.
+    #[response(status = 415, content_type = "application/problem+json")]
+    NotJson(#[to_schema] Problem),
+    /// The request is understood and cannot be carried out as it stands.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Unprocessable(#[to_schema] Problem),
+    /// Too many requests; `Retry-After` says when to try again.
+    #[response(status = 429, content_type = "application/problem+json")]
+    TooMany(#[to_schema] Problem),
+    /// A mistake of ours, or the disk or catalog cannot be used.
+    #[response(status = 500, content_type = "application/problem+json")]
+    Internal(#[to_schema] Problem),
+    /// Not at the moment.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(#[to_schema] Problem),
+}
+
+/// An answer that no cache may keep.
+fn fresh<T: Serialize>(body: T) -> Response {
+    let no_store = [(axum::http::header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"))];
+    (no_store, axum::Json(body)).into_response()
+}
