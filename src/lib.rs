@@ -14,6 +14,7 @@ pub mod simulator;
 
 pub mod analysis;
 pub mod ingest;
+pub mod migration;
 pub mod notify;
 pub mod push;
 pub mod query;

@@ -128,6 +128,10 @@ pub enum IssueCode {
     DuplicateTimes,
     /// Values that no sensor can measure.
     Implausible,
+    /// The figures are those of another system, not of this pipeline.
+    Imported,
+    /// That system stored constants where it could not measure.
+    ImportedConstants,
 }
 
 /// Something wrong with a recording.

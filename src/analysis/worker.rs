@@ -149,7 +149,9 @@ impl Inner {
                 .await
                 .map_err(|_| Error::Broke { session_id: session })??
         };
-        let notice = row.user_id.map(|user_id| NewNotice {
+        // Nobody waits for the analysis of an old, imported session; thousands of notices would go out at once.
+        let user = if self.catalog.is_imported(session).await? { None } else { row.user_id };
+        let notice = user.map(|user_id| NewNotice {
             notification_id: NotificationId(uuid_v7(created_at_us).into()),
             user_id,
             payload: notice_payload(&row, &analysis).to_string(),
@@ -163,7 +165,7 @@ impl Inner {
             return Ok(());
         }
         self.ingest.set_status(session, SessionStatus::Completed);
-        if let Some(user) = row.user_id
+        if let Some(user) = user
             && self.owed.try_send(user).is_err()
         {
             // The outbox row is there; the notifier finds it at its next look.

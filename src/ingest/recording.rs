@@ -387,6 +387,35 @@ pub(super) struct Finished {
     pub(super) taken_rows: usize,
 }
 
+/// A whole recording that did not come through [`super::Handle::append`], ready for sealing.
+#[derive(Clone, Debug)]
+pub struct FinishedRecording {
+    /// With times since session start.
+    pub frames: Arc<FrameColumns>,
+    acc_to_mps2: [Option<f32>; SENSORS],
+    /// Estimated error between the clocks of different sensors, ns.
+    pub sync_error_ns: i64,
+}
+
+impl FinishedRecording {
+    /// The factor that turns a sensor's `acc` into m/s², by sensor byte; `None`: not decided.
+    #[must_use]
+    pub fn acc_to_mps2(&self, sensor: u8) -> Option<f32> {
+        self.acc_to_mps2.get(usize::from(sensor)).copied().flatten()
+    }
+}
+
+/// Reads clocks and units of a session's frames, which are all there and in arrival order with `received_at_us` filled,
+/// exactly as those of a live session are read.
+#[must_use]
+pub fn finish_recording(session: &SessionRow, frames: FrameColumns) -> FinishedRecording {
+    let recording = Recording::new(session);
+    let mut state = recording.lock();
+    state.restore(frames, None);
+    let Finished { frames, acc_to_mps2, sync_error_ns, .. } = state.finish();
+    FinishedRecording { frames, acc_to_mps2, sync_error_ns }
+}
+
 /// The acceleration unit of each sensor, by sensor byte, from all its samples.
 fn units(frames: &FrameColumns) -> [Option<f32>; SENSORS] {
     std::array::from_fn(|sensor| {

@@ -5,6 +5,7 @@
 //! readers have their own. Commits are synchronous: what a method returned survives a power cut.
 
 mod accounts;
+mod imports;
 mod lost;
 mod notices;
 mod rows;
@@ -19,6 +20,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, SqlitePool};
 
 pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
+pub use imports::{Claim, ImportedResult, ImportedSession, ImportedUser, NewImport, ShownResult};
 pub use notices::Notice;
 pub use rows::{
     DeviceTotals, Job, NewNotice, NewResult, NewSession, OutboxRow, PublishedFiles, ResultRow, Sealed, SessionKind,
@@ -128,10 +130,12 @@ impl Catalog {
             .transpose()
     }
 
-    /// The user with this number, or with this WeChat-user number from the replaced system.
+    /// The user with this number, or with this number of the replaced system: the framework's (which its clients were
+    /// told), then the WeChat user's.
     pub async fn find_user_by_number(&self, number: i64) -> Result<Option<UserRow>, Error> {
         sqlx::query(
-            "SELECT user_id, openid FROM users WHERE user_id = ?1 OR wx_user_id = ?1 ORDER BY user_id = ?1 DESC LIMIT 1",
+            "SELECT user_id, openid FROM users WHERE user_id = ?1 OR framework_user_id = ?1 OR wx_user_id = ?1 \
+             ORDER BY user_id = ?1 DESC, coalesce(framework_user_id = ?1, 0) DESC LIMIT 1",
         )
         .bind(number)
         .fetch_optional(&self.readers)
@@ -418,12 +422,12 @@ impl Catalog {
 
     // Jobs and results.
 
-    /// Leases the oldest job that is queued or whose lease has run out.
+    /// Leases the oldest job that is queued or whose lease has run out; those of imports last.
     pub async fn lease_job(&self, owner: &str, now_us: i64, until_us: i64) -> Result<Option<Job>, Error> {
         let row = sqlx::query(
             "UPDATE jobs SET state = 'running', lease_owner = ?1, lease_until_us = ?3, attempts = attempts + 1 \
              WHERE job_id = (SELECT job_id FROM jobs WHERE state = 'queued' OR (state = 'running' AND \
-             (lease_until_us < ?2 OR lease_owner = ?1)) ORDER BY job_id LIMIT 1) \
+             (lease_until_us < ?2 OR lease_owner = ?1)) ORDER BY background, job_id LIMIT 1) \
              RETURNING job_id, session_id, revision, attempts",
         )
         .bind(owner)

@@ -7,6 +7,7 @@ mod dashboard;
 mod documents;
 mod flow;
 mod hostile;
+mod import;
 mod kill;
 mod packets;
 mod results;

@@ -142,4 +142,21 @@ CREATE TABLE imported (
     at_us     INTEGER NOT NULL,
     PRIMARY KEY (source, kind, source_id)
 );
+-- Of imported users and sessions: the framework's number of a person; where a session comes from ('django'), of whose
+-- analysis nobody is notified. Jobs of imports wait behind those of players who wait.
+ALTER TABLE users ADD COLUMN framework_user_id INTEGER;
+CREATE UNIQUE INDEX users_by_framework_number ON users (framework_user_id) WHERE framework_user_id IS NOT NULL;
+ALTER TABLE sessions ADD COLUMN origin TEXT;
+ALTER TABLE jobs ADD COLUMN background INTEGER NOT NULL DEFAULT 0;
+-- Figures that the replaced system stored, exactly as it did; some are its constants and no measurement.
+CREATE TABLE imported_results (
+    session_id     INTEGER PRIMARY KEY REFERENCES sessions,
+    source         TEXT NOT NULL,
+    phase_delay    TEXT,
+    energy_ratio   TEXT,
+    rom_data       TEXT,
+    analyzed_at_us INTEGER,
+    -- Names of the figures that are the old system's constants, separated by spaces.
+    constants      TEXT NOT NULL
+);
 PRAGMA user_version = 2;
