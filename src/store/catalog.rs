@@ -5,6 +5,7 @@
 //! readers have their own. Commits are synchronous: what a method returned survives a power cut.
 
 mod accounts;
+mod deliveries;
 mod lost;
 mod notices;
 mod rows;
@@ -19,6 +20,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, SqlitePool};
 
 pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
+pub use deliveries::{DeliveryOutcome, DeliveryRow, WebhookRow};
 pub use notices::Notice;
 pub use rows::{
     DeviceTotals, Job, NewNotice, NewResult, NewSession, OutboxRow, PublishedFiles, ResultRow, Sealed, SessionKind,
@@ -533,6 +535,9 @@ impl Catalog {
             .execute(&mut *transaction)
             .await
             .map_err(at(step))?;
+            deliveries::owe(&mut transaction, &notice.notification_id, notice.user_id, new.created_at_us)
+                .await
+                .map_err(at(step))?;
         }
         transaction.commit().await.map_err(at(step))?;
         Ok(true)
