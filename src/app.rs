@@ -20,7 +20,7 @@ use crate::entropy::Entropy;
 use crate::store::catalog::{Catalog, SessionRow};
 use crate::store::paths::Paths;
 use crate::store::{seal, wal};
-use crate::{accounts, admin, analysis, gateway, hub, ingest, notify, push, query, sessions, telemetry};
+use crate::{accounts, admin, analysis, gateway, hub, ingest, notify, push, query, sessions, telemetry, wechat};
 
 /// A running service.
 #[derive(Debug)]
@@ -131,7 +131,16 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         Arc::clone(&job_ready),
     );
     sessions.adopt(open).await;
-    let (notify, notify_service) = notify::new(config.notify_options(), clock.clone(), catalog.clone(), hub.clone());
+    let (notify, notify_service) =
+        notify::new(config.notify_options(), clock.clone(), Entropy::system(), catalog.clone(), hub.clone());
+    let wechat = wechat::Handle::new(&config.wechat_options(), clock.clone(), Entropy::system())?;
+    let channels = notify::Channels::new(
+        config.notify_options(),
+        clock.clone(),
+        Entropy::system(),
+        catalog.clone(),
+        wechat.clone(),
+    )?;
     let analysis = analysis::Handle::new(catalog.clone());
     let analysis_service = analysis::Service::new(
         config.analysis_options(),
@@ -159,6 +168,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         accounts: rooms.accounts.clone(),
         analysis: rooms.analysis.clone(),
         notify: rooms.notify.clone(),
+        wechat,
         paths: rooms.paths.clone(),
         clock,
         limits: gateway::CallerLimits::new(&options),
@@ -171,6 +181,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     tasks.spawn(keep_metrics_small(stopping.clone()));
     tasks.spawn(sessions_service.run(stopping.clone()));
     tasks.spawn(notify_service.run(stopping.clone()));
+    tasks.spawn(channels.run(stopping.clone()));
     tasks.spawn(analysis_service.run(stopping.clone()));
     tasks.spawn(async move {
         if let Err(error) = gateway::serve(listener, router, &options, stopping).await {

@@ -25,6 +25,7 @@ pub mod sessions;
 pub mod accounts;
 pub mod hub;
 pub mod store;
+pub mod wechat;
 
 pub mod clock;
 pub mod entropy;

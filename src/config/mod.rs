@@ -17,7 +17,7 @@ pub use crate::gateway::Auth;
 pub use layers::{Loaded, Origin, Overrides, load, process_environment};
 
 use crate::store::wal;
-use crate::{analysis, gateway, ingest, notify, push, query, sessions};
+use crate::{analysis, gateway, ingest, notify, push, query, sessions, wechat};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -59,6 +59,7 @@ pub struct Config {
     pub store: Store,
     pub analysis: Analysis,
     pub notify: Notify,
+    pub wechat: WeChat,
     pub query: Query,
 }
 
@@ -170,6 +171,34 @@ pub struct Notify {
     pub receipt_timeout_s: u64,
     /// How often connected users that are owed something are tried again.
     pub retry_interval_s: u64,
+    /// A player whom no socket reached within this gets a WeChat message, if one is granted.
+    pub wechat_after_s: u64,
+    /// How long a webhook may take.
+    pub webhook_timeout_s: u64,
+    /// Call webhooks inside private networks too.
+    pub webhooks_allow_private: bool,
+    /// WeChat and webhooks are no longer tried for a notice that is older.
+    pub give_up_after_s: u64,
+}
+
+/// The mini-program's account with WeChat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeChat {
+    /// Empty: WeChat is not used.
+    pub app_id: String,
+    /// The file that holds the secret, and nothing else.
+    pub app_secret_file: String,
+    /// Where WeChat's server API is.
+    pub base_url: String,
+    /// Of one call.
+    pub timeout_s: u64,
+    /// Certificates (PEM) that are trusted besides the usual ones; empty: none.
+    pub ca_file: String,
+    /// Page of the mini-program that a message opens.
+    pub page: String,
+    /// Fields of the message's template, with {strokes}, {score}, {session}, {time} and {text}.
+    pub fields: Vec<String>,
 }
 
 /// Limits of SQL.
@@ -230,7 +259,23 @@ impl Default for Config {
                 min_free_bytes: 256 << 20,
             },
             analysis: Analysis { threads: 0, concurrent_jobs: 2, timeout_s: 120, attempts_limit: 20 },
-            notify: Notify { receipt_timeout_s: 10, retry_interval_s: 30 },
+            notify: Notify {
+                receipt_timeout_s: 10,
+                retry_interval_s: 30,
+                wechat_after_s: 10,
+                webhook_timeout_s: 10,
+                webhooks_allow_private: false,
+                give_up_after_s: 3 * 24 * 3600,
+            },
+            wechat: WeChat {
+                app_id: String::new(),
+                app_secret_file: String::new(),
+                base_url: "https://api.weixin.qq.com".to_owned(),
+                timeout_s: 5,
+                ca_file: String::new(),
+                page: "pages/index/index".to_owned(),
+                fields: vec!["thing1={text}".to_owned(), "number2={strokes}".to_owned(), "time3={time}".to_owned()],
+            },
             query: Query {
                 threads: 0,
                 concurrent_limit: 4,
@@ -419,6 +464,24 @@ impl Config {
         notify::Options {
             receipt_timeout: Duration::from_secs(self.notify.receipt_timeout_s),
             retry_interval: Duration::from_secs(self.notify.retry_interval_s.max(1)),
+            wechat_after: Duration::from_secs(self.notify.wechat_after_s),
+            wechat_page: self.wechat.page.clone(),
+            wechat_fields: self.wechat.fields.clone(),
+            webhook_timeout: Duration::from_secs(self.notify.webhook_timeout_s.max(1)),
+            webhooks_allow_private: self.notify.webhooks_allow_private,
+            give_up_after: Duration::from_secs(self.notify.give_up_after_s),
+        }
+    }
+
+    /// See [`WeChat`].
+    #[must_use]
+    pub fn wechat_options(&self) -> wechat::Options {
+        wechat::Options {
+            app_id: self.wechat.app_id.clone(),
+            app_secret_file: PathBuf::from(&self.wechat.app_secret_file),
+            base_url: self.wechat.base_url.clone(),
+            timeout: Duration::from_secs(self.wechat.timeout_s.max(1)),
+            ca_file: PathBuf::from(&self.wechat.ca_file),
         }
     }
 }

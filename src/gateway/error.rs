@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tracing::error;
 
 use crate::texts::{self, Lang};
-use crate::{accounts, analysis, ingest, notify, protocol, sessions};
+use crate::{accounts, analysis, ingest, notify, protocol, sessions, wechat};
 
 /// An error as a client sees it, with a status.
 #[derive(Debug)]
@@ -293,8 +293,43 @@ impl From<accounts::Error> for ApiError {
 
 impl From<notify::Error> for ApiError {
     fn from(error: notify::Error) -> Self {
+        use notify::Error as E;
+        let message = error.to_string();
+        let refused = |code| Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message.clone());
         match error {
-            notify::Error::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
+            E::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
+            E::Client(_) => Self::internal("internal", "the request could not be served", error),
+            E::InvalidUrl => refused("invalid_url"),
+            E::TooManyWebhooks => refused("too_many_webhooks"),
+            E::InvalidTemplate => refused("invalid_template"),
+            E::TooManyGrants { user } => refused("too_many_grants").about("user", user),
+        }
+    }
+}
+
+impl From<wechat::Error> for ApiError {
+    fn from(error: wechat::Error) -> Self {
+        use wechat::Error as E;
+        let message = error.to_string();
+        if error.is_wrong_code() {
+            // `detail` is where the legacy clients look for WeChat's own words.
+            return Self::new(StatusCode::BAD_REQUEST, "wechat_refused", message.clone()).with("detail", message);
+        }
+        match error {
+            E::NotConfigured => Self::new(StatusCode::SERVICE_UNAVAILABLE, "wechat_not_configured", message),
+            E::Refused { errcode, ref errmsg } => {
+                let status =
+                    if error.is_retryable() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST };
+                let detail = format!("{errcode} {errmsg}");
+                Self::new(status, "wechat_refused", message).with("detail", detail)
+            }
+            E::Unreachable(_) | E::Status { .. } | E::Unreadable => Self {
+                retry_after_s: Some(5),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "wechat_unreachable", message)
+            },
+            E::InvalidCode | E::Secret { .. } | E::Client(_) => {
+                Self::internal("internal", "the request could not be served", error)
+            }
         }
     }
 }

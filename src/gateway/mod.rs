@@ -45,7 +45,7 @@ use crate::clock::Clock;
 use crate::sessions::SessionInfo;
 use crate::store::paths::{Paths, Table, TablePath};
 use crate::store::seal;
-use crate::{accounts, analysis, hub, ingest, notify, sessions};
+use crate::{accounts, analysis, hub, ingest, notify, sessions, wechat};
 
 /// What the gateway needs: handles of the rooms, limits, the end.
 #[derive(Clone, Debug)]
@@ -56,6 +56,7 @@ pub struct State {
     pub accounts: accounts::Handle,
     pub analysis: analysis::Handle,
     pub notify: notify::Handle,
+    pub wechat: wechat::Handle,
     /// The data folder, for the frames of a report.
     pub paths: Paths,
     pub clock: Clock,

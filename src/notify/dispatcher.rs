@@ -9,8 +9,9 @@ use schemas::UserId;
 use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, debug, info_span, warn};
 
-use super::{Error, Notice};
+use super::{Error, GRANTS_LIMIT, Notice, WEBHOOKS_LIMIT, WebhookRow, webhook};
 use crate::clock::Clock;
+use crate::entropy::Entropy;
 use crate::hub::{self, UserMessage};
 use crate::store::catalog::{Catalog, OutboxRow};
 
@@ -21,6 +22,18 @@ pub struct Options {
     pub receipt_timeout: Duration,
     /// How often users that are connected and still owed something are tried again.
     pub retry_interval: Duration,
+    /// A player whom no socket reached within this gets a WeChat message, if one is granted.
+    pub wechat_after: Duration,
+    /// Page of the mini-program that the message opens.
+    pub wechat_page: String,
+    /// Fields of the message's template: `thing1=…`, with {strokes}, {score}, {session}, {time} and {text}.
+    pub wechat_fields: Vec<String>,
+    /// How long a webhook may take.
+    pub webhook_timeout: Duration,
+    /// Call webhooks inside private networks too.
+    pub webhooks_allow_private: bool,
+    /// A notice that is older is not tried by these channels any more.
+    pub give_up_after: Duration,
 }
 
 /// Notices of one user sent at one occasion; the rest follows at once, in further steps.
@@ -34,6 +47,8 @@ pub struct Handle {
     wake: mpsc::Sender<UserId>,
     catalog: Catalog,
     clock: Clock,
+    entropy: Entropy,
+    allow_private: bool,
 }
 
 impl Handle {
@@ -58,6 +73,61 @@ impl Handle {
     /// The user says that they have read a notice; false if it is none of theirs.
     pub async fn acknowledge(&self, user: UserId, id: &str) -> Result<bool, Error> {
         Ok(self.catalog.acknowledge_notice(user, id, self.clock.now_us()).await?)
+    }
+
+    /// Sets up a webhook; its secret is told this once.
+    ///
+    /// # Errors
+    /// [`Error::InvalidUrl`], [`Error::TooManyWebhooks`].
+    pub async fn add_webhook(&self, user: Option<UserId>, url: &str, by: &str) -> Result<WebhookRow, Error> {
+        webhook::check(url, self.allow_private)?;
+        let known = self.catalog.webhooks(user).await?;
+        let on = |hook: &&WebhookRow| hook.disabled_at_us.is_none() && hook.user_id == user;
+        if known.iter().filter(on).count() >= WEBHOOKS_LIMIT {
+            return Err(Error::TooManyWebhooks);
+        }
+        let row = WebhookRow {
+            webhook_id: format!("wh-{}", uuid::Builder::from_random_bytes(self.entropy.bytes()).into_uuid().simple()),
+            user_id: user,
+            url: url.to_owned(),
+            secret: webhook::secret(self.entropy.bytes()),
+            created_by: by.to_owned(),
+            created_at_us: self.clock.now_us(),
+            disabled_at_us: None,
+        };
+        self.catalog.insert_webhook(&row).await?;
+        Ok(row)
+    }
+
+    /// Webhooks; of one user for `Some`.
+    pub async fn webhooks(&self, user: Option<UserId>) -> Result<Vec<WebhookRow>, Error> {
+        Ok(self.catalog.webhooks(user).await?)
+    }
+
+    /// Ends a webhook; false if there is none that is on, or it is somebody else's than `user`'s.
+    pub async fn remove_webhook(&self, webhook_id: &str, user: Option<UserId>) -> Result<bool, Error> {
+        match self.catalog.webhook(webhook_id).await? {
+            Some(hook) if user.is_none() || hook.user_id == user => {
+                Ok(self.catalog.disable_webhook(webhook_id, self.clock.now_us()).await?)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Notes that a user accepted one subscribe message by a template in the mini-program; how many are left.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTemplate`], [`Error::TooManyGrants`].
+    pub async fn grant(&self, user: UserId, template_id: &str) -> Result<i64, Error> {
+        if template_id.is_empty() || template_id.len() > 64 || !template_id.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(Error::InvalidTemplate);
+        }
+        if self.catalog.grants_left(user, template_id).await? >= GRANTS_LIMIT {
+            return Err(Error::TooManyGrants { user });
+        }
+        self.catalog.insert_grant(user, template_id, self.clock.now_us()).await?;
+        Ok(self.catalog.grants_left(user, template_id).await?)
     }
 
     /// How many notices are owed to anybody.
@@ -85,9 +155,15 @@ struct Inner {
 
 /// Makes the room and its running part.
 #[must_use]
-pub fn new(options: Options, clock: Clock, catalog: Catalog, hub: hub::Handle) -> (Handle, Service) {
+pub fn new(options: Options, clock: Clock, entropy: Entropy, catalog: Catalog, hub: hub::Handle) -> (Handle, Service) {
     let (wake, woken) = mpsc::channel(WAKE_QUEUE_LIMIT);
-    let handle = Handle { wake, catalog: catalog.clone(), clock: clock.clone() };
+    let handle = Handle {
+        wake,
+        catalog: catalog.clone(),
+        clock: clock.clone(),
+        entropy,
+        allow_private: options.webhooks_allow_private,
+    };
     let inner = Inner { options, clock, catalog, hub, busy: Mutex::default() };
     (handle, Service { inner: Arc::new(inner), woken })
 }

@@ -5,6 +5,7 @@
 //! readers have their own. Commits are synchronous: what a method returned survives a power cut.
 
 mod accounts;
+mod deliveries;
 mod imports;
 mod lost;
 mod notices;
@@ -20,6 +21,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, SqlitePool};
 
 pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
+pub use deliveries::{DeliveryOutcome, DeliveryRow, WebhookRow};
 pub use imports::{Claim, ImportedResult, ImportedSession, ImportedUser, NewImport, ShownResult};
 pub use notices::Notice;
 pub use rows::{
@@ -537,6 +539,9 @@ impl Catalog {
             .execute(&mut *transaction)
             .await
             .map_err(at(step))?;
+            deliveries::owe(&mut transaction, &notice.notification_id, notice.user_id, new.created_at_us)
+                .await
+                .map_err(at(step))?;
         }
         transaction.commit().await.map_err(at(step))?;
         Ok(true)

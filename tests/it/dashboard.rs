@@ -102,6 +102,6 @@ async fn the_dashboard_tells_the_truth_during_a_session_and_after_it() {
         assert_eq!(folder_count(&app, sql).await, expected, "{sql}");
     }
     let (code, missing) = app.get("/api/v2/sessions/99").await;
-    assert_eq!((code, &missing["code"]), (404, &json!("no_session")));
+    assert_eq!((code, &missing["code"]), (404, &json!("session_not_found")));
     assert_eq!(app.get("/api/v2/sessions/041025/result").await.0, 404);
 }

@@ -55,6 +55,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
             "accounts",
             "store",
             "telemetry",
+            "wechat",
             "entropy",
             "clock",
             "shutdown",
@@ -63,7 +64,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "config",
-        &["gateway", "sessions", "query", "analysis", "ingest", "notify", "push", "store"],
+        &["gateway", "sessions", "query", "analysis", "ingest", "notify", "push", "store", "wechat"],
         "makes the rooms' options out of keys",
     ),
     (
@@ -81,6 +82,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
             "store",
             "telemetry",
             "texts",
+            "wechat",
             "clock",
             "shutdown",
         ],
@@ -100,7 +102,12 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
         &["ingest", "hub", "store", "clock", "shutdown"],
         "reads sealed sessions, commits results, tells the admins; it does not know who is notified",
     ),
-    ("notify", &["hub", "store", "clock", "shutdown"], "reads the outbox, hands notices to the hub; knows no analysis"),
+    (
+        "notify",
+        &["hub", "store", "wechat", "texts", "entropy", "clock", "shutdown"],
+        "reads the outbox, hands notices to the hub, to WeChat and to webhooks; knows no analysis",
+    ),
+    ("wechat", &["entropy", "clock"], "a client of WeChat's servers"),
     ("query", &["ingest", "hub", "store", "clock"], "live batches of open recordings, sealed Parquet, presence"),
     ("ingest", &["store", "clock"], "logs, numbers and seals; knows no session state but the catalog's"),
     (

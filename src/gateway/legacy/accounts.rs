@@ -1,11 +1,14 @@
 //! Login and binding.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Request, State as AxumState};
 use axum::routing::post;
 use serde_json::json;
 
 use super::{Answer, Routes};
+use crate::accounts::Subject;
 use crate::gateway::Shared;
 use crate::gateway::access::{Access, device_code};
 use crate::gateway::error::ApiError;
@@ -13,7 +16,51 @@ use crate::gateway::forms::Params;
 use crate::gateway::options::Auth;
 
 pub(super) fn routes() -> Routes {
-    vec![("simple_login", post(simple_login)), ("bind_device", post(bind_device))]
+    vec![
+        ("login", post(login).get(login_stub)),
+        ("simple_login", post(simple_login)),
+        ("bind_device", post(bind_device)),
+    ]
+}
+
+/// A login lasts so long; the mini-program logs in at each start.
+const LOGIN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// `login/`: the code of `wx.login()` for the player that it stands for, and a token for what follows.
+async fn login(AxumState(context): Shared, access: Access, request: Request) -> Answer {
+    let state = &context.state;
+    let params = Params::of(request, &context.options).await?;
+    let code = params.required("code")?;
+    state.limits.allows_attempt(access.address)?;
+    let openid = state.wechat.openid_of_code(code).await.inspect_err(|error| {
+        if error.is_wrong_code() {
+            state.limits.note_failure(access.address);
+        }
+    })?;
+    let user = state.accounts.by_openid(&openid).await?;
+    let issued = state
+        .accounts
+        .issue(&Subject::User(user.user_id), Some("wechat"), Some(LOGIN_LIFETIME), &format!("user:{}", user.user_id))
+        .await?;
+    Ok(Json(json!({
+        "msg": access.say("logged_in"),
+        "openid": user.openid,
+        "user_id": user.user_id,
+        "token": issued.token,
+        "expires_at_us": issued.info.expires_at_us,
+    })))
+}
+
+/// GET `login/`: the legacy service showed the shape of an answer there.
+async fn login_stub(access: Access) -> Answer {
+    Ok(Json(json!({
+        "msg": access.say("login_how"),
+        "openid": "example_openid",
+        "user_id": "example_user_id",
+        "nickname": "example",
+        "method": "POST",
+        "required": { "code": "wx.login()" },
+    })))
 }
 
 /// The fixed test user that the mini-program has built in; only where names are enough to be somebody.
