@@ -91,12 +91,13 @@ impl Source {
         }
         if tables.iter().any(|found| found == "django_migrations") {
             // When the first migration was applied, to the microsecond: unique to a database, and kept by its copies.
-            let first =
+            let applied =
                 source.all("migrations", "SELECT CAST(applied AS TEXT) FROM django_migrations ORDER BY id LIMIT 1");
-            if let Some(applied) = first.await?.first().and_then(|row| row.text(0)) {
+            if let Some(applied) = applied.await?.first().and_then(|row| row.text(0)) {
                 let digest = Sha256::digest(applied.as_bytes());
-                let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-                source.name = format!("django-{hex}");
+                let mut first = [0; 8];
+                first.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+                source.name = format!("django-{:016x}", u64::from_be_bytes(first));
             }
         }
         Ok(source)
