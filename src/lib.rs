@@ -9,6 +9,7 @@ pub mod config;
 
 pub mod admin;
 pub mod gateway;
+pub mod migration;
 pub mod protocol;
 pub mod simulator;
 

@@ -16,7 +16,7 @@ use schemas::{AnalysisId, SessionId};
 
 pub use worker::Service;
 
-use crate::store::catalog::{self, Catalog};
+use crate::store::catalog::{self, Catalog, LegacyResult};
 use crate::store::seal;
 
 /// Limits of the analysis room.
@@ -106,6 +106,11 @@ impl Handle {
     #[must_use]
     pub fn new(catalog: Catalog) -> Self {
         Self { catalog }
+    }
+
+    /// The figures that the replaced system had stored for a session.
+    pub async fn of_replaced_system(&self, session: SessionId) -> Result<Option<LegacyResult>, Error> {
+        Ok(self.catalog.legacy_result(session).await?)
     }
 
     /// The published result of a session, if there is one.

@@ -11,6 +11,7 @@ pub mod analyze;
 pub mod config;
 pub mod demo;
 pub mod evaluate;
+pub mod import;
 pub mod recover;
 pub mod serve;
 pub mod simulate;
@@ -50,6 +51,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Ask SQL of a data folder or a server; interactive without a statement
     Sql(sql::Args),
+    /// Take data of other systems into a data folder
+    Import(import::Args),
     /// Tokens, pairing codes and admins of a data folder
     Tokens(tokens::Args),
     /// Re-read everything that is stored and say what is damaged or missing
@@ -86,6 +89,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Sql(args) => block_on(sql::run(args)),
+        Command::Import(args) => block_on(import::run(args)),
         Command::Tokens(args) => block_on(tokens::run(args)),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod deliveries;
+mod imports;
 mod lost;
 mod notices;
 mod rows;
@@ -21,6 +22,7 @@ use sqlx::{Row, SqlitePool};
 
 pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
 pub use deliveries::{DeliveryOutcome, DeliveryRow, WebhookRow};
+pub use imports::{Imported, LegacyResult};
 pub use notices::Notice;
 pub use rows::{
     DeviceTotals, Job, NewNotice, NewResult, NewSession, OutboxRow, PublishedFiles, ResultRow, Sealed, SessionKind,
@@ -522,9 +524,9 @@ impl Catalog {
         .await
         .map_err(at(step))?;
         if let Some(notice) = &new.notice {
-            sqlx::query(
+            let told = sqlx::query(
                 "INSERT INTO outbox (notification_id, user_id, session_id, analysis_id, payload, created_at_us) \
-                 VALUES (?, ?, ?, ?, ?, ?)",
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE (SELECT silent FROM sessions WHERE session_id = ?3) = 0",
             )
             .bind(&*notice.notification_id.0)
             .bind(notice.user_id.get())
@@ -535,9 +537,11 @@ impl Catalog {
             .execute(&mut *transaction)
             .await
             .map_err(at(step))?;
-            deliveries::owe(&mut transaction, &notice.notification_id, notice.user_id, new.created_at_us)
-                .await
-                .map_err(at(step))?;
+            if told.rows_affected() > 0 {
+                deliveries::owe(&mut transaction, &notice.notification_id, notice.user_id, new.created_at_us)
+                    .await
+                    .map_err(at(step))?;
+            }
         }
         transaction.commit().await.map_err(at(step))?;
         Ok(true)

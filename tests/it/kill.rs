@@ -6,7 +6,7 @@
 //! seed. What the process was doing then depends on the machine; the claim does not.
 
 mod ends;
-mod process;
+pub mod process;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -3,11 +3,13 @@
 #![expect(unreachable_pub, reason = "items are shared between the modules of this one binary")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
+mod access;
 mod dashboard;
 mod delivery;
 mod documents;
 mod flow;
 mod hostile;
+mod import;
 mod kill;
 mod packets;
 mod results;

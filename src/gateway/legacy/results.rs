@@ -53,7 +53,12 @@ async fn published(context: &Context, access: &Access, request: Request) -> Resu
 }
 
 async fn get_analysis(AxumState(context): Shared, access: Access, request: Request) -> Answer {
-    let (_, published) = published(&context, &access, request).await?;
+    let state = &context.state;
+    let params = Params::of(request, &context.options).await?;
+    let session = access.session(state, session_id(&params)?, &params, Want::Read).await?;
+    let Some(published) = state.analysis.published(session.session_id).await? else {
+        return of_replaced_system(state, &access, session).await;
+    };
     let analysis = &published.analysis;
     let figures = &analysis.session;
     Ok(Json(json!({
@@ -73,6 +78,29 @@ async fn get_analysis(AxumState(context): Shared, access: Access, request: Reque
         "recommendations": figures.recommendations,
         "issues": analysis.issues,
         "pipeline": analysis.provenance.pipeline,
+    })))
+}
+
+/// What the replaced service had stored for a session that was imported without frames; marked as such, because it may be
+/// invented.
+async fn of_replaced_system(state: &State, access: &Access, session: SessionInfo) -> Answer {
+    let Some(result) = state.analysis.of_replaced_system(session.session_id).await? else {
+        return Err(ApiError::not_found("no_analysis", "analysis result not found")
+            .with("status", session.status.as_str())
+            .with("reason", session.reason));
+    };
+    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let note = if result.is_default { "imported_default" } else { "imported_result" };
+    Ok(Json(json!({
+        "msg": access.say("analysis_result"),
+        "session_id": session.session_id,
+        "analysis_id": null,
+        "phase_delay": json(&result.phase_delay),
+        "energy_ratio": result.energy_ratio,
+        "rom_data": json(&result.rom_data),
+        "analysis_time": result.analysed_at_us.map(UtcTime),
+        "issues": [{ "code": note, "message": access.say(note) }],
+        "pipeline": "replaced system",
     })))
 }
 

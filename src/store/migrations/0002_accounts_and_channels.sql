@@ -133,6 +133,18 @@ CREATE TABLE wechat_grants (
 );
 CREATE INDEX grants_left ON wechat_grants (user_id, template_id) WHERE spent_at_us IS NULL;
 
+-- 1: results are told to nobody, because the session was imported and is long over.
+ALTER TABLE sessions ADD COLUMN silent INTEGER NOT NULL DEFAULT 0;
+-- Figures that the replaced system stored. They may be its invented defaults (is_default = 1) and are shown only where there
+-- are no frames to compute better ones from.
+CREATE TABLE legacy_results (
+    session_id     INTEGER PRIMARY KEY REFERENCES sessions,
+    phase_delay    TEXT NOT NULL,
+    energy_ratio   REAL,
+    rom_data       TEXT NOT NULL,
+    analysed_at_us INTEGER,
+    is_default     INTEGER NOT NULL
+);
 -- What an import has taken, so that it can be gone on with: the row there, the row here.
 CREATE TABLE imported (
     source    TEXT NOT NULL,
