@@ -1,5 +1,5 @@
 # The index of commands. Everything here runs on a fresh machine that has Rust (with cargo-nextest), a C compiler and
-# Python 3.11; what else is needed, a target fetches by itself, once.
+# Python 3.11 and Node 20; what else is needed, a target fetches by itself, once.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -26,7 +26,7 @@ build: ## the service, dev profile
 demo: build ## a recorded session through a real socket to a report (RECORDING=file, DEMO_ARGS="--once --speed 40")
 	$(VOLANT) demo $(if $(RECORDING),--recording "$(RECORDING)") $(DEMO_ARGS)
 
-test: ## everything CI runs: format, lints, dependencies, tests, docs, other Parquet readers (STEPS="fmt clippy …" for a part)
+test: ## everything CI runs: format, lints, dependencies, tests, docs, other readers of files and documents (STEPS="fmt clippy …" for a part)
 	scripts/test $(STEPS)
 
 bench: ## criterion benches, optimised build (BENCH=analyze for a part; benches/README.md has the figures)

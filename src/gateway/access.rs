@@ -420,15 +420,12 @@ async fn who(
             return Ok((if operates { Caller::Operator } else { Caller::Stranger }, None));
         }
     };
-    state.limits.allows_attempt(address)?;
+    // A token has too many bits to be guessed, so a wrong one locks nobody out; it only counts.
     match state.accounts.authenticate(token).await? {
         Some(caller) => Ok((caller, Some(token.into()))),
         // A login that has run out must not lock the page that asks for the next one.
         None if matches!(secret, Secret::Cookie(_)) => Ok((Caller::Stranger, None)),
-        None => {
-            state.limits.note_failure(address);
-            Err(ApiError::unauthenticated("invalid_token"))
-        }
+        None => Err(ApiError::unauthenticated("invalid_token")),
     }
 }
 

@@ -120,6 +120,12 @@ pub fn router(state: State, extra: Router) -> Router {
         .with_state(context)
 }
 
+/// The legacy routes by name, without prefix and slashes, for tests that look at every one.
+#[must_use]
+pub fn legacy_route_names() -> Vec<&'static str> {
+    legacy::routes().into_iter().map(|(name, _)| name).collect()
+}
+
 /// What handlers get.
 #[derive(Debug)]
 struct Context {

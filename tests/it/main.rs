@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "items are shared between the modules of this one binary")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
+mod access;
 mod dashboard;
 mod delivery;
 mod documents;

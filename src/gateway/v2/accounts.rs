@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{Body, Query, limit};
+use super::extract::{self, Body, Query, limit};
 use super::{Problems, fresh};
 use crate::accounts::{AuditRow, Scope, Subject, TokenInfo};
 use crate::gateway::access::Access;
@@ -69,7 +69,7 @@ async fn players(
     Query(page): Query<AfterPage>,
 ) -> Result<Response, ApiError> {
     access.scope(Scope::PlayersRead)?;
-    let after = UserId(page.after.unwrap_or(0));
+    let after = UserId(extract::page(page.after, 0)?.unwrap_or(0));
     let accounts = &context.state.accounts;
     let mut players = Vec::new();
     for user in accounts.users(after, limit(page.limit, PAGE_USUAL, PAGE_LIMIT)?).await? {
@@ -209,6 +209,6 @@ async fn audit_log(
 ) -> Result<Response, ApiError> {
     access.admin()?;
     let limit = limit(page.limit, PAGE_USUAL, PAGE_LIMIT)?;
-    let entries = context.state.accounts.audit_log(page.before.unwrap_or(i64::MAX), limit).await?;
+    let entries = context.state.accounts.audit_log(extract::page(page.before, 1)?.unwrap_or(i64::MAX), limit).await?;
     Ok(fresh(AuditLog { entries }))
 }

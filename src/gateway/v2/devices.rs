@@ -261,13 +261,33 @@ async fn test(
     Ok(fresh(Told { command: sent(outcome), session: None }))
 }
 
+/// What several devices are told.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum BroadcastCommand {
+    /// Print `message`.
+    Test,
+    /// Stop the sessions that the devices are in.
+    Stop,
+    /// Say what you are doing.
+    Check,
+}
+
+impl BroadcastCommand {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Test => "test",
+            Self::Stop => "stop",
+            Self::Check => "check",
+        }
+    }
+}
+
 /// A command for several devices.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Broadcast {
-    /// `test`: print `message`; `stop`: stop the sessions that the devices are in; `check`: say what you are doing.
-    #[schema(pattern = "^(test|stop|check)$")]
-    command: String,
+    command: BroadcastCommand,
     #[schema(max_length = 160)]
     message: Option<String>,
     /// Without them, all that are connected.
@@ -304,18 +324,17 @@ async fn broadcast(
     };
     let (mut reached, mut missed) = (Vec::new(), Vec::new());
     for code in devices {
-        let outcome = match broadcast.command.as_str() {
-            "test" => state.hub.send_to_device(&code, DeviceMessage::Test { message: message.clone() }),
-            "check" => state.sessions.ask_status(&code),
-            "stop" => match state.sessions.live_of(&code).await? {
+        let outcome = match broadcast.command {
+            BroadcastCommand::Test => state.hub.send_to_device(&code, DeviceMessage::Test { message: message.clone() }),
+            BroadcastCommand::Check => state.sessions.ask_status(&code),
+            BroadcastCommand::Stop => match state.sessions.live_of(&code).await? {
                 Some(live) => state.sessions.end(live.session_id, None).await?.sent,
                 None => Sent::NotConnected,
             },
-            _ => return Err(ApiError::bad_request("command is test, stop or check")),
         };
         if outcome == Sent::Queued { &mut reached } else { &mut missed }.push(code.to_string());
     }
-    state.accounts.audit(&access.actor(), "device.broadcast", &broadcast.command, None).await?;
+    state.accounts.audit(&access.actor(), "device.broadcast", broadcast.command.as_str(), None).await?;
     Ok(fresh(Reached { reached, missed }))
 }
 

@@ -66,6 +66,14 @@ pub(super) fn limit(asked: Option<i64>, usual: i64, most: i64) -> Result<i64, Ap
     }
 }
 
+/// A number of a page, which is at least `least`.
+pub(super) fn page(asked: Option<i64>, least: i64) -> Result<Option<i64>, ApiError> {
+    match asked {
+        Some(number) if number < least => Err(ApiError::bad_request(format!("a page begins at {least} or later"))),
+        asked => Ok(asked),
+    }
+}
+
 /// A session number in a path. What is none of ours names no session.
 pub(super) fn session(id: &str) -> Result<SessionId, ApiError> {
     id.parse().map_err(|_| ApiError::not_found("session_not_found", "session not found"))

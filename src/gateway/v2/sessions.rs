@@ -113,7 +113,7 @@ async fn list(AxumState(context): Shared, access: Access, Query(listed): Query<L
         user: own.or(asked),
         device: listed.device_code.as_deref().map(device_code).transpose()?,
         status: listed.status.map(|name| SessionStatus::from_name(&name).ok_or_else(unknown)).transpose()?,
-        before: listed.before.map(SessionId),
+        before: extract::page(listed.before, 1)?.map(SessionId),
         limit: limit(listed.limit, PAGE_USUAL, PAGE_LIMIT)?,
     };
     let sessions = context.state.sessions.list(&filter).await?.into_iter().map(Session::from).collect();
@@ -298,9 +298,7 @@ async fn strokes(
     Query(page): Query<StrokePage>,
 ) -> Result<Response, ApiError> {
     let limit = limit(page.limit, PAGE_USUAL, PAGE_LIMIT)? as usize;
-    let Ok(after) = usize::try_from(page.after.unwrap_or(0)) else {
-        return Err(ApiError::bad_request("after is 0 or more"));
-    };
+    let after = extract::page(page.after, 0)?.unwrap_or(0) as usize;
     let published = published(&context, &access, &id).await?;
     let strokes = &published.analysis.strokes;
     let from = after.min(strokes.len());
