@@ -170,7 +170,7 @@ async fn is_signed(context: &Context, file: &str, query: &str) -> Result<bool, A
     let value = |name: &str| query.split('&').filter_map(|pair| pair.split_once('=')).find(|(known, _)| *known == name);
     let (Some((_, until)), Some((_, given))) = (value("until"), value("sig")) else { return Ok(false) };
     let Ok(until_s) = until.parse::<i64>() else { return Ok(false) };
-    if until_s * 1_000_000 < context.state.clock.now_us() {
+    if until_s.saturating_mul(1_000_000) < context.state.clock.now_us() {
         return Ok(false);
     }
     let right = signature(context, file, until_s).await?;
