@@ -31,6 +31,16 @@ export async function get(path) {
   return body;
 }
 
+/** Logs an admin in; the server sets the cookie. */
+export async function login(name, password) {
+  const response = await fetch("/api/v2/login", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ name, password }),
+  });
+  if (!response.ok) throw await failure(response);
+}
+
 async function post(query, format, signal) {
   const response = await fetch("/api/v2/sql", {
     method: "POST",

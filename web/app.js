@@ -3,6 +3,7 @@
 import { h, replace } from "./dom.js";
 import { lang, setLang, t } from "./i18n.js";
 import * as live from "./live.js";
+import { loginView } from "./views/login.js";
 import { overview } from "./views/overview.js";
 import { session } from "./views/session.js";
 import { sessions } from "./views/sessions.js";
@@ -88,12 +89,22 @@ async function refresh() {
     await mine.refresh();
     if (mine === view) fault(null);
   } catch (error) {
-    if (mine === view) fault(error.message);
+    if (mine !== view) return;
+    if (["token_required", "invalid_token", "not_allowed"].includes(error.code)) askForLogin();
+    else fault(error.message);
   } finally {
     refreshing = false;
     // The reader went elsewhere meanwhile: what is shown now has waited.
     if (mine !== view) refresh();
   }
+}
+
+/** The server wants to know who is here: after the login everything begins anew, the socket too. */
+function askForLogin() {
+  view.close?.();
+  fault(null);
+  page.replaceChildren();
+  view = loginView(page, () => location.reload());
 }
 
 /** A failure stands above the page until the next success; what was shown stays, it was true then. */

@@ -1,6 +1,18 @@
 // Texts in English and Chinese. A key that is missing in one language shows as the key: tests compare the two tables.
 
 const EN = {
+  log_in: "Log in",
+  admin_name: "Name",
+  password: "Password",
+  log_in_how: "Admins are made on the server: volant tokens admin NAME",
+  socket_test: "WebSocket test",
+  connect_as: "connect as",
+  code_or_id: "code or id",
+  token: "token",
+  connect: "Connect",
+  disconnect: "Disconnect",
+  closed: "closed",
+  send: "Send",
   overview: "Overview",
   sessions: "Sessions",
   sql: "SQL",
@@ -97,6 +109,18 @@ const EN = {
 };
 
 const ZH = {
+  log_in: "登录",
+  admin_name: "用户名",
+  password: "密码",
+  log_in_how: "管理员在服务器上创建：volant tokens admin 用户名",
+  socket_test: "WebSocket 测试",
+  connect_as: "身份",
+  code_or_id: "设备码或用户",
+  token: "令牌",
+  connect: "连接",
+  disconnect: "断开",
+  closed: "已关闭",
+  send: "发送",
   overview: "总览",
   sessions: "训练",
   sql: "SQL",

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemas::{DeviceCode, UserId};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -120,9 +122,9 @@ pub(super) fn digits<const N: usize>(random: [u8; N]) -> String {
     random.iter().filter_map(|byte| DIGITS.get(usize::from(byte & 31))).collect()
 }
 
-/// SHA-256 as hexadecimal text.
+/// SHA-256 as base64.
 pub(super) fn hash(secret: &str) -> String {
-    Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    URL_SAFE_NO_PAD.encode(Sha256::digest(secret.as_bytes()))
 }
 
 impl Handle {

@@ -26,13 +26,17 @@ macro_rules! asset {
 
 const INDEX: Asset = asset!("index.html", HTML);
 
-const ASSETS: [Asset; 10] = [
+const TEST_PAGE: Asset = asset!("websocket-test.html", HTML);
+
+const ASSETS: [Asset; 12] = [
     asset!("style.css", CSS),
     asset!("app.js", JS),
     asset!("api.js", JS),
     asset!("dom.js", JS),
     asset!("i18n.js", JS),
     asset!("live.js", JS),
+    asset!("websocket-test.js", JS),
+    asset!("views/login.js", JS),
     asset!("views/overview.js", JS),
     asset!("views/sessions.js", JS),
     asset!("views/session.js", JS),
@@ -42,7 +46,7 @@ const ASSETS: [Asset; 10] = [
 /// One tag for all files: they belong together, and change together.
 static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
     let mut hash = Sha256::new();
-    for asset in std::iter::once(&INDEX).chain(&ASSETS) {
+    for asset in [&INDEX, &TEST_PAGE].into_iter().chain(&ASSETS) {
         hash.update(asset.content);
     }
     let digest = hash.finalize();
@@ -62,6 +66,11 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// The page itself, for `GET /` without an upgrade to WebSocket.
 pub async fn index(headers: HeaderMap) -> Response {
     respond(&INDEX, &headers)
+}
+
+/// `GET /websocket-test/`: a client of the sockets to work by hand.
+pub(super) async fn test_page(headers: HeaderMap) -> Response {
+    respond(&TEST_PAGE, &headers)
 }
 
 /// A file of the page.

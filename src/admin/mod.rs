@@ -33,6 +33,11 @@ pub struct Rooms {
 pub fn router(rooms: Rooms) -> Router {
     Router::new()
         .route("/", get(assets::index))
+        // Where the legacy service had its own admin pages.
+        .route("/admin", get(assets::index))
+        .route("/admin/", get(assets::index))
+        .route("/websocket-test", get(assets::test_page))
+        .route("/websocket-test/", get(assets::test_page))
         .route("/assets/{*path}", get(assets::asset))
         .route("/sessions/{session_id}/report", get(report::report))
         .with_state(report::State::new(rooms))

@@ -60,7 +60,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let progress = move |done: u64, total: u64| {
         shown.set_length(total);
         shown.set_position(done);
-        if shown.is_hidden() && (done % 100 == 0 || done == total) {
+        if shown.is_hidden() && (done.is_multiple_of(100) || done == total) {
             eprintln!("{done} of {total} sessions");
         }
     };

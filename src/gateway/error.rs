@@ -111,6 +111,7 @@ impl ApiError {
 
     /// Fills a placeholder of the code's text.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "callers give numbers, texts and ids as they have them")]
     pub fn about(mut self, name: &'static str, value: impl ToString) -> Self {
         self.arguments.push((name, value.to_string()));
         self

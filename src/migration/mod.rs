@@ -224,7 +224,7 @@ impl Import<'_> {
             return Ok(());
         };
         let frames = self.source.frames(Some(old.id), None).await?;
-        self.count_frames(&frames, report);
+        count_frames(&frames, report);
         let result = self.source.result(old.id).await?;
         report.sessions.taken += 1;
         report.results.taken += u64::from(result.is_some());
@@ -261,7 +261,7 @@ impl Import<'_> {
             return Ok(());
         }
         let frames = self.source.frames(None, Some((device, day))).await?;
-        self.count_frames(&frames, report);
+        count_frames(&frames, report);
         let Some(started_at_us) = frames.first_received_us() else {
             report.collections.leave("none of its frames can be used", 1);
             return Ok(());
@@ -282,13 +282,6 @@ impl Import<'_> {
         };
         let session = self.begun("collection", &id, None, &new).await?;
         self.commit("collection", &id, session, &new, None, "", &frames, None).await
-    }
-
-    fn count_frames(&self, frames: &Frames, report: &mut Report) {
-        report.frames.taken += frames.columns.len() as u64;
-        for (reason, rows) in &frames.left_out {
-            report.frames.leave(reason, *rows);
-        }
     }
 
     /// The session of ours: that of an earlier run that did not come to its end, or a new one.
@@ -367,5 +360,12 @@ impl Import<'_> {
             sha256: manifest.sha256,
             sync_error_ns: 0,
         }))
+    }
+}
+
+fn count_frames(frames: &Frames, report: &mut Report) {
+    report.frames.taken += frames.columns.len() as u64;
+    for (reason, rows) in &frames.left_out {
+        report.frames.leave(reason, *rows);
     }
 }

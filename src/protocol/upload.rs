@@ -34,10 +34,10 @@ pub fn decode_batch_form(
     let mut packet = message("batch_sensor_data", sensor_type, batch_data, None, claimed_session)?;
     // The batch sketches send no time at all. A batch that comes again after a lost answer must be stored once all the
     // same; only where every frame is alike (a sensor that hangs) could new data look like a repeat.
-    let frames = &packet.frames;
-    let varies = frames.acc.windows(2).any(|pair| pair[0] != pair[1])
-        || frames.gyro.windows(2).any(|pair| pair[0] != pair[1])
-        || frames.angle.windows(2).any(|pair| pair[0] != pair[1]);
+    let bits = |axes: &[f32; 3]| axes.map(f32::to_bits);
+    let varies = [&packet.frames.acc, &packet.frames.gyro, &packet.frames.angle]
+        .into_iter()
+        .any(|axes| axes.windows(2).any(|pair| bits(&pair[0]) != bits(&pair[1])));
     if packet.content_hash.is_none() && varies {
         let text = format!("{sensor_type}\n{}\n{batch_data}", claimed_session.unwrap_or_default());
         packet.content_hash = Some(xxh3_64(text.as_bytes()).max(1));

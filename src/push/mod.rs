@@ -124,9 +124,11 @@ impl Handle {
                 Err(_) => return count("http", "catalog"),
             };
             let url = format!("http://{}/{path}", SocketAddr::from((address, handle.0.options.http_port)));
-            let mut form = vec![("device_code", code.to_string())];
-            form.extend(session.map(|session| ("session_id", session.to_string())));
-            let body = form.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
+            // As the legacy service wrote it.
+            let body = match session {
+                Some(session) => format!("session_id={session}&device_code={code}"),
+                None => format!("device_code={code}&command=STOP_COLLECTION"),
+            };
             let call = client.post(url).header("content-type", "application/x-www-form-urlencoded").body(body).send();
             match call.await {
                 Ok(answer) if answer.status().is_success() => count("http", "sent"),

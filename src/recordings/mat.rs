@@ -71,6 +71,10 @@ pub struct MatRecording {
 /// # Errors
 /// See [`Error`].
 pub fn read_mat(bytes: &[u8]) -> Result<MatRecording, Error> {
+    read_within(bytes, INFLATED_LIMIT_BYTES)
+}
+
+fn read_within(bytes: &[u8], inflated_limit_bytes: usize) -> Result<MatRecording, Error> {
     if bytes.starts_with(b"\x89HDF\r\n\x1a\n") || bytes.starts_with(b"MATLAB 7.3") {
         return Err(Error::Version73);
     }
@@ -92,7 +96,7 @@ pub fn read_mat(bytes: &[u8]) -> Result<MatRecording, Error> {
         rest = after;
         let matrix = match kind {
             MI_COMPRESSED => {
-                let left = INFLATED_LIMIT_BYTES - inflated_bytes;
+                let left = inflated_limit_bytes - inflated_bytes;
                 let mut plain = Vec::new();
                 let read = ZlibDecoder::new(data).take(left as u64 + 1).read_to_end(&mut plain);
                 read.map_err(|_| Error::Damaged)?;
@@ -114,6 +118,9 @@ pub fn read_mat(bytes: &[u8]) -> Result<MatRecording, Error> {
     }
     Err(Error::NoVariable)
 }
+
+/// Reads one number of a type.
+type Decode = fn(Order, &[u8]) -> f64;
 
 #[derive(Clone, Copy, Debug)]
 enum Order {
@@ -180,7 +187,7 @@ fn matrix(data: &[u8], order: Order) -> Result<Option<Matrix>, Error> {
     }
     let (rows, columns) = (order.u32(&dimensions[..4]) as usize, order.u32(&dimensions[4..]) as usize);
     let (kind, real, _) = element(rest, order)?;
-    let (bytes_each, decode): (usize, fn(Order, &[u8]) -> f64) = match kind {
+    let (bytes_each, decode): (usize, Decode) = match kind {
         1 => (1, |order, bytes| f64::from(order.u64(bytes) as i8)),
         2 => (1, |order, bytes| f64::from(order.u64(bytes) as u8)),
         3 => (2, |order, bytes| f64::from(order.u16(bytes) as i16)),
@@ -290,18 +297,18 @@ mod tests {
             assert_eq!(read.frames.device_time_raw, [0, 10]);
             assert_eq!(read.frames.sensor, [SensorRole::Waist.to_byte(), SensorRole::Shoulder.to_byte()]);
             assert_eq!((read.left_out, read.duration_ms), (2, 10));
-            assert_eq!(read.frames.gyro[0], [10.0, 20.0, 30.0]);
+            assert_eq!(read.frames.gyro[0].map(f32::to_bits), [10.0_f32, 20.0, 30.0].map(f32::to_bits));
         }
     }
 
     #[test]
     fn sensor_four_is_the_wrist_only_where_there_is_no_three() {
+        use SensorRole::{Racket, Shoulder, Waist, Wrist};
         let roles = |ids: &[f64]| {
             let rows: Vec<_> = ids.iter().enumerate().map(|(at, &id)| row(id, at as f64)).collect();
             let read = read_mat(&file("allData", &rows, true)).unwrap();
             read.frames.sensor.iter().map(|&byte| SensorRole::from_wire_id(i64::from(byte))).collect::<Vec<_>>()
         };
-        use SensorRole::{Racket, Shoulder, Waist, Wrist};
         assert_eq!(roles(&[1.0, 2.0, 4.0, 5.0]), [Waist, Shoulder, Wrist, Racket]);
         assert_eq!(roles(&[1.0, 2.0, 3.0, 4.0]), [Waist, Shoulder, Wrist, Racket]);
         assert_eq!(roles(&[3.0]), [Wrist]);
@@ -341,7 +348,9 @@ mod tests {
             let small = read(name).unwrap();
             assert_eq!((small.frames.len(), small.left_out, small.duration_ms), (48, 12, 110), "{name}");
             assert_eq!(small.frames.sensor[3], SensorRole::Racket.to_byte());
-            assert_eq!((small.frames.acc[3], small.frames.gyro[4]), ([4.5, 0.0, 9.75], [1.0, 1.0, -1.25]), "{name}");
+            let bits = |axes: [f32; 3]| axes.map(f32::to_bits);
+            assert_eq!(bits(small.frames.acc[3]), bits([4.5, 0.0, 9.75]), "{name}");
+            assert_eq!(bits(small.frames.gyro[4]), bits([1.0, 1.0, -1.25]), "{name}");
         }
         assert!(matches!(read("v73.mat"), Err(Error::Version73)));
     }
@@ -364,14 +373,16 @@ mod tests {
 
     #[test]
     fn a_stream_that_inflates_without_end_is_cut() {
-        let zeros = vec![0; INFLATED_LIMIT_BYTES + 100];
+        let limit_bytes = 1 << 20;
+        let zeros = vec![0; limit_bytes + 1];
         let mut bomb = Vec::new();
         flate2::read::ZlibEncoder::new(zeros.as_slice(), flate2::Compression::best()).read_to_end(&mut bomb).unwrap();
         let mut bytes = file("x", &[], false)[..128].to_vec();
         bytes.extend(MI_COMPRESSED.to_le_bytes());
         bytes.extend((bomb.len() as u32).to_le_bytes());
         bytes.extend(bomb);
-        assert!(matches!(read_mat(&bytes), Err(Error::TooLarge)));
+        assert!(matches!(read_within(&bytes, limit_bytes), Err(Error::TooLarge)));
+        assert!(matches!(read_within(&bytes, limit_bytes + 1), Err(Error::NoVariable)), "zeros are no matrix");
     }
 
     #[test]

@@ -100,6 +100,7 @@ fn us(duration: Duration) -> i64 {
 
 impl Handle {
     /// The room and its running part. `job_ready` is told whenever a job waits in the catalog.
+    #[expect(clippy::too_many_arguments, reason = "one argument a room that it works with, each used")]
     #[must_use]
     pub fn new(
         options: Options,

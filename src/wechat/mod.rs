@@ -238,7 +238,7 @@ impl Handle {
                 .await;
             match sent {
                 Err(Error::Refused { errcode: 40_001 | 40_014 | 42_001, .. }) if round == 0 => {
-                    inner.forget(&token).await
+                    inner.forget(&token).await;
                 }
                 outcome => return outcome.map(drop),
             }

@@ -58,6 +58,7 @@ impl WeChat {
         (wechat, serve(router).await)
     }
 
+    #[expect(clippy::unused_async, reason = "a handler is async")]
     async fn session(
         State(wechat): State<Self>,
         Query(query): Query<std::collections::HashMap<String, String>>,
@@ -84,6 +85,7 @@ impl WeChat {
         }
     }
 
+    #[expect(clippy::unused_async, reason = "a handler is async")]
     async fn token(State(wechat): State<Self>, body: Bytes) -> axum::Json<Value> {
         let asked: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((&asked["appid"], &asked["secret"]), (&json!(APP_ID), &json!(SECRET)));
@@ -94,6 +96,7 @@ impl WeChat {
         axum::Json(json!({ "access_token": token, "expires_in": 7200 }))
     }
 
+    #[expect(clippy::unused_async, reason = "a handler is async")]
     async fn send(
         State(wechat): State<Self>,
         Query(query): Query<std::collections::HashMap<String, String>>,
@@ -116,7 +119,7 @@ async fn app_with(wechat: SocketAddr, folder: &tempfile::TempDir) -> TestApp {
     let secret = folder.path().join("secret");
     std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
     TestApp::start_with(|config| {
-        config.wechat.app_id = APP_ID.to_owned();
+        APP_ID.clone_into(&mut config.wechat.app_id);
         config.wechat.app_secret_file = secret.display().to_string();
         config.wechat.base_url = format!("http://{wechat}");
         config.notify.wechat_after_s = 0;

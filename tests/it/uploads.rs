@@ -229,12 +229,12 @@ async fn commands_reach_a_registered_http_server_and_udp_listeners_where_turned_
     let (mut stream, _) = tokio::time::timeout(PATIENCE, listener.accept()).await.expect("a call").unwrap();
     let mut request = vec![0; 2048];
     let mut length = 0;
-    while !String::from_utf8_lossy(&request[..length]).contains("session_id=") {
+    while !String::from_utf8_lossy(&request[..length]).contains("device_code=") {
         length += stream.read(&mut request[length..]).await.unwrap();
     }
     let text = String::from_utf8_lossy(&request[..length]).into_owned();
     assert!(text.starts_with("POST /start_collection HTTP/1.1"), "{text}");
-    assert!(text.contains(&format!("device_code=sketch&session_id={session}")), "{text}");
+    assert!(text.ends_with(&format!("session_id={session}&device_code=sketch")), "{text}");
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
 
     let datagram = tokio::task::spawn_blocking(move || {

@@ -13,6 +13,8 @@ use axum::extract::{Path, Request, State as AxumState};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use schemas::SessionId;
 use serde_json::{Value, json};
@@ -176,7 +178,7 @@ async fn signature(context: &Context, file: &str, until_s: i64) -> Result<String
     let key = context.image_key.get_or_try_init(|| accounts.service_key(SIGNING_KEY)).await?;
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).map_err(|_| ApiError::broke())?;
     mac.update(format!("{file}\n{until_s}").as_bytes());
-    Ok(mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
 }
 
 /// Whether an address carries a signature of ours that has not run out.
