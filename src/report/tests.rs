@@ -303,7 +303,9 @@ fn the_picture_shows_every_sensor_in_its_colour_and_repeats() {
     assert_eq!(jpeg, super::picture("Session 7", &curves, Some(&analysis), super::PictureFormat::Jpeg).unwrap());
     // A device that begins late does not move the curves: the earliest sample is at 0, as in the answers with the peaks.
     let mut late = curves.clone();
-    late.iter_mut().flat_map(|curve| curve.runs.iter_mut().flatten()).for_each(|point| point.t_s += 16.0);
+    for point in late.iter_mut().flat_map(|curve| curve.runs.iter_mut().flatten()) {
+        point.t_s += 16.0;
+    }
     let of = |curves: &[Curve]| super::picture("Session 7", curves, None, super::PictureFormat::Jpeg).unwrap();
     assert!(of(&late) == of(&curves));
     let nothing = super::picture("<nothing> & \"more\"", &[], None, super::PictureFormat::Jpeg).unwrap();
