@@ -89,9 +89,10 @@ pub fn router(state: State, extra: Router) -> Router {
         extra,
         claims: legacy::Claims::default(),
         pictures: legacy::Pictures::default(),
-        drawing: Semaphore::new(legacy::DRAWN_AT_ONCE),
+        drawing: Arc::new(Semaphore::new(legacy::DRAWN_AT_ONCE)),
         image_key: tokio::sync::OnceCell::new(),
-        mat_uploads: tokio::sync::Mutex::default(),
+        mat_uploads: Semaphore::new(legacy::MAT_UPLOADS_AT_ONCE),
+        mat_reading: Arc::default(),
     });
     let mut router = Router::new();
     for slash in ["", "/"] {
@@ -138,11 +139,13 @@ struct Context {
     claims: legacy::Claims,
     /// Pictures that were drawn lately, and room for those that are being drawn.
     pictures: legacy::Pictures,
-    drawing: Semaphore,
+    drawing: Arc<Semaphore>,
     /// Signs the addresses of pictures; read from the catalog once.
     image_key: tokio::sync::OnceCell<String>,
-    /// Held while a `.mat` file is read.
-    mat_uploads: tokio::sync::Mutex<()>,
+    /// Room for `.mat` files that are arriving or waiting.
+    mat_uploads: Semaphore,
+    /// Held while one of them is inflated and taken.
+    mat_reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 type Shared = axum::extract::State<Arc<Context>>;

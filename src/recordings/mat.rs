@@ -17,6 +17,9 @@ use schemas::{FrameColumns, SensorRole};
 /// Bytes that a file may inflate to: three million frames.
 pub const INFLATED_LIMIT_BYTES: usize = 256 << 20;
 
+/// Rows of a matrix at most: as many as fit as doubles. Small integers would inflate once more, to eight times as much.
+const ROWS_LIMIT: usize = INFLATED_LIMIT_BYTES / (8 * COLUMNS);
+
 /// The matrix that is looked for.
 const VARIABLE: &str = "allData";
 /// sensor, time, acc x y z, gyro x y z, angle x y z.
@@ -162,10 +165,9 @@ fn element(bytes: &[u8], order: Order) -> Result<(u32, &[u8], &[u8]), Error> {
     Ok((first, data, after))
 }
 
-/// A matrix of rows and columns, column after column.
+/// The columns of a matrix that are read, one after the other.
 struct Matrix {
     rows: usize,
-    columns: usize,
     values: Vec<f64>,
 }
 
@@ -201,14 +203,17 @@ fn matrix(data: &[u8], order: Order) -> Result<Option<Matrix>, Error> {
     if rows.checked_mul(columns).and_then(|cells| cells.checked_mul(bytes_each)) != Some(real.len()) {
         return Err(Error::Damaged);
     }
-    let values = real.chunks_exact(bytes_each).map(|bytes| decode(order, bytes)).collect();
-    Ok(Some(Matrix { rows, columns, values }))
+    if columns < COLUMNS {
+        return Err(Error::NotAMatrix);
+    }
+    if rows > ROWS_LIMIT {
+        return Err(Error::TooLarge);
+    }
+    let cells = real.chunks_exact(bytes_each).take(rows * COLUMNS);
+    Ok(Some(Matrix { rows, values: cells.map(|bytes| decode(order, bytes)).collect() }))
 }
 
 fn recording(matrix: &Matrix) -> Result<MatRecording, Error> {
-    if matrix.columns < COLUMNS {
-        return Err(Error::NotAMatrix);
-    }
     let column = |index: usize| &matrix.values[index * matrix.rows..(index + 1) * matrix.rows];
     let (ids, times) = (column(0), column(1));
     let has = |id: f64| ids.contains(&id);
@@ -348,6 +353,22 @@ mod tests {
             assert_eq!(bits(small.frames.gyro[4]), bits([1.0, 1.0, -1.25]), "{name}");
         }
         assert!(matches!(read("v73.mat"), Err(Error::Version73)));
+    }
+
+    #[test]
+    fn small_integers_do_not_become_eight_times_as_large() {
+        let header = file("x", &[], false)[..128].to_vec();
+        let of = |rows: usize, columns: usize| {
+            let mut body = tagged(6, &[9, 0, 0, 0, 0, 0, 0, 0]);
+            body.extend(tagged(5, &[(rows as u32).to_le_bytes(), (columns as u32).to_le_bytes()].concat()));
+            body.extend(tagged(1, VARIABLE.as_bytes()));
+            body.extend(tagged(2, &vec![1; rows * columns]));
+            read_mat(&[header.clone(), tagged(MI_MATRIX, &body)].concat())
+        };
+        assert!(matches!(of(ROWS_LIMIT + 1, COLUMNS), Err(Error::TooLarge)));
+        assert!(matches!(of(2, COLUMNS - 1), Err(Error::NotAMatrix)));
+        let wide = of(2, COLUMNS + 3).unwrap();
+        assert_eq!((wide.frames.len(), wide.frames.acc[0]), (2, [1.0; 3]));
     }
 
     #[test]

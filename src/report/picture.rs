@@ -103,7 +103,10 @@ pub fn picture(
 fn svg(title: &str, curves: &[Curve], analysis: Option<&Analysis>) -> String {
     let curves: Vec<_> = curves.iter().filter(|curve| !curve.runs.is_empty()).collect();
     let strokes = analysis.map_or(&[][..], |analysis| &analysis.strokes);
-    let end_s = curves.iter().map(|curve| curve.end_s()).fold(0.0, f64::max).max(0.1);
+    // As on the legacy picture and in the peaks' answers, the earliest sample is at 0.
+    let first_s = curves.iter().filter_map(|curve| curve.runs.first()?.first()).map(|point| point.t_s).reduce(f64::min);
+    let first_s = first_s.unwrap_or_default();
+    let end_s = (curves.iter().map(|curve| curve.end_s()).fold(first_s, f64::max) - first_s).max(0.1);
     let top_dps = curves.iter().map(|curve| curve.peak_dps()).fold(0.0, f64::max).max(1.0) * 1.05;
     let x = |t_s: f64| LEFT + (WIDTH - LEFT - RIGHT) * (t_s / end_s).clamp(0.0, 1.0);
     let y = |rate_dps: f64| BOTTOM - (BOTTOM - TOP) * (rate_dps / top_dps).clamp(0.0, 1.0);
@@ -115,7 +118,7 @@ fn svg(title: &str, curves: &[Curve], analysis: Option<&Analysis>) -> String {
     let mut add = |element: std::fmt::Arguments<'_>| out.write_fmt(element).expect("writing to a string cannot fail");
     // Bands of the strokes lie behind everything.
     for stroke in strokes {
-        let [start, end] = [stroke.start_ms, stroke.end_ms].map(|ms| x(ms / 1e3));
+        let [start, end] = [stroke.start_ms, stroke.end_ms].map(|ms| x(ms / 1e3 - first_s));
         let width = (end - start).max(1.5);
         add(format_args!(
             "<rect x=\"{start:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"#ECEFF1\"/>",
@@ -144,7 +147,7 @@ fn svg(title: &str, curves: &[Curve], analysis: Option<&Analysis>) -> String {
         ));
     }
     for stroke in strokes {
-        let impact = x(stroke.impact_ms / 1e3);
+        let impact = x(stroke.impact_ms / 1e3 - first_s);
         add(format_args!(
             "<path d=\"M{impact:.1} {TOP}V{BOTTOM}\" stroke=\"#78909C\" stroke-dasharray=\"5 5\"/><path d=\"M{impact:.1} {TOP}l-7 -13h14z\" fill=\"#546E7A\"/>"
         ));
@@ -154,7 +157,7 @@ fn svg(title: &str, curves: &[Curve], analysis: Option<&Analysis>) -> String {
             let mut path = String::with_capacity(run.len() * 28);
             for (at, point) in run.iter().enumerate() {
                 let command = if at == 0 { 'M' } else { 'L' };
-                write!(path, "{command}{:.1} {:.1}", x(point.t_s), y(point.max_dps))
+                write!(path, "{command}{:.1} {:.1}", x(point.t_s - first_s), y(point.max_dps))
                     .expect("writing to a string cannot fail");
                 if point.max_dps - point.min_dps > top_dps / 200.0 {
                     write!(path, "V{:.1}", y(point.min_dps)).expect("writing to a string cannot fail");

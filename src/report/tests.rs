@@ -301,6 +301,13 @@ fn the_picture_shows_every_sensor_in_its_colour_and_repeats() {
     let jpeg = super::picture("Session 7", &curves, Some(&analysis), super::PictureFormat::Jpeg).unwrap();
     assert!(jpeg.starts_with(&[0xff, 0xd8, 0xff]) && jpeg.len() < 600_000, "{} bytes", jpeg.len());
     assert_eq!(jpeg, super::picture("Session 7", &curves, Some(&analysis), super::PictureFormat::Jpeg).unwrap());
+    // A device that begins late does not move the curves: the earliest sample is at 0, as in the answers with the peaks.
+    let mut late = curves.clone();
+    for point in late.iter_mut().flat_map(|curve| curve.runs.iter_mut().flatten()) {
+        point.t_s += 16.0;
+    }
+    let of = |curves: &[Curve]| super::picture("Session 7", curves, None, super::PictureFormat::Jpeg).unwrap();
+    assert!(of(&late) == of(&curves));
     let nothing = super::picture("<nothing> & \"more\"", &[], None, super::PictureFormat::Jpeg).unwrap();
     assert!(nothing.starts_with(&[0xff, 0xd8, 0xff]));
 }

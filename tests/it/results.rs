@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use volant::accounts::Subject;
+use volant::config::Auth;
 
 use crate::packets::session_packets;
 use crate::support::TestApp;
@@ -79,11 +81,16 @@ async fn exchange(app: &TestApp, head: &str, body: &[u8]) -> (u16, String, Vec<u
 }
 
 async fn upload_mat(app: &TestApp, openid: &str, file: &[u8]) -> (u16, Value) {
+    upload_mat_with(app, "", openid, file).await
+}
+
+/// The same with a further header.
+async fn upload_mat_with(app: &TestApp, header: &str, openid: &str, file: &[u8]) -> (u16, Value) {
     let mut body = format!("--edge\r\nContent-Disposition: form-data; name=\"openid\"\r\n\r\n{openid}\r\n--edge\r\nContent-Disposition: form-data; name=\"mat_file\"; filename=\"a.mat\"\r\nContent-Type: application/octet-stream\r\n\r\n").into_bytes();
     body.extend(file);
     body.extend(b"\r\n--edge--\r\n");
-    let head = "POST /wxapp/upload_mat/ HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=edge";
-    let (status, _, body) = exchange(app, head, &body).await;
+    let head = format!("POST /wxapp/upload_mat/ HTTP/1.1\r\n{header}Content-Type: multipart/form-data; boundary=edge");
+    let (status, _, body) = exchange(app, &head, &body).await;
     (status, serde_json::from_slice(&body).unwrap())
 }
 
@@ -223,5 +230,48 @@ async fn report_peaks_and_pictures_have_the_names_of_both_generations() {
     let (_, forgotten) = app.post_form("/wxapp/debug_images/", "action=cleanup").await;
     assert!(forgotten["count"].as_i64().unwrap() >= 1, "{forgotten}");
     assert_eq!(exchange(&app, &format!("GET /images/{analysis} HTTP/1.1"), b"").await.0, 200, "drawn again");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_tokens_a_picture_is_seen_by_whom_its_address_was_given() {
+    let app = TestApp::start_with(|config| config.auth = Auth::Token).await;
+    let accounts = app.app().rooms().accounts.clone();
+    let owner = accounts.by_openid("owner").await.unwrap();
+    let token = accounts.issue(&Subject::User(owner.user_id), None, None, "test").await.unwrap().token;
+    let file = planted([0.0, 80.0, 130.0]);
+    // A stranger's file is refused before it is read: it is announced and never sent.
+    let mut stranger = TcpStream::connect(app.address()).await.unwrap();
+    let head = "POST /wxapp/upload_mat/ HTTP/1.1\r\nHost: volant\r\nContent-Type: multipart/form-data; boundary=edge\r\nContent-Length: 1000000\r\n\r\n";
+    stranger.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    stranger.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 401");
+    let (status, taken) = upload_mat_with(&app, &format!("Authorization: Bearer {token}\r\n"), "owner", &file).await;
+    assert_eq!(status, 200, "{taken}");
+
+    let head = format!("GET /wxapp/latest_analysis_images/ HTTP/1.1\r\nAuthorization: Bearer {token}");
+    let (status, _, body) = exchange(&app, &head, b"").await;
+    let latest: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(status, 200, "{latest}");
+    let url = latest["images"][0]["image_url"].as_str().unwrap();
+    let path = url.strip_prefix(&format!("http://{}", app.address())).unwrap().to_owned();
+    let status_of = async |path: &str| exchange(&app, &format!("GET {path} HTTP/1.1"), b"").await.0;
+    assert_eq!(status_of(&path).await, 200, "an <image> sends no header: {path}");
+
+    let (plain, query) = path.split_once('?').unwrap();
+    let (until, signature) = query.split_once('&').unwrap();
+    let other = format!("{}?{query}", plain.replace("analysis_session", "session"));
+    for wrong in [
+        plain.to_owned(),
+        other,
+        format!("{plain}?{until}&sig="),
+        format!("{plain}?{until}&sig={}", "0".repeat(64)),
+        format!("{plain}?until=1&{signature}"),
+        format!("{plain}?until={}&{signature}", i64::MAX),
+        format!("{plain}?until={}&{signature}", i64::MIN),
+    ] {
+        assert_eq!(status_of(&wrong).await, 401, "{wrong}");
+    }
     app.stop().await;
 }

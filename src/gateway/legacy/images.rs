@@ -5,7 +5,7 @@
 //! mini-program can send none, so the addresses that we give out are signed and run out.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -19,6 +19,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use schemas::SessionId;
 use serde_json::{Value, json};
 use sha2::Sha256;
+use tracing::Instrument as _;
 
 use super::{Answer, Routes};
 use crate::gateway::access::{Access, Want, session_id};
@@ -51,7 +52,7 @@ const LIST_LIMIT: i64 = 50;
 /// The name of the signing key among the service's own.
 const SIGNING_KEY: &str = "image_addresses";
 
-/// Pictures that were drawn lately, the newest last.
+/// Pictures that were asked for lately, the latest last.
 #[derive(Debug, Default)]
 pub(in crate::gateway) struct Pictures(Mutex<VecDeque<(PictureKey, Bytes)>>);
 
@@ -66,12 +67,17 @@ struct PictureKey {
 
 impl Pictures {
     fn get(&self, key: PictureKey) -> Option<Bytes> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().find(|(known, _)| *known == key).map(|(_, picture)| picture.clone())
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().position(|(known, _)| *known == key)?;
+        let found = kept.remove(at)?;
+        let picture = found.1.clone();
+        kept.push_back(found);
+        Some(picture)
     }
 
     fn keep(&self, key: PictureKey, picture: Bytes) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(known, _)| *known != key);
         kept.push_back((key, picture));
         while kept.iter().map(|(_, picture)| picture.len()).sum::<usize>() > KEPT_LIMIT_BYTES {
             kept.pop_front();
@@ -79,8 +85,9 @@ impl Pictures {
     }
 }
 
-/// The picture of a session, or the empty one.
-async fn draw(context: &Context, session: Option<&SessionInfo>, format: PictureFormat) -> Result<Bytes, ApiError> {
+/// The picture of a session, or the empty one. A drawing that was begun holds its turn to its end, even if its caller goes
+/// away: callers who hang up at once would otherwise start as many as they like.
+async fn draw(context: &Arc<Context>, session: Option<&SessionInfo>, format: PictureFormat) -> Result<Bytes, ApiError> {
     let state = &context.state;
     let published = match session {
         Some(session) => state.analysis.published(session.session_id).await?,
@@ -95,22 +102,31 @@ async fn draw(context: &Context, session: Option<&SessionInfo>, format: PictureF
     if let Some(picture) = context.pictures.get(key) {
         return Ok(picture);
     }
-    let _turn = context.drawing.acquire().await.map_err(|_| ApiError::broke())?;
-    let track = match session {
-        Some(session) => state.track(session).await?,
-        None => schemas::Track::default(),
-    };
+    let turn = Arc::clone(&context.drawing).acquire_owned().await.map_err(|_| ApiError::broke())?;
+    // Somebody else may have asked for the same meanwhile.
+    if let Some(picture) = context.pictures.get(key) {
+        return Ok(picture);
+    }
     let title = session.map_or_else(
         || "No session yet".to_owned(),
         |session| format!("Session {} · {}", session.session_id, UtcTime(session.started_at_us)),
     );
-    let drawn = tokio::task::spawn_blocking(move || {
-        let analysis = published.map(|published| published.analysis);
-        report::picture(&title, &Curve::of_track(&track), analysis.as_deref(), format)
-    });
-    let picture = Bytes::from(drawn.await.map_err(|_| ApiError::broke())??);
-    context.pictures.keep(key, picture.clone());
-    Ok(picture)
+    let (context, session) = (Arc::clone(context), session.cloned());
+    let work = async move {
+        let _turn = turn;
+        let track = match &session {
+            Some(session) => context.state.track(session).await?,
+            None => schemas::Track::default(),
+        };
+        let drawn = tokio::task::spawn_blocking(move || {
+            let analysis = published.map(|published| published.analysis);
+            report::picture(&title, &Curve::of_track(&track), analysis.as_deref(), format)
+        });
+        let picture = Bytes::from(drawn.await.map_err(|_| ApiError::broke())??);
+        context.pictures.keep(key, picture.clone());
+        Ok(picture)
+    };
+    tokio::spawn(work.in_current_span()).await.map_err(|_| ApiError::broke())?
 }
 
 /// The session that a picture's name stands for: the first number after `session_`.

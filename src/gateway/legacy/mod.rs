@@ -12,6 +12,7 @@ mod sessions;
 mod uploads;
 
 pub(super) use images::{DRAWN_AT_ONCE, Pictures, image};
+pub(super) use results::MAT_UPLOADS_AT_ONCE;
 pub(super) use uploads::Claims;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Results of a session: figures, report, peaks; and recordings that come as `.mat` files.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -8,7 +10,8 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use schemas::{SensorRole, SessionId};
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument as _;
 
 use super::{Answer, Routes};
 use crate::analysis::Published;
@@ -38,6 +41,8 @@ const ANALYSIS_PATIENCE: Duration = Duration::from_secs(20);
 /// Group of sessions that come as files. Each player has a device of their own for them, so that what a crash left open is
 /// one session a player.
 const MAT_GROUP: &str = "test_group";
+/// `.mat` files that arrive at the same time; a further one waits a little and is then answered 503.
+pub(in crate::gateway) const MAT_UPLOADS_AT_ONCE: usize = 4;
 
 /// The session that a request names and its published result.
 async fn published(context: &Context, access: &Access, request: Request) -> Result<(SessionInfo, Published), ApiError> {
@@ -190,25 +195,34 @@ async fn get_sensor_peak_timestamps(AxumState(context): Shared, access: Access, 
 /// `upload_mat/`: a recording as a MATLAB file becomes a session of its player.
 async fn upload_mat(AxumState(context): Shared, access: Access, request: Request) -> Answer {
     let state = &context.state;
-    // One at a time is inflated and sorted in memory.
-    let _turn = context.mat_uploads.lock().await;
+    // Not a byte of a file is taken from somebody who has no right to anything.
+    access.player_if_any(state, &Params::default()).await?;
+    let room = timeout(context.options.body_timeout, context.mat_uploads.acquire()).await;
+    let room = room.map_err(|_| busy())?.map_err(|_| ApiError::broke())?;
     let (params, file) = Params::of_file(request, &context.options, "mat_file").await?;
     let player = access.player(state, &params).await?;
     let file = file.ok_or_else(|| ApiError::missing("mat_file"))?;
-    let read = tokio::task::spawn_blocking(move || mat::read_mat(&file)).await.map_err(|_| ApiError::broke())?;
-    let recording = read.map_err(|error| {
-        let error = ApiError::from(error);
+    // One at a time is inflated, sorted and taken. The turn goes with the work, which a caller who hangs up does not end.
+    let turn = Arc::clone(&context.mat_reading).lock_owned().await;
+    let (sessions, user) = (state.sessions.clone(), player.user_id);
+    let work = async move {
+        let _turn = turn;
+        let read = tokio::task::spawn_blocking(move || mat::read_mat(&file)).await.map_err(|_| ApiError::broke())?;
+        let mat::MatRecording { frames, left_out, duration_ms } = read?;
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for &byte in &frames.sensor {
+            *counts.entry(SensorRole::from_wire_id(i64::from(byte)).as_str()).or_default() += 1;
+        }
+        let device = format!("mat-{user}").parse().map_err(|_| ApiError::broke())?;
+        let session = sessions.import_recording(user, MAT_GROUP, device, frames, duration_ms).await?;
+        Ok((session, counts, left_out, duration_ms))
+    };
+    let done = tokio::spawn(work.in_current_span()).await.map_err(|_| ApiError::broke())?;
+    let (session, counts, left_out, duration_ms) = done.inspect_err(|error: &ApiError| {
         metrics::counter!("volant_gateway_rejected_packets_total", "reason" => error.code).increment(1);
-        error
     })?;
-    let (frames, duration_ms, left_out) = (recording.frames.len(), recording.duration_ms, recording.left_out);
-    let mut counts: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
-    for &byte in &recording.frames.sensor {
-        *counts.entry(SensorRole::from_wire_id(i64::from(byte)).as_str()).or_default() += 1;
-    }
-    let device = format!("mat-{}", player.user_id).parse().map_err(|_| ApiError::broke())?;
-    let session =
-        state.sessions.import_recording(player.user_id, MAT_GROUP, device, recording.frames, duration_ms).await?;
+    drop(room);
+    let frames: usize = counts.values().sum();
     let analysis_id = wait_for_analysis(state, session.session_id).await?;
     let records: Vec<Value> = counts
         .iter()
@@ -227,6 +241,11 @@ async fn upload_mat(AxumState(context): Shared, access: Access, request: Request
             "analysis_id": analysis_id,
         },
     })))
+}
+
+fn busy() -> ApiError {
+    let error = ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, "mat_busy", "too many files arrive at once");
+    ApiError { retry_after_s: Some(5), ..error }
 }
 
 /// The analysis of a session that was just sealed, if it comes in time.
