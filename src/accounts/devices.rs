@@ -47,7 +47,7 @@ impl Handle {
         Ok(self.catalog.users_of(device).await?.into_iter().map(User::from).collect())
     }
 
-    /// A code that binds this device once, to whoever has it: eight digits in two halves, good for
+    /// A code that binds this device once, to whoever has it: eight letters and digits in two halves, good for
     /// [`PAIRING_LIFETIME`]. An older code of the device no longer counts.
     pub async fn new_pairing_code(&self, device: &DeviceCode, by: &str) -> Result<String, Error> {
         let code = digits(self.entropy.bytes::<8>());

@@ -290,6 +290,16 @@ impl Handle {
         self.read().by_claim.get(&(device.clone(), claimed.to_owned())).copied()
     }
 
+    /// The devices with an open collection under an id of their own.
+    #[must_use]
+    pub fn devices_with_open_collection(&self, claimed: &str) -> Vec<DeviceCode> {
+        let registry = self.read();
+        let mut devices: Vec<DeviceCode> =
+            registry.by_claim.keys().filter(|(_, of)| of == claimed).map(|(device, _)| device.clone()).collect();
+        devices.sort();
+        devices
+    }
+
     /// The collection of a device that sends without a session, or under an id that is none of ours, made if absent: its
     /// frames are kept and can be found.
     async fn collection_of(&self, device: &DeviceCode, claimed: Option<&str>) -> Result<Arc<Recording>, Error> {

@@ -37,3 +37,13 @@ fn openapi_is_current_and_every_operation_says_what_it_is() {
 fn asyncapi_is_current() {
     is_current("asyncapi.json", &volant::protocol::asyncapi_text());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_is_no_text_is_a_problem_like_any_other() {
+    let app = crate::support::TestApp::start().await;
+    for (method, path) in [("GET", "/api/v2/sessions/%FF"), ("POST", "/api/v2/devices/%FF/check")] {
+        let (status, answer) = app.request(method, path, "", "").await;
+        assert_eq!((status, answer["code"].as_str()), (404, Some("unknown_path")), "{path}: {answer}");
+    }
+    app.stop().await;
+}

@@ -112,6 +112,72 @@ async fn the_timer_sketch_completes_what_it_uploaded_without_naming_itself() {
     app.stop().await;
 }
 
+async fn status_of(app: &TestApp, session: &Value) -> String {
+    let (_, info) = app.get(&format!("/api/v2/sessions/{session}")).await;
+    info["session"]["status"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_of_completion_ends_nobody_elses_recording() {
+    let app = TestApp::start().await;
+    let a = upload(&app, "board-a", "123", 0).await["stored_in_session"].clone();
+    let b = upload(&app, "board-b", "123", 0).await["stored_in_session"].clone();
+    let (status, several) = app.post_form("/wxapp/mark_complete/", "session_id=123").await;
+    assert_eq!((status, &several["analysis_triggered"]), (200, &json!(false)), "nothing tells which board calls");
+    for session in [&a, &b] {
+        assert_eq!(status_of(&app, session).await, "collecting");
+    }
+    // Named, it is that one; then only the other is left.
+    app.post_form("/wxapp/esp32/mark_upload_complete/", "session_id=123&device_code=board-a").await;
+    assert_eq!(status_of(&app, &b).await, "collecting");
+    let (_, left) = app.post_form("/wxapp/mark_complete/", "session_id=123").await;
+    assert_eq!((&left["session_id"], &left["analysis_triggered"]), (&b, &json!(true)));
+
+    // A player means a session of ours, whatever a sketch beside them claims.
+    let session = app.start_session("2025001").await;
+    let sketch = upload(&app, "board-c", &session.to_string(), 0).await["stored_in_session"].clone();
+    let form = format!("session_id={session}&openid=test_user_123456");
+    let (_, done) = app.post_form("/wxapp/mark_complete/", &form).await;
+    assert_eq!(done["session_id"], session, "{done}");
+    assert_eq!(status_of(&app, &sketch).await, "collecting");
+
+    // A word that was left over ends no session that goes on, but one that was told to stop.
+    let running = app.start_session("2025001").await;
+    upload(&app, "2025001", &running.to_string(), 1).await;
+    let left_over = "session_id=424242&device_code=2025001";
+    let (_, ignored) = app.post_form("/wxapp/esp32/mark_upload_complete/", left_over).await;
+    assert_eq!(ignored["analysis_triggered"], false, "{ignored}");
+    assert_eq!(status_of(&app, &json!(running)).await, "collecting");
+    app.post_form("/wxapp/end_session/", &format!("session_id={running}")).await;
+    let (_, ended) = app.post_form("/wxapp/esp32/mark_upload_complete/", left_over).await;
+    assert_eq!(ended["analysis_triggered"], true, "{ended}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_of_completion_after_a_restart_finds_the_open_collection_and_no_strangers_session() {
+    let app = TestApp::start().await;
+    // Number 1 is a player's session on another device, number 2 an old one of the sketch's own device.
+    let players = app.start_session("2025001").await;
+    let old = app.start_session("board").await;
+    app.post_form("/wxapp/end_session/", &format!("session_id={old}")).await;
+    app.post_form("/wxapp/mark_complete/", &format!("session_id={old}&openid=test_user_123456")).await;
+    // Over for good: what came a moment after the end would be late frames of it.
+    let app = TestApp::start_in(app.stop().await, |_| {}).await;
+    let by_players_number = upload(&app, "board", &players.to_string(), 0).await["stored_in_session"].clone();
+    let by_old_number = upload(&app, "board", &old.to_string(), 0).await["stored_in_session"].clone();
+    let app = TestApp::start_in(app.stop().await, |_| {}).await;
+    let (_, done) = app.post_form("/wxapp/mark_complete/", &format!("session_id={players}")).await;
+    assert_eq!(done["session_id"], by_players_number, "{done}");
+    assert_eq!(status_of(&app, &json!(players)).await, "calibrating", "somebody else's session goes on");
+    let form = format!("session_id={old}&device_code=board");
+    assert_ne!(by_old_number, json!(old));
+    let (_, done) = app.post_form("/wxapp/esp32/mark_upload_complete/", &form).await;
+    assert_eq!(done["analysis_triggered"], true, "{done}");
+    assert_ne!(status_of(&app, &by_old_number).await, "collecting");
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_stored_once_and_its_counts_add_up() {
     let app = TestApp::start().await;

@@ -3,7 +3,7 @@
 //! An upload goes the way of a socket's packet: the 200 is sent when its frames are on disk, a repeat is stored once. It is
 //! never refused for the session it names (see [`crate::ingest::Handle::append_upload`]): ids that devices claim live in a
 //! number space of their own. To find again what was uploaded under such an id, the last few are remembered here, by
-//! device and, for the sketch that names none, by address; after a restart the catalog's collections answer.
+//! device and, for the sketch that names none, by address; after a restart the collections that are open answer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,6 +16,7 @@ use schemas::{DeviceCode, SensorRole, SessionId};
 use serde_json::{Value, json};
 
 use super::{Answer, Routes, help};
+use crate::accounts::Caller;
 use crate::gateway::access::{Access, Want, device_code, session_id};
 use crate::gateway::error::ApiError;
 use crate::gateway::forms::Params;
@@ -47,6 +48,11 @@ const CONTENT_LIMIT_BYTES: usize = 64 << 10;
 const CLAIM_LIMIT_BYTES: usize = 64;
 /// Claimed ids that are remembered.
 const CLAIMS_LIMIT: usize = 4096;
+/// Devices that are remembered of one address and id.
+const DEVICES_OF_ADDRESS: usize = 64;
+
+/// An address is asked for its uploads so long after them, µs: longer than the timer sketch records.
+const ADDRESS_MEMORY_US: i64 = 30 * 60 * 1_000_000;
 
 /// Which session took what was uploaded under which id, lately.
 #[derive(Debug, Default)]
@@ -55,11 +61,12 @@ pub(in crate::gateway) struct Claims(Mutex<ClaimMaps>);
 #[derive(Debug, Default)]
 struct ClaimMaps {
     by_device: HashMap<(DeviceCode, String), SessionId>,
-    by_address: HashMap<(IpAddr, String), DeviceCode>,
+    /// Who uploaded under an id from an address, and when last, µs. Several boards may have the same sketch.
+    by_address: HashMap<(IpAddr, String), Vec<(DeviceCode, i64)>>,
 }
 
 impl Claims {
-    fn note(&self, address: Option<IpAddr>, device: &DeviceCode, claimed: &str, session: SessionId) {
+    fn note(&self, address: Option<IpAddr>, device: &DeviceCode, claimed: &str, session: SessionId, now_us: i64) {
         let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing is lost by forgetting them all but a shortcut.
         if maps.by_device.len() >= CLAIMS_LIMIT {
@@ -70,7 +77,11 @@ impl Claims {
         }
         maps.by_device.insert((device.clone(), claimed.to_owned()), session);
         if let Some(address) = address {
-            maps.by_address.insert((address, claimed.to_owned()), device.clone());
+            let devices = maps.by_address.entry((address, claimed.to_owned())).or_default();
+            devices.retain(|(known, at_us)| known != device && now_us - at_us < ADDRESS_MEMORY_US);
+            // With so many the address tells nobody apart anyway.
+            devices.truncate(DEVICES_OF_ADDRESS);
+            devices.push((device.clone(), now_us));
         }
     }
 
@@ -79,9 +90,12 @@ impl Claims {
         maps.by_device.get(&(device.clone(), claimed.to_owned())).copied()
     }
 
-    fn device(&self, address: Option<IpAddr>, claimed: &str) -> Option<DeviceCode> {
+    /// Who uploaded under this id from this address lately.
+    fn devices(&self, address: Option<IpAddr>, claimed: &str, now_us: i64) -> Vec<DeviceCode> {
         let maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        maps.by_address.get(&(address?, claimed.to_owned())).cloned()
+        let devices = address.and_then(|address| maps.by_address.get(&(address, claimed.to_owned())));
+        let lately = |(_, at_us): &&(DeviceCode, i64)| now_us - at_us < ADDRESS_MEMORY_US;
+        devices.into_iter().flatten().filter(lately).map(|(device, _)| device.clone()).collect()
     }
 }
 
@@ -126,7 +140,7 @@ async fn store(
         Ok((session, end_row, duplicate)) => {
             metrics::counter!("volant_gateway_acked_packets_total").increment(1);
             if let Some(claimed) = claimed {
-                context.claims.note(access.address, device, &claimed, session);
+                context.claims.note(access.address, device, &claimed, session, received_at_us);
             }
             Ok(Stored { session, end_row, duplicate, received_at_us })
         }
@@ -290,11 +304,13 @@ fn places(sensor_type: &str, batch_data: &str, total: usize, failed: usize) -> V
 
 // ---- completion ---------------------------------------------------------------------------------------------------
 
-/// The session that a device means by an id it claims: what took its uploads under that id lately, its own session of that
-/// number, the collection of that id, or the session it is in now.
+/// The session that a device means by an id it claims: what took its uploads under that id lately; the open collection of
+/// that id, which outlives a restart; its own session of that number; the last collection, for a word that is repeated; or
+/// the session that it was told to stop. A session that goes on is not ended by a word left over from something else.
 async fn meant(context: &Context, device: &DeviceCode, claimed: &str) -> Result<Option<SessionInfo>, ApiError> {
     let state = &context.state;
-    if let Some(session) = context.claims.session(device, claimed)
+    let known = context.claims.session(device, claimed).or_else(|| state.ingest.open_collection(device, claimed));
+    if let Some(session) = known
         && let Some(info) = state.sessions.info(session).await?
     {
         return Ok(Some(info));
@@ -308,30 +324,86 @@ async fn meant(context: &Context, device: &DeviceCode, claimed: &str) -> Result<
     if let Some(info) = state.sessions.collection(device, claimed).await? {
         return Ok(Some(info));
     }
-    Ok(state.sessions.live_of(device).await?)
+    let live = state.sessions.live_of(device).await?;
+    Ok(live.filter(|live| live.status == schemas::SessionStatus::Stopping))
+}
+
+/// Who means an id, of a caller who names neither device nor player.
+enum Unnamed {
+    /// No device uploads under it: it is a number of ours.
+    Nobody,
+    One(DeviceCode),
+    /// Several do, and nothing tells which of them calls.
+    Several,
+}
+
+/// The sketch with that id: by the address that it uploaded from, else, after a restart, by the collections that are open.
+fn unnamed(context: &Context, access: &Access, claimed: &str) -> Unnamed {
+    let state = &context.state;
+    let mut devices = context.claims.devices(access.address, claimed, state.clock.now_us());
+    if devices.is_empty() {
+        devices = state.ingest.devices_with_open_collection(claimed);
+    } else if devices.len() > 1 {
+        // Those that are done do not call again while others are not.
+        let open: Vec<DeviceCode> =
+            devices.iter().filter(|device| state.ingest.open_collection(device, claimed).is_some()).cloned().collect();
+        if !open.is_empty() {
+            devices = open;
+        }
+    }
+    devices.retain(|device| access.device(device).is_ok());
+    match devices.as_slice() {
+        [] => Unnamed::Nobody,
+        [only] => Unnamed::One(only.clone()),
+        _ => Unnamed::Several,
+    }
 }
 
 /// `mark_complete/`: a session is recorded; the analysis follows. The timer sketch calls it under a constant id and names
 /// no device.
 async fn mark_complete(AxumState(context): Shared, access: Access, request: Request) -> Answer {
+    let state = &context.state;
     let params = Params::of(request, &context.options).await?;
     if params.get("completion_code").is_some_and(|code| code != COMPLETION_CODE) {
         return Err(ApiError::bad_request(format!("completion_code is {COMPLETION_CODE}")));
     }
     let claimed = claimed(&params)?.ok_or_else(|| ApiError::missing("session_id"))?;
-    let device = match params.get("device_code") {
-        Some(code) => Some(device_code(code)?),
-        None => context.claims.device(access.address, claimed),
+    let named = params.get("device_code").map(device_code).transpose()?;
+    // A player speaks of sessions of ours, whatever a sketch beside them claims.
+    let is_player = params.get("openid").is_some() || matches!(access.caller, Caller::User { .. });
+    let device = match named {
+        Some(device) => access.device(&device).is_ok().then_some(device),
+        None if is_player => None,
+        None => match unnamed(&context, &access, claimed) {
+            Unnamed::Nobody => None,
+            Unnamed::One(device) => Some(device),
+            Unnamed::Several => return Ok(Json(nothing_completed(&access, claimed, "several_claim"))),
+        },
     };
     let info = match device {
-        Some(device) if access.device(&device).is_ok() => meant(&context, &device, claimed).await?,
-        _ => None,
+        Some(device) => meant(&context, &device, claimed).await?,
+        None => None,
     };
     let info = match info {
         Some(info) => info,
-        None => access.session(&context.state, session_id(&params)?, &params, Want::Control).await?,
+        None => access.session(state, session_id(&params)?, &params, Want::Control).await?,
     };
-    completed(&context.state, &access, info).await.map(Json)
+    completed(state, &access, info).await.map(Json)
+}
+
+/// The answer where nothing is ended, and why. A 200: the sketches look for the text `analysis_triggered` and repeat
+/// anything else for ever.
+fn nothing_completed(access: &Access, claimed: &str, why: &'static str) -> Value {
+    json!({
+        "msg": access.say(why),
+        "session_id": claimed,
+        "session_status": "stopped",
+        "data_collection_stats": { "total_data_points": 0, "sensor_types": [], "collection_duration_seconds": 0 },
+        "analysis_triggered": false,
+        "analysis_id": null,
+        "analysis_status": "stopped",
+        "error_message": access.say(why),
+    })
 }
 
 /// `esp32/mark_upload_complete/`: the same from a device, which keeps asking until it gets a 200.
@@ -347,16 +419,8 @@ async fn mark_upload_complete(AxumState(context): Shared, access: Access, reques
     };
     let mut answer = match meant(&context, &device, claimed).await? {
         Some(info) => completed(&context.state, &access, info).await?,
-        // Nothing ever came under this id. Anything but a 200 would have the sketch repeat the call for ever.
-        None => json!({
-            "msg": access.say("nothing_uploaded"),
-            "session_status": "stopped",
-            "data_collection_stats": { "total_data_points": 0, "sensor_types": [], "collection_duration_seconds": 0 },
-            "analysis_triggered": false,
-            "analysis_id": null,
-            "analysis_status": "stopped",
-            "error_message": access.say("nothing_uploaded"),
-        }),
+        // Nothing ever came under this id.
+        None => nothing_completed(&access, claimed, "nothing_uploaded"),
     };
     answer["session_id"] = json!(claimed);
     answer["device_code"] = json!(device);

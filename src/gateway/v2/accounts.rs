@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State as AxumState};
+use axum::extract::State as AxumState;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use schemas::UserId;
@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{self, Body, Query, limit};
+use super::extract::{self, Body, Path, Query, limit};
 use super::{Problems, fresh};
 use crate::accounts::{AuditRow, Scope, Subject, TokenInfo};
 use crate::gateway::access::Access;

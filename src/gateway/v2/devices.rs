@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State as AxumState};
+use axum::extract::State as AxumState;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use schemas::DeviceCode;
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{self, Body};
+use super::extract::{self, Body, Path};
 use super::sessions::{Session, sent};
 use super::{Problems, fresh};
 use crate::gateway::access::{Access, device_code};
@@ -343,7 +343,7 @@ async fn broadcast(
 /// A code that binds a device once.
 #[derive(Serialize, ToSchema)]
 struct PairingCode {
-    /// Eight digits in two halves, good for a day.
+    /// Eight letters and digits in two halves, good for a day.
     pairing_code: String,
 }
 

@@ -39,6 +39,20 @@ impl<T: DeserializeOwned> FromRequest<Arc<Context>> for Body<T> {
     }
 }
 
+/// What stands in the path. Text that is not UTF-8 names nothing.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Context>> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Arc<Context>) -> Result<Self, ApiError> {
+        match axum::extract::Path::<T>::from_request_parts(parts, context).await {
+            Ok(axum::extract::Path(path)) => Ok(Self(path)),
+            Err(_) => Err(ApiError::not_found("unknown_path", "nothing is there").about("path", parts.uri.path())),
+        }
+    }
+}
+
 /// The query of the address.
 pub(super) struct Query<T>(pub(super) T);
 
