@@ -155,7 +155,7 @@ pub fn evaluate(
     judge: Judge<'_>,
     options: &EvaluateOptions,
 ) -> Result<Evaluation, TrainError> {
-    let prepared: Vec<Prepared> = recordings.par_iter().map(|r| Prepared::of(r.track, params)).collect();
+    let prepared: Vec<Prepared> = recordings.par_iter().map(|r| Prepared::of(r, params)).collect();
     let mut notes = Vec::new();
     let models = models(recordings, params, judge, options, &mut notes)?;
     let judged = !matches!(judge, Judge::Nobody);

@@ -1,6 +1,7 @@
 //! What the classifier sees of a swing: a window of eight channels, and about 170 figures of it that a person could name.
 
 use crate::calibrate::{G, Signal};
+use crate::filter::Lanes;
 
 /// Channels in model files, in order, with their units.
 pub(crate) const CHANNELS: [&str; 8] = [
@@ -62,26 +63,51 @@ impl Window {
     /// nothing moved there. `None` if the peak lies in no island.
     pub(crate) fn cut(signal: &Signal, peak_ns: i64, spec: &WindowSpec) -> Option<Self> {
         let island = signal.island_at(peak_ns)?;
-        let points = &signal.grid[island.start..island.end()];
-        let centre = (peak_ns - island.t0_ns) as f64 / signal.step_ns as f64;
-        let grid_hz = 1.0 / signal.step_s();
-        let stride = grid_hz / spec.rate_hz;
-        // Coarser than the grid: the mean over a point's own share of time, or faster movement would alias.
-        let delivered_hz = if signal.rate_hz > 0.0 { signal.rate_hz.min(grid_hz) } else { grid_hz };
-        let parts = ((delivered_hz / spec.rate_hz).round() as usize).clamp(1, 4);
+        let reach = |seconds: f64| ((seconds + 2.0 / spec.rate_hz) * 1e9) as i64;
+        let border = signal.raw_window(island.t0_ns, island.last_ns(signal.step_ns).saturating_add(signal.step_ns - 1));
+        let wanted = signal
+            .raw_window(peak_ns.saturating_sub(reach(spec.before_s)), peak_ns.saturating_add(reach(spec.after_s)));
+        // One more sample on either side: values between two samples need both.
+        let from = wanted.start.saturating_sub(1).max(border.start);
+        let to = (wanted.end + 1).min(border.end);
+        let t_ns = signal.raw_t_ns.get(from..to)?;
+        Self::of_samples(t_ns, signal.raw.get(from..to)?, signal.rate_hz, peak_ns, spec)
+    }
+
+    /// The window of samples at their own times, which reach as far as there is anything to see.
+    ///
+    /// Straight from the samples, not from the working grid: the same samples give the same window whatever came before
+    /// them, live and afterwards.
+    pub(crate) fn of_samples(
+        t_ns: &[i64],
+        samples: &[Lanes],
+        rate_hz: f64,
+        peak_ns: i64,
+        spec: &WindowSpec,
+    ) -> Option<Self> {
+        let last = t_ns.len().checked_sub(1)?;
+        // Where the sensor is faster than the window, a point is the mean over its own share of time, or faster movement
+        // would alias; where it is slower, the line between two samples.
+        let share_s = if rate_hz > 0.0 { (1.0 / spec.rate_hz - 1.0 / rate_hz).max(0.0) } else { 0.0 };
+        let parts = if share_s > 0.0 { ((rate_hz / spec.rate_hz * 2.0).round() as usize).clamp(2, 32) } else { 1 };
         let n = spec.points();
         let mut channels: [Vec<f32>; 8] = std::array::from_fn(|_| Vec::with_capacity(n));
+        let mut right = 0;
         for k in 0..n {
-            let middle = centre + (k as f64 - (spec.before_s * spec.rate_hz).round()) * stride;
+            let middle_s = (k as f64 - (spec.before_s * spec.rate_hz).round()) / spec.rate_hz;
             let mut mean = [0.0_f32; 6];
             for part in 0..parts {
-                let offset = ((part as f64 + 0.5) / parts as f64 - 0.5) * stride;
-                let at = (middle + offset).clamp(0.0, (points.len() - 1) as f64);
-                let left = at as usize;
-                let right = (left + 1).min(points.len() - 1);
-                let share = (at - left as f64) as f32;
+                let offset_s = ((part as f64 + 0.5) / parts as f64 - 0.5) * share_s;
+                let at = peak_ns.saturating_add(((middle_s + offset_s) * 1e9) as i64).clamp(t_ns[0], t_ns[last]);
+                while right < last && t_ns[right] < at {
+                    right += 1;
+                }
+                let left = if t_ns[right] <= at { right } else { right.saturating_sub(1) };
+                let width = t_ns[right] - t_ns[left];
+                let share = if width > 0 { (at - t_ns[left]) as f32 / width as f32 } else { 0.0 };
+                let (a, b) = (&samples[left], &samples[right]);
                 for (lane, value) in mean.iter_mut().enumerate() {
-                    *value += (points[left][lane] + (points[right][lane] - points[left][lane]) * share) / parts as f32;
+                    *value += (a[lane] + (b[lane] - a[lane]) * share) / parts as f32;
                 }
             }
             let acc = [mean[0], mean[1], mean[2]].map(|c| c / G as f32);

@@ -35,4 +35,5 @@ pub use model::{Figures, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, Mo
 pub use params::{CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams};
 pub use pipeline::{PIPELINE, analyze};
 pub use report::{ADVICE, advice_text};
+pub use segment::{CalibratedSample, LATENCY_S, Segmenter, SensorKind, Swing};
 pub use train::{Example, LabelledTrack, Mark, MarkQuality, TrainError, TrainOptions, examples, train};

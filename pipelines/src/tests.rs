@@ -274,8 +274,13 @@ fn the_shipped_model_names_strokes_of_generated_players_it_never_saw() {
     let mut accuracies = Vec::new();
     for player in [500, 501, 502] {
         let generated = generated_player(player, 2.0, 987);
-        let recording =
-            LabelledTrack { set: "unseen", name: &generated.name, track: &generated.track, marks: &generated.marks };
+        let recording = LabelledTrack {
+            set: "unseen",
+            name: &generated.name,
+            track: &generated.track,
+            marks: &generated.marks,
+            acc_to_mps2: None,
+        };
         let judged = evaluate(
             std::slice::from_ref(&recording),
             Params::builtin(),
@@ -365,6 +370,7 @@ fn small_training(players: std::ops::Range<u32>) -> Vec<crate::Example> {
                     name: &generated.name,
                     track: &generated.track,
                     marks: &generated.marks,
+                    acc_to_mps2: None,
                 },
                 Params::builtin(),
             )
@@ -419,7 +425,7 @@ fn matching_is_one_to_one_and_ignores_ambiguous_marks() {
     // Twice the same mark: only one of them can have the swing. One ambiguous: neither found nor false.
     marks.push(marks[0].clone());
     marks[1].quality = MarkQuality::Ignored;
-    let recording = LabelledTrack { set: "s", name: "r", track: &generated.track, marks: &marks };
+    let recording = LabelledTrack { set: "s", name: "r", track: &generated.track, marks: &marks, acc_to_mps2: None };
     let judge = |tolerance_ms: f64| {
         let options = EvaluateOptions { tolerance_ms, calibrate: 0 };
         evaluate(std::slice::from_ref(&recording), Params::builtin(), Judge::Nobody, &options)
@@ -435,8 +441,10 @@ fn matching_is_one_to_one_and_ignores_ambiguous_marks() {
 #[test]
 fn a_player_left_out_is_judged_by_the_others_and_calibration_is_not_judged() {
     let generated: Vec<_> = (0..3).map(|player| generated_player(player * 2, 1.0, 8)).collect();
-    let recordings: Vec<LabelledTrack<'_>> =
-        generated.iter().map(|g| LabelledTrack { set: "s", name: &g.name, track: &g.track, marks: &g.marks }).collect();
+    let recordings: Vec<LabelledTrack<'_>> = generated
+        .iter()
+        .map(|g| LabelledTrack { set: "s", name: &g.name, track: &g.track, marks: &g.marks, acc_to_mps2: None })
+        .collect();
     let options = TrainOptions { features: 420, ..TrainOptions::default() };
     let judge = |calibrate: usize| {
         let how = EvaluateOptions { calibrate, ..EvaluateOptions::default() };

@@ -67,6 +67,9 @@ pub struct LabelledTrack<'a> {
     pub track: &'a Track,
     /// In any order.
     pub marks: &'a [Mark],
+    /// Factor of the samples' acceleration to m/s², where the set's format says it; `None` where the sensor's rest must
+    /// decide, which a window of three seconds of play does not show.
+    pub acc_to_mps2: Option<f32>,
 }
 
 /// One swing, ready for training: a window with its label.
@@ -146,9 +149,12 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    pub(crate) fn of(track: &Track, params: &Params) -> Self {
+    pub(crate) fn of(recording: &LabelledTrack<'_>, params: &Params) -> Self {
+        let track = recording.track;
+        let mut calibration = params.calibrate.clone();
+        calibration.acc_to_mps2 = recording.acc_to_mps2;
         let signals: Vec<Option<Signal>> =
-            SensorRole::CHAIN.par_iter().map(|&role| calibrate(role, track.get(role)?, &params.calibrate)).collect();
+            SensorRole::CHAIN.par_iter().map(|&role| calibrate(role, track.get(role)?, &calibration)).collect();
         let refs: [Option<&Signal>; 4] = std::array::from_fn(|i| signals[i].as_ref());
         let (chosen, swings) = match choose_sensor(&refs) {
             Some(signal) => (signal.role.chain_index(), segment(signal, &params.segment)),
@@ -212,7 +218,7 @@ pub(crate) fn is_ignored(swing: &Swing, ignored: &[&Mark], tolerance_ns: i64) ->
 /// Swings beside every mark become examples of `other`.
 #[must_use]
 pub fn examples(recording: &LabelledTrack<'_>, params: &Params) -> Vec<Example> {
-    let prepared = Prepared::of(recording.track, params);
+    let prepared = Prepared::of(recording, params);
     let Some(signal) = prepared.signal() else { return Vec::new() };
     let tolerance_ns = tolerance_for(signal.rate_hz);
     let counted: Vec<&Mark> = recording.marks.iter().filter(|m| m.quality == MarkQuality::Counted).collect();

@@ -208,6 +208,7 @@ mod tests {
             name: &generated.name,
             track: &generated.track,
             marks: &generated.marks,
+            acc_to_mps2: None,
         };
         let judge = Judge::Model(Model::builtin());
         let evaluation = pipelines::evaluate(

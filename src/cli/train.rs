@@ -78,6 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 name: &recording.name,
                 track: &recording.track,
                 marks: &recording.marks,
+                acc_to_mps2: None,
             },
             &params,
         ));
@@ -170,6 +171,8 @@ impl LoadedSet {
                 name: &recording.name,
                 track: &recording.track,
                 marks,
+                // What the format of recording sets says.
+                acc_to_mps2: Some(1.0),
             })
             .collect()
     }
