@@ -3,6 +3,7 @@
 //! Pure and synchronous: no I/O, no clock, no randomness that is not seeded by an argument; the same input gives the same
 //! output bit for bit, whatever the number of threads.
 
+mod adapt;
 mod analysis;
 pub mod calibrate;
 mod curriculum;
@@ -10,10 +11,13 @@ mod evaluate;
 mod features;
 mod filter;
 mod kinetics;
+mod levels;
 mod linear;
+mod live;
 mod model;
 mod params;
 mod pipeline;
+mod reliability;
 mod report;
 mod rocket;
 mod segment;
@@ -22,18 +26,25 @@ pub mod synth;
 mod tests;
 mod train;
 
+pub use adapt::{ADAPT_SWINGS_MAX, AdaptError, adapt};
 pub use analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
     Stroke,
 };
 pub use curriculum::{GeneratedRecording, generated_player};
 pub use evaluate::{
-    Classification, EvaluateOptions, Evaluation, Idle, Judge, PlayerFigures, Segmentation, evaluate, merge,
+    ClassFigures, Classification, EvaluateOptions, Evaluation, Idle, Judge, LevelFigures, PlayerFigures, Proposals,
+    Segmentation, evaluate, merge,
 };
 pub use features::WindowSpec;
-pub use model::{Figures, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training};
+pub use levels::{ClassLevels, LEVELS, class_levels};
+pub use live::{Live, LiveEvent, LiveSample, LiveSession, LiveStroke, LiveSwing};
+pub use model::{
+    Figures, GateHeader, HeadHeader, LevelAnswer, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training,
+};
 pub use params::{CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams};
 pub use pipeline::{PIPELINE, analyze};
+pub use reliability::ReliabilityBin;
 pub use report::{ADVICE, advice_text};
 pub use segment::{CalibratedSample, LATENCY_S, Segmenter, SensorKind, Swing};
 pub use train::{Example, LabelledTrack, Mark, MarkQuality, TrainError, TrainOptions, examples, train};

@@ -113,6 +113,8 @@ pub struct SegmentParams {
 pub struct ClassifyParams {
     /// Probability below which the answer is `other`.
     pub confidence_min: f64,
+    /// Whether a model's gate may reject movements that the detector proposes.
+    pub gate: bool,
 }
 
 /// From swings to the kinetic chain.

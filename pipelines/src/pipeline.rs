@@ -9,6 +9,7 @@ use crate::analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, SessionFigures, Severity, Stroke,
 };
 use crate::calibrate::{Signal, calibrate, span_s};
+use crate::features::Window;
 use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Model, OTHER};
 use crate::params::Params;
@@ -46,18 +47,23 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
     issues.of_sensors(&signals, track, params);
 
     let chosen = choose_sensor(&signals).and_then(|signal| sensors[signal.role.chain_index()?]);
-    let swings = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
+    let proposed = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
+    let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
+    let swings = match (usable_model, chosen) {
+        (Some(model), Some((signal, _))) if params.classify.gate => gated(&proposed, signal, model),
+        _ => proposed.clone(),
+    };
     let chain = Chain {
         sensors,
         sync_s: track.sync_error_ns.max(0) as f64 / 1e9,
         params,
         shaft: sensors[3].and_then(|(racket, _)| shaft_axis(racket, &swings)),
     };
-    let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
     let strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
         swings.par_iter().map(|swing| stroke(swing, signal, motion, &chain, track, usable_model)).collect()
     });
     issues.of_swings(&signals, chosen.map(|(signal, _)| signal), &strokes, params);
+    issues.of_gate(proposed.len() - swings.len(), chosen.map(|(signal, _)| signal));
     issues.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
 
     let session = figures(track, &signals, &strokes, params, &mut issues);
@@ -72,6 +78,19 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
             model_sha256: usable_model.map(|model| model.sha256().to_owned()),
         },
     }
+}
+
+/// The proposals that the model's gate takes for swings.
+pub(crate) fn gated(proposed: &[Swing], signal: &Signal, model: &Model) -> Vec<Swing> {
+    let kept: Vec<bool> = proposed
+        .par_iter()
+        .map(|swing| {
+            let windows = model.windows(|spec| Window::cut(signal, &swing.span(), spec));
+            let answer = windows.and_then(|windows| model.gate(signal.role, &windows));
+            answer.is_none_or(|answer| answer.kept)
+        })
+        .collect();
+    proposed.iter().zip(kept).filter(|(_, kept)| *kept).map(|(swing, _)| *swing).collect()
 }
 
 fn stroke(
@@ -92,11 +111,11 @@ fn stroke(
             metrics.insert(name.to_owned(), range);
         }
     }
-    let answer = model.and_then(|model| model.classify(signal, swing.peak_ns, chain.params.classify.confidence_min));
-    let (stroke, confidence, probabilities) = match answer {
-        Some(answer) => (answer.stroke, Some(answer.confidence), answer.probabilities),
+    let answer = model.and_then(|model| model.classify(signal, &swing.span(), chain.params.classify.confidence_min));
+    let (stroke, confidence, probabilities, levels) = match answer {
+        Some(answer) => (answer.stroke, Some(answer.confidence), answer.probabilities, answer.levels),
         // Something was swung; nobody can say what.
-        None => (OTHER.to_owned(), None, BTreeMap::new()),
+        None => (OTHER.to_owned(), None, BTreeMap::new(), BTreeMap::new()),
     };
     Stroke {
         start_ms: swing.start_ns as f64 / 1e6,
@@ -106,6 +125,7 @@ fn stroke(
         stroke,
         confidence,
         probabilities,
+        levels,
         metrics,
     }
 }
@@ -345,6 +365,20 @@ impl Issues {
             None,
             [text.into(), text_zh.into()],
             &["strokes", "phase_delay", "energy_ratio", "scores"],
+        );
+    }
+
+    fn of_gate(&mut self, rejected: usize, chosen: Option<&Signal>) {
+        let Some(signal) = chosen.filter(|_| rejected > 0) else { return };
+        self.add(
+            IssueCode::CandidatesRejected,
+            Severity::Info,
+            Some(signal.role),
+            [
+                format!("{rejected} movements were left out: they look like the other movement that the model knows."),
+                format!("有 {rejected} 次动作与模型所知的非挥拍动作相似，未计入。"),
+            ],
+            &["strokes"],
         );
     }
 

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use schemas::SensorRole;
 
 use crate::calibrate::{G, GAP, Signal, median, norm, span_s};
+use crate::features::Span;
 use crate::filter::Lanes;
 use crate::params::{CalibrateParams, SegmentParams};
 
@@ -38,6 +39,13 @@ pub struct Swing {
     pub end_ns: i64,
     /// Largest energy score, 1 for about a g and a half or 300 °/s.
     pub strength: f64,
+}
+
+impl Swing {
+    /// Where the classifier looks.
+    pub(crate) fn span(&self) -> Span {
+        Span { start_ns: self.start_ns, peak_ns: self.peak_ns, end_ns: self.end_ns }
+    }
 }
 
 /// The sensor that swings are found on: the racket, unless it was away for more than a fifth of the wrist's time; then
@@ -167,7 +175,8 @@ impl Segmenter {
         for sample in samples {
             let ([ax, ay, az], [gx, gy, gz]) = (sample.acc_mps2, sample.gyro_dps);
             let lanes = [ax, ay, az, gx, gy, gz, 0.0, 0.0];
-            if lanes.iter().all(|value| value.is_finite()) {
+            // No session lasts a century.
+            if lanes.iter().all(|value| value.is_finite()) && sample.t_ns.unsigned_abs() < 1 << 61 {
                 swings.extend(self.take(sample.t_ns, &lanes));
             }
         }
@@ -354,7 +363,7 @@ impl Cells {
         let Some((mut from_ns, mut from)) = self.last.replace((t_ns, value)) else { return };
         let slope = (value - from) / (t_ns - from_ns) as f64;
         while from_ns < t_ns {
-            let border_ns = self.middle_ns + self.step_ns / 2;
+            let border_ns = self.middle_ns.saturating_add(self.step_ns / 2);
             let to_ns = border_ns.min(t_ns);
             let to = value - slope * (t_ns - to_ns) as f64;
             self.sum += 0.5 * (from + to) * (to_ns - from_ns) as f64;
@@ -362,7 +371,7 @@ impl Cells {
             (from_ns, from) = (to_ns, to);
             if to_ns == border_ns {
                 out.push((self.sum / self.covered_ns as f64) as f32);
-                self.middle_ns += self.step_ns;
+                self.middle_ns = self.middle_ns.saturating_add(self.step_ns);
                 (self.sum, self.covered_ns) = (0.0, 0);
             }
         }
@@ -542,10 +551,11 @@ impl Hills {
         self.keep_pace(top, at);
         if let Some(open) = self.open {
             let mut done = None;
-            if at - open.at >= spacing {
-                done = self.hill(open.low.map_or(at - 1, |(_, low_at)| low_at.min(at - 1)));
-            } else if top <= open.top {
-                return None;
+            match open.low {
+                Some((_, low_at)) if low_at < at && at - open.at >= spacing => done = self.hill(low_at),
+                // Too near, or with no valley before it that is low enough to last: part of the open hill.
+                _ if top <= open.top => return None,
+                _ => {}
             }
             self.open = Some(Open { top, at, low: None });
             return done;
@@ -780,7 +790,9 @@ mod tests {
             let values: Vec<f32> = (0..n).map(|i: u8| f32::from(i % 11 * 7 % 11)).collect();
             let mut average = MovingAverage::new(half);
             let mut out = Vec::new();
-            values.iter().for_each(|&value| average.push(value, &mut out));
+            for &value in &values {
+                average.push(value, &mut out);
+            }
             average.finish(&mut out);
             let plain: Vec<f32> = (0..values.len())
                 .map(|i| {

@@ -310,7 +310,7 @@ fn probabilities_sum_to_one_and_name_the_stroke() {
 fn the_model_file_comes_back_as_it_was() {
     let model = Model::builtin();
     let bytes = model.to_bytes().unwrap();
-    assert!(bytes.len() < 400_000, "{} bytes", bytes.len());
+    assert!(bytes.len() < 1_000_000, "{} bytes", bytes.len());
     let again = Model::from_bytes(&bytes).unwrap();
     assert_eq!(again.to_bytes().unwrap(), bytes);
     assert_eq!((again.sha256(), again.header()), (model.sha256(), model.header()));
@@ -327,10 +327,10 @@ fn a_model_file_that_does_not_fit_is_refused_for_its_reason() {
         changed[at..at + to.len()].copy_from_slice(to.as_bytes());
         Model::from_bytes(&changed).unwrap_err()
     };
-    assert!(matches!(with("format_version\\\":1", "format_version\\\":7"), ModelError::Version { found: 7 }));
+    assert!(matches!(with("format_version\\\":2", "format_version\\\":7"), ModelError::Version { found: 7 }));
     assert!(matches!(with("acc_x:g", "acc_q:g"), ModelError::Mismatch { what: "channels", .. }));
     assert!(matches!(with("confidence_min", "confidence_mix"), ModelError::Header { .. }));
-    assert!(matches!(with("wrist.lda.weights", "waist.lda.weights"), ModelError::Tensor { .. }));
+    assert!(matches!(with("wrist.0.lda.weights", "waist.0.lda.weights"), ModelError::Tensor { .. }));
     assert!(matches!(Model::from_bytes(b""), Err(ModelError::Container { .. })));
     assert!(matches!(Model::from_bytes(&bytes[..bytes.len() / 2]), Err(ModelError::Container { .. })));
     // A number that is none, in the last tensor of the file.
@@ -389,7 +389,8 @@ fn training_is_deterministic_and_judges_itself_on_players_left_out() {
     let one = run(1);
     assert_eq!(one, run(3));
     let header = Model::from_bytes(&one).unwrap().header().clone();
-    assert_eq!((header.training.players, header.heads.len()), (3, 2));
+    // Wrist and racket, two windows each.
+    assert_eq!((header.training.players, header.heads.len()), (3, 4));
     let figures = header.leave_one_player_out.unwrap();
     assert!(figures.examples > 50 && figures.accuracy > 0.3, "{figures:?}");
 }
