@@ -31,12 +31,12 @@ pub use analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
     Stroke,
 };
-pub use curriculum::{GeneratedRecording, generated_player};
+pub use curriculum::{GeneratedRecording, generated_player, generated_swings};
 pub use evaluate::{
     ClassFigures, Classification, EvaluateOptions, Evaluation, Idle, Judge, LevelFigures, PlayerFigures, Proposals,
     Segmentation, evaluate, merge,
 };
-pub use features::WindowSpec;
+pub use features::{Mirror, WindowSpec};
 pub use levels::{ClassLevels, LEVELS, class_levels};
 pub use live::{Live, LiveEvent, LiveSample, LiveSession, LiveStroke, LiveSwing};
 pub use model::{

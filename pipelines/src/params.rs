@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::features::Mirror;
+
 /// The parameter file that ships with the product.
 const DEFAULT: &str = include_str!("../params/default.toml");
 
@@ -115,6 +117,8 @@ pub struct ClassifyParams {
     pub confidence_min: f64,
     /// Whether a model's gate may reject movements that the detector proposes.
     pub gate: bool,
+    /// For a player of the other hand: the axis across the body.
+    pub mirror: Mirror,
 }
 
 /// From swings to the kinetic chain.

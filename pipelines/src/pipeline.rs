@@ -17,7 +17,7 @@ use crate::report::{median_of, phase_delay, range_of_motion, recommendations, sc
 use crate::segment::{Swing, choose_sensor, segment};
 
 /// Name and version of the pipeline in every provenance. The version changes with every change of what is computed.
-pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+1");
+pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+2");
 
 /// Analyses a recording. Uses the rayon pool that it is called in; the result does not depend on its size.
 ///
@@ -50,7 +50,7 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
     let proposed = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
     let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
     let swings = match (usable_model, chosen) {
-        (Some(model), Some((signal, _))) if params.classify.gate => gated(&proposed, signal, model),
+        (Some(model), Some((signal, _))) if params.classify.gate => gated(&proposed, signal, model, params),
         _ => proposed.clone(),
     };
     let chain = Chain {
@@ -81,12 +81,12 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
 }
 
 /// The proposals that the model's gate takes for swings.
-pub(crate) fn gated(proposed: &[Swing], signal: &Signal, model: &Model) -> Vec<Swing> {
+fn gated(proposed: &[Swing], signal: &Signal, model: &Model, params: &Params) -> Vec<Swing> {
     let kept: Vec<bool> = proposed
         .par_iter()
         .map(|swing| {
-            let windows = model.windows(|spec| Window::cut(signal, &swing.span(), spec));
-            let answer = windows.and_then(|windows| model.gate(signal.role, &windows));
+            let windows = model.windows(&params.classify, |spec| Window::cut(signal, &swing.span(), spec));
+            let answer = windows.and_then(|windows| model.gate(signal.role, &windows, swing.strength));
             answer.is_none_or(|answer| answer.kept)
         })
         .collect();
@@ -111,7 +111,7 @@ fn stroke(
             metrics.insert(name.to_owned(), range);
         }
     }
-    let answer = model.and_then(|model| model.classify(signal, &swing.span(), chain.params.classify.confidence_min));
+    let answer = model.and_then(|model| model.classify(signal, &swing.span(), &chain.params.classify));
     let (stroke, confidence, probabilities, levels) = match answer {
         Some(answer) => (answer.stroke, Some(answer.confidence), answer.probabilities, answer.levels),
         // Something was swung; nobody can say what.
