@@ -16,6 +16,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -35,12 +36,40 @@ pub fn openapi_text() -> String {
 }
 
 fn document_router() -> OpenApiRouter<Arc<Context>> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let mut router = OpenApiRouter::with_openapi(Document::openapi())
         .merge(status::router())
         .merge(accounts::router())
         .merge(sessions::router())
         .merge(devices::router())
-        .merge(notifications::router())
+        .merge(notifications::router());
+    for (path, item) in &mut router.get_openapi_mut().paths.paths {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        for (method, operation) in ["get", "post", "put", "delete"].into_iter().zip(operations) {
+            if let Some(operation) = operation {
+                let never = impossible(method, path, operation);
+                operation.responses.responses.retain(|status, _| !never.contains(&status.as_str()));
+            }
+        }
+    }
+    router
+}
+
+/// Statuses that an operation cannot answer with, of all that [`Problems`] lists: what nobody asks cannot be wrong.
+fn impossible(method: &str, path: &str, operation: &Operation) -> Vec<&'static str> {
+    let mut never = Vec::new();
+    if operation.request_body.is_none() {
+        never.extend(["408", "413", "415"]);
+    }
+    if method == "get" {
+        never.extend(["409", "422"]);
+        if operation.parameters.as_ref().is_none_or(Vec::is_empty) {
+            never.push("400");
+        }
+        if !path.contains('{') {
+            never.push("404");
+        }
+    }
+    never
 }
 
 #[derive(OpenApi)]
