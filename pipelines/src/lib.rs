@@ -6,6 +6,7 @@
 mod analysis;
 pub mod calibrate;
 mod curriculum;
+mod definition;
 mod evaluate;
 mod features;
 mod filter;
@@ -27,6 +28,7 @@ pub use analysis::{
     Stroke,
 };
 pub use curriculum::{GeneratedRecording, generated_player};
+pub use definition::{Pipeline, PipelineError, Stage};
 pub use evaluate::{
     Classification, EvaluateOptions, Evaluation, Idle, Judge, PlayerFigures, Segmentation, evaluate, merge,
 };

@@ -48,6 +48,11 @@ impl Server {
         .await
     }
 
+    /// Deletes `path`, which starts below `/api/v2/`.
+    pub(super) async fn delete(&self, path: &[&str]) -> anyhow::Result<Value> {
+        self.ask(self.request(Method::DELETE, path)?).await
+    }
+
     fn request(&self, method: Method, path: &[&str]) -> anyhow::Result<RequestBuilder> {
         let mut url = self.target.url.clone();
         match url.path_segments_mut() {

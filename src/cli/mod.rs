@@ -15,6 +15,7 @@ pub mod demo;
 pub mod devices;
 pub mod evaluate;
 pub mod import;
+pub mod reanalyze;
 pub mod recover;
 pub mod serve;
 pub mod sessions;
@@ -59,6 +60,8 @@ enum Command {
     Import(import::Args),
     /// Recording sessions of a server or of a data folder
     Sessions(sessions::Args),
+    /// Analyse old sessions by another pipeline, compare and publish
+    Reanalyze(reanalyze::Args),
     /// Devices of a server or of a data folder
     Devices(devices::Args),
     /// Tokens, pairing codes and admins of a data folder
@@ -99,6 +102,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Import(args) => block_on(import::run(args)),
         Command::Sessions(args) => block_on(sessions::run(args)),
+        Command::Reanalyze(args) => block_on(reanalyze::run(args)),
         Command::Devices(args) => block_on(devices::run(args)),
         Command::Tokens(args) => block_on(tokens::run(args)),
         Command::Verify(args) => verify::run(&args),

@@ -165,6 +165,10 @@ pub struct Analysis {
     pub timeout_s: u64,
     /// Tries of a job that the environment fails.
     pub attempts_limit: i64,
+    /// The pipeline that analyses new sessions; empty: the one that ships.
+    pub pipeline: String,
+    /// Pipelines and models of one's own; empty: `pipelines` in the data folder.
+    pub pipelines_dir: String,
 }
 
 /// Delivery of notices.
@@ -264,7 +268,14 @@ impl Default for Config {
                 queue_limit_bytes: 16 << 20,
                 min_free_bytes: 256 << 20,
             },
-            analysis: Analysis { threads: 0, concurrent_jobs: 2, timeout_s: 120, attempts_limit: 20 },
+            analysis: Analysis {
+                threads: 0,
+                concurrent_jobs: 2,
+                timeout_s: 120,
+                attempts_limit: 20,
+                pipeline: String::new(),
+                pipelines_dir: String::new(),
+            },
             notify: Notify {
                 receipt_timeout_s: 10,
                 retry_interval_s: 30,
@@ -450,6 +461,11 @@ impl Config {
             concurrent_jobs: self.analysis.concurrent_jobs,
             timeout: Duration::from_secs(self.analysis.timeout_s),
             attempts_limit: self.analysis.attempts_limit,
+            folder: match self.analysis.pipelines_dir.as_str() {
+                "" => self.data_dir.join("pipelines"),
+                folder => PathBuf::from(folder),
+            },
+            pipeline: self.analysis.pipeline.clone(),
         }
     }
 

@@ -10,13 +10,13 @@ use volant::gateway::Auth;
 
 const DEVICE: &str = "2025001";
 
-async fn volant(arguments: &[&str]) -> Output {
+pub async fn volant(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_volant"));
     command.args(arguments).env_remove("VOLANT_URL").env_remove("VOLANT_TOKEN").env_remove("VOLANT_DATA_DIR");
     command.output().await.expect("run the command")
 }
 
-async fn ask(arguments: &[&str]) -> Value {
+pub async fn ask(arguments: &[&str]) -> Value {
     let output = volant(arguments).await;
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stdout)))

@@ -207,7 +207,8 @@ async fn wechat_is_reached_by_https_and_only_where_its_certificate_is_trusted() 
     let ca_file = ca_file.display().to_string();
     let by_name = format!("https://localhost:{}", front.port());
     let by_address = format!("https://127.0.0.1:{}", front.port());
-    for (url, ca_file, status) in [(&by_name, ca_file.as_str(), 200), (&by_name, "", 503), (&by_address, &ca_file, 503)] {
+    for (url, ca_file, status) in [(&by_name, ca_file.as_str(), 200), (&by_name, "", 503), (&by_address, &ca_file, 503)]
+    {
         let app = app_with_url(url.clone(), ca_file, &folder).await;
         let form = format!("code=code-of-oTLS-{}", app.address().port());
         let (got, answer) = app.post_form("/wxapp/login/", &form).await;

@@ -13,6 +13,7 @@ mod hostile;
 mod import;
 mod kill;
 mod packets;
+mod reanalysis;
 mod results;
 mod sessions;
 mod sql;

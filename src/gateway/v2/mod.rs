@@ -8,6 +8,7 @@ mod accounts;
 mod devices;
 mod extract;
 mod notifications;
+mod pipelines;
 mod sessions;
 mod status;
 
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::path::{Operation, Parameter};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -40,6 +42,7 @@ fn document_router() -> OpenApiRouter<Arc<Context>> {
         .merge(status::router())
         .merge(accounts::router())
         .merge(sessions::router())
+        .merge(pipelines::router())
         .merge(devices::router())
         .merge(notifications::router());
     for (path, item) in &mut router.get_openapi_mut().paths.paths {
@@ -62,10 +65,11 @@ fn impossible(method: &str, path: &str, operation: &Operation) -> Vec<&'static s
     }
     if method == "get" {
         never.extend(["409", "422"]);
-        if operation.parameters.as_ref().is_none_or(Vec::is_empty) {
+        let parameters = operation.parameters.as_deref().unwrap_or_default();
+        if parameters.is_empty() {
             never.push("400");
         }
-        if !path.contains('{') {
+        if !path.contains('{') && !parameters.iter().any(names_a_user) {
             never.push("404");
         }
     }
@@ -87,6 +91,7 @@ fn impossible(method: &str, path: &str, operation: &Operation) -> Vec<&'static s
         (name = "service", description = "The service itself, logging in"),
         (name = "accounts", description = "Players, tokens, admins' log"),
         (name = "sessions", description = "Recording sessions and their results"),
+        (name = "analysis", description = "Pipelines, and sessions analysed by another one"),
         (name = "devices", description = "Devices, their connections, groups and pairing"),
         (name = "notifications", description = "Notices and where they go"),
         (name = "data", description = "SQL")
@@ -140,6 +145,10 @@ struct SqlRequest {
     /// Lowers the server's limit, ms.
     #[schema(minimum = 1)]
     timeout_ms: Option<u64>,
+}
+
+fn names_a_user(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(parameter) if parameter.name == "user_id")
 }
 
 /// What went wrong (RFC 9457).
