@@ -5,14 +5,20 @@
 
 mod analysis;
 pub mod calibrate;
+#[cfg(test)]
+mod chains;
+mod correlate;
 mod curriculum;
 mod evaluate;
 mod features;
 mod filter;
 mod kinetics;
 mod linear;
+mod load;
 mod model;
+mod orientation;
 mod params;
+mod peak;
 mod pipeline;
 mod report;
 mod rocket;
@@ -21,6 +27,7 @@ pub mod synth;
 #[cfg(test)]
 mod tests;
 mod train;
+mod trend;
 
 pub use analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,

@@ -9,14 +9,17 @@ use crate::analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, SessionFigures, Severity, Stroke,
 };
 use crate::calibrate::{Signal, calibrate, span_s};
+use crate::correlate::repeatability;
 use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Model, OTHER};
 use crate::params::Params;
-use crate::report::{median_of, phase_delay, range_of_motion, recommendations, scores, session_metrics};
+use crate::report::{
+    Session, median_of, phase_delay, range_of_motion, recommendations, scores, session_delays, session_metrics,
+};
 use crate::segment::{Swing, choose_sensor, segment};
 
 /// Name and version of the pipeline in every provenance. The version changes with every change of what is computed.
-pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+1");
+pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+2");
 
 /// Analyses a recording. Uses the rayon pool that it is called in; the result does not depend on its size.
 ///
@@ -33,8 +36,9 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
     let calibrated: Vec<Option<(Signal, Motion)>> = roles
         .par_iter()
         .map(|&role| {
-            let signal = calibrate(role, track.get(role)?, &params.calibrate)?;
-            let motion = Motion::of(&signal, params);
+            let samples = track.get(role)?;
+            let signal = calibrate(role, samples, &params.calibrate)?;
+            let motion = Motion::of(&signal, samples, params);
             Some((signal, motion))
         })
         .collect();
@@ -49,18 +53,21 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
     let swings = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
     let chain = Chain {
         sensors,
-        sync_s: track.sync_error_ns.max(0) as f64 / 1e9,
+        sync_s: sync_s(track, params),
         params,
         shaft: sensors[3].and_then(|(racket, _)| shaft_axis(racket, &swings)),
     };
     let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
-    let strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
+    let mut strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
         swings.par_iter().map(|swing| stroke(swing, signal, motion, &chain, track, usable_model)).collect()
     });
+    if let Some((signal, motion)) = chosen {
+        add_repeatability(signal, motion, &swings, &mut strokes);
+    }
     issues.of_swings(&signals, chosen.map(|(signal, _)| signal), &strokes, params);
     issues.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
 
-    let session = figures(track, &signals, &strokes, params, &mut issues);
+    let session = figures(track, &sensors, &strokes, &chain, &mut issues);
     Analysis {
         strokes,
         session,
@@ -71,6 +78,26 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
             model: usable_model.map(|model| model.name().to_owned()),
             model_sha256: usable_model.map(|model| model.sha256().to_owned()),
         },
+    }
+}
+
+fn add_repeatability(signal: &Signal, motion: &Motion, swings: &[Swing], strokes: &mut [Stroke]) {
+    let impacts: Vec<(i64, &str)> =
+        swings.iter().zip(strokes.iter()).map(|(swing, stroke)| (swing.impact_ns, stroke.stroke.as_str())).collect();
+    let likeness = repeatability(signal, motion, &impacts);
+    for (stroke, value) in strokes.iter_mut().zip(likeness) {
+        if let Some(value) = value {
+            stroke.metrics.insert("template_correlation".to_owned(), value);
+        }
+    }
+}
+
+/// Clock error of one sensor, one standard deviation, s: what the recording states, or what is assumed of one that states
+/// nothing.
+fn sync_s(track: &Track, params: &Params) -> f64 {
+    match track.sync_error_ns {
+        0 => params.kinetics.sync_assumed_ms / 1e3,
+        stated => stated.max(0) as f64 / 1e9,
     }
 }
 
@@ -121,11 +148,13 @@ fn rom_of_swing(swing: &Swing, track: &Track, role: SensorRole, component: usize
 
 fn figures(
     track: &Track,
-    signals: &[Option<&Signal>; 4],
+    sensors: &[Option<(&Signal, &Motion)>; 4],
     strokes: &[Stroke],
-    params: &Params,
+    chain: &Chain<'_>,
     issues: &mut Issues,
 ) -> SessionFigures {
+    let params = chain.params;
+    let signals = &sensors.map(|sensor| sensor.map(|(signal, _)| signal));
     let first = signals.iter().flatten().map(|signal| signal.raw_t_ns[0]).min();
     let last = signals.iter().flatten().filter_map(|signal| signal.raw_t_ns.last().copied()).max();
     let duration_s = first.zip(last).map_or(0.0, |(first, last)| span_s(first, last));
@@ -133,7 +162,8 @@ fn figures(
     for stroke in strokes {
         *stroke_counts.entry(stroke.stroke.clone()).or_default() += 1;
     }
-    let delay = phase_delay(strokes);
+    let delays = session_delays(strokes, chain.sync_s, params.kinetics.resolved_sigmas);
+    let delay = phase_delay(&delays);
     let energy_ratio = median_of(strokes, "energy_ratio");
     let rom = range_of_motion(track);
     issues.of_figures(signals, strokes, &delay, energy_ratio, &rom);
@@ -147,7 +177,7 @@ fn figures(
         energy_ratio,
         rom_data: rom,
         scores: scores(&delay, energy_ratio, &rom, &params.report),
-        metrics: session_metrics(strokes, duration_s, signals[0], &params.kinetics),
+        metrics: session_metrics(strokes, &Session { duration_s, sensors: *sensors, delays, params: &params.kinetics }),
         recommendations: advice,
         sensors: signals.iter().flatten().map(|signal| (signal.role, signal.quality.clone())).collect(),
     }
