@@ -132,6 +132,10 @@ pub enum IssueCode {
     Imported,
     /// That system stored constants where it could not measure.
     ImportedConstants,
+    /// Two sensors behave like each other's places: worn the wrong way round, or assigned so.
+    SensorSwapped,
+    /// A sensor does not move as its place does: on the other arm, or loose.
+    SensorMisplaced,
 }
 
 /// Something wrong with a recording.

@@ -9,6 +9,7 @@ pub mod calibrate;
 mod chains;
 mod correlate;
 mod curriculum;
+mod doctor;
 mod evaluate;
 mod features;
 mod filter;
@@ -34,6 +35,7 @@ pub use analysis::{
     Stroke,
 };
 pub use curriculum::{GeneratedRecording, generated_player};
+pub use doctor::{Finding, diagnose};
 pub use evaluate::{
     Classification, EvaluateOptions, Evaluation, Idle, Judge, PlayerFigures, Segmentation, evaluate, merge,
 };

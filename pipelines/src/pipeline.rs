@@ -8,7 +8,7 @@ use schemas::{SensorRole, Track};
 use crate::analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, SessionFigures, Severity, Stroke,
 };
-use crate::calibrate::{Signal, calibrate, span_s};
+use crate::calibrate::{Signal, calibrate, median, span_s};
 use crate::correlate::repeatability;
 use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Model, OTHER};
@@ -65,6 +65,7 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
         add_repeatability(signal, motion, &swings, &mut strokes);
     }
     issues.of_swings(&signals, chosen.map(|(signal, _)| signal), &strokes, params);
+    issues.of_wearing(&strokes);
     issues.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
 
     let session = figures(track, &sensors, &strokes, &chain, &mut issues);
@@ -378,6 +379,35 @@ impl Issues {
         );
     }
 
+    /// Sensors that are not where they are said to be. Outward in the chain segments turn faster; where most swings of a
+    /// recording say otherwise, and clearly, somebody mixed the sensors up.
+    fn of_wearing(&mut self, strokes: &[Stroke]) {
+        let Some(suspicion) = misplaced(strokes) else { return };
+        let affects = ["phase_delay", "order_tau", "energy_ratio", "rom_data", "stroke", "scores"];
+        match suspicion {
+            Misplaced::Swapped(a, b) => self.add(
+                IssueCode::SensorSwapped,
+                Severity::Warning,
+                Some(a),
+                [
+                    format!("In most swings the {a} sensor turns as the {b} should and the other way round: were they swapped?"),
+                    format!("多数挥拍中{}与{}传感器的转动相反：两个传感器是否互换？", name_zh(a), name_zh(b)),
+                ],
+                &affects,
+            ),
+            Misplaced::Elsewhere(role) => self.add(
+                IssueCode::SensorMisplaced,
+                Severity::Warning,
+                Some(role),
+                [
+                    format!("In most swings the {role} sensor does not move as the {role} of the racket arm does: is it worn elsewhere?"),
+                    format!("多数挥拍中{}传感器的运动与持拍侧不符：是否佩戴在其他位置？", name_zh(role)),
+                ],
+                &affects,
+            ),
+        }
+    }
+
     fn of_model(&mut self, model: Option<&Model>, usable: Option<&Model>, strokes: &[Stroke], chosen: Option<&Signal>) {
         let Some(signal) = chosen.filter(|_| !strokes.is_empty() && usable.is_none()) else { return };
         let [text, text_zh] = match model {
@@ -432,17 +462,39 @@ impl Issues {
             (delay.shoulder_to_wrist, [1, 2], "肩部到手腕", "phase_delay.shoulder_to_wrist"),
             (delay.wrist_to_racket, [2, 3], "手腕到球拍", "phase_delay.wrist_to_racket"),
         ] {
-            if value.is_none() && pair.iter().all(|&index| signals[index].is_some()) {
-                let [from, to] = pair.map(|index| SensorRole::CHAIN[index]);
+            if !pair.iter().all(|&index| signals[index].is_some()) {
+                continue;
+            }
+            let [from, to] = pair.map(|index| SensorRole::CHAIN[index]);
+            let resolved = strokes.iter().filter(|s| s.metrics.contains_key(&format!("delay_{from}_{to}_ms"))).count();
+            let all = strokes.len();
+            if value.is_none() {
                 self.add(
                     IssueCode::NotResolved,
                     Severity::Warning,
                     None,
                     [
-                        format!("The delay from {from} to {to} is smaller than the clocks and rates can resolve."),
-                        format!("{zh}的延迟小于时钟与采样率可分辨的范围。"),
+                        format!(
+                            "The delay from {from} to {to} is smaller than the clocks and rates can resolve (resolved in \
+                             {resolved} of {all} strokes)."
+                        ),
+                        format!("{zh}的延迟小于时钟与采样率可分辨的范围（{all} 次击球中 {resolved} 次可分辨）。"),
                     ],
                     &[figure, "scores.delay", "scores.overall"],
+                );
+            } else if 2 * resolved < all {
+                self.add(
+                    IssueCode::NotResolved,
+                    Severity::Info,
+                    None,
+                    [
+                        format!(
+                            "The delay from {from} to {to} is resolved in {resolved} of {all} strokes only: elsewhere it is \
+                             below twice its uncertainty, or a peak is missing."
+                        ),
+                        format!("{zh}的延迟仅在 {all} 次击球中的 {resolved} 次可分辨，其余小于其不确定度的两倍或缺少峰值。"),
+                    ],
+                    &[],
                 );
             }
         }
@@ -461,7 +513,42 @@ impl Issues {
     }
 }
 
-fn name_zh(role: SensorRole) -> &'static str {
+/// What the rates of the sensors say about where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Misplaced {
+    Swapped(SensorRole, SensorRole),
+    Elsewhere(SensorRole),
+}
+
+/// Compares the peak rates of every two sensors over all swings. An inner one that turns faster than an outer one by a third
+/// (median) and in four of five of at least eight swings is out of place.
+fn misplaced(strokes: &[Stroke]) -> Option<Misplaced> {
+    const SWINGS_MIN: usize = 8;
+    const RATIO_MIN: f64 = 4.0 / 3.0;
+    let peak = |stroke: &Stroke, role: SensorRole| stroke.metrics.get(&format!("peak_gyro_{role}_dps")).copied();
+    let inverted = |inner: SensorRole, outer: SensorRole| {
+        let mut ratios: Vec<f64> =
+            strokes.iter().filter_map(|s| Some(peak(s, inner)? / peak(s, outer)?)).filter(|r| r.is_finite()).collect();
+        let over = ratios.iter().filter(|ratio| **ratio > 1.0).count();
+        let (count, middle) = (ratios.len(), median(&mut ratios));
+        count >= SWINGS_MIN && over * 5 >= count * 4 && middle.is_some_and(|middle| middle >= RATIO_MIN)
+    };
+    let pairs: Vec<(SensorRole, SensorRole)> = (0..4)
+        .flat_map(|i| (i + 1..4).map(move |j| (SensorRole::CHAIN[i], SensorRole::CHAIN[j])))
+        .filter(|&(inner, outer)| inverted(inner, outer))
+        .collect();
+    // The pair furthest apart explains those between: waist against wrist also upsets both against the shoulder.
+    let (inner, outer) =
+        pairs.iter().copied().max_by_key(|(a, b)| b.chain_index().unwrap_or(0) - a.chain_index().unwrap_or(0))?;
+    // A wrist that follows the racket in nothing is not a swapped one: it is on the other arm.
+    let likeness = median_of(strokes, "xcorr_wrist_racket_strength");
+    if outer == SensorRole::Wrist && likeness.is_some_and(|likeness| likeness < 0.6) {
+        return Some(Misplaced::Elsewhere(SensorRole::Wrist));
+    }
+    Some(Misplaced::Swapped(inner, outer))
+}
+
+pub(crate) fn name_zh(role: SensorRole) -> &'static str {
     match role {
         SensorRole::Waist => "腰部",
         SensorRole::Shoulder => "肩部",
