@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemas::SensorRole;
 use serde::{Deserialize, Serialize};
 
+use crate::advice::Advice;
+
 /// The result of analysing one recording. Serialises to the JSON of `volant analyze --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Analysis {
@@ -55,6 +57,9 @@ pub struct SessionFigures {
     pub metrics: BTreeMap<String, f64>,
     /// Codes of the advice that applies, for the text catalogue.
     pub recommendations: Vec<String>,
+    /// Advice with its reason and evidence, the most important first.
+    #[serde(default)]
+    pub advice: Vec<Advice>,
     pub sensors: BTreeMap<SensorRole, SensorQuality>,
 }
 

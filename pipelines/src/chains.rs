@@ -426,7 +426,7 @@ fn conditions() -> Vec<(String, Conditions)> {
 /// `cargo test --release -p volant-pipelines coverage_table -- --ignored --nocapture`.
 #[test]
 #[ignore = "a table for people; the tests beside it hold what it shows"]
-#[expect(clippy::print_stderr, clippy::disallowed_methods, reason = "a table for people, who choose its rows")]
+#[expect(clippy::disallowed_methods, reason = "a table for people, who choose its rows")]
 fn coverage_table() {
     let sessions: u64 = std::env::var("SESSIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
     eprintln!(

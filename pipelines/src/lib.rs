@@ -3,6 +3,7 @@
 //! Pure and synchronous: no I/O, no clock, no randomness that is not seeded by an argument; the same input gives the same
 //! output bit for bit, whatever the number of threads.
 
+mod advice;
 mod analysis;
 pub mod calibrate;
 #[cfg(test)]
@@ -12,7 +13,9 @@ mod curriculum;
 mod doctor;
 mod evaluate;
 mod features;
+mod figures;
 mod filter;
+mod history;
 mod kinetics;
 mod linear;
 mod load;
@@ -30,6 +33,7 @@ mod tests;
 mod train;
 mod trend;
 
+pub use advice::{Advice, AdviceError, EVIDENCE_STROKES_MAX, Evidence, Rules};
 pub use analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
     Stroke,
@@ -40,6 +44,8 @@ pub use evaluate::{
     Classification, EvaluateOptions, Evaluation, Idle, Judge, PlayerFigures, Segmentation, evaluate, merge,
 };
 pub use features::WindowSpec;
+pub use figures::{FIGURES, Figure, Per, figure, names as figure_names, page as figures_page};
+pub use history::{HISTORY_STROKES_MIN, History, compare};
 pub use model::{Figures, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training};
 pub use params::{CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams};
 pub use pipeline::{PIPELINE, analyze};

@@ -333,7 +333,7 @@ mod tests {
             let signal = calibrate(role, track, &Params::builtin().calibrate).unwrap();
             let filter = orientation(&signal, Params::builtin().calibrate.gravity_tau_s);
             // The generator's angles are the truth, and good.
-            let truth = of_device(&signal, track, &filter).expect(role.as_str());
+            let truth = of_device(&signal, track, &filter).unwrap();
             let mut tilts: Vec<f64> = filter
                 .iter()
                 .zip(&truth)

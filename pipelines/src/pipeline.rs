@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use schemas::{SensorRole, Track};
 
+use crate::advice::{Rules, advise};
 use crate::analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, SessionFigures, Severity, Stroke,
 };
@@ -68,7 +69,8 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
     issues.of_wearing(&strokes);
     issues.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
 
-    let session = figures(track, &sensors, &strokes, &chain, &mut issues);
+    let mut session = figures(track, &sensors, &strokes, &chain, &mut issues);
+    session.advice = advise(&strokes, &session, params, Rules::builtin());
     Analysis {
         strokes,
         session,
@@ -180,6 +182,7 @@ fn figures(
         scores: scores(&delay, energy_ratio, &rom, &params.report),
         metrics: session_metrics(strokes, &Session { duration_s, sensors: *sensors, delays, params: &params.kinetics }),
         recommendations: advice,
+        advice: Vec::new(),
         sensors: signals.iter().flatten().map(|signal| (signal.role, signal.quality.clone())).collect(),
     }
 }
