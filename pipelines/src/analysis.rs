@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemas::SensorRole;
 use serde::{Deserialize, Serialize};
 
+use crate::advice::Advice;
+
 /// The result of analysing one recording. Serialises to the JSON of `volant analyze --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Analysis {
@@ -55,6 +57,9 @@ pub struct SessionFigures {
     pub metrics: BTreeMap<String, f64>,
     /// Codes of the advice that applies, for the text catalogue.
     pub recommendations: Vec<String>,
+    /// Advice with its reason and evidence, the most important first.
+    #[serde(default)]
+    pub advice: Vec<Advice>,
     pub sensors: BTreeMap<SensorRole, SensorQuality>,
 }
 
@@ -132,6 +137,10 @@ pub enum IssueCode {
     Imported,
     /// That system stored constants where it could not measure.
     ImportedConstants,
+    /// Two sensors behave like each other's places: worn the wrong way round, or assigned so.
+    SensorSwapped,
+    /// A sensor does not move as its place does: on the other arm, or loose.
+    SensorMisplaced,
 }
 
 /// Something wrong with a recording.

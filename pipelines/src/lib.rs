@@ -3,17 +3,27 @@
 //! Pure and synchronous: no I/O, no clock, no randomness that is not seeded by an argument; the same input gives the same
 //! output bit for bit, whatever the number of threads.
 
+mod advice;
 mod analysis;
 pub mod calibrate;
+#[cfg(test)]
+mod chains;
+mod correlate;
 mod curriculum;
 mod definition;
+mod doctor;
 mod evaluate;
 mod features;
+mod figures;
 mod filter;
+mod history;
 mod kinetics;
 mod linear;
+mod load;
 mod model;
+mod orientation;
 mod params;
+mod peak;
 mod pipeline;
 mod report;
 mod rocket;
@@ -22,17 +32,22 @@ pub mod synth;
 #[cfg(test)]
 mod tests;
 mod train;
+mod trend;
 
+pub use advice::{Advice, AdviceError, EVIDENCE_STROKES_MAX, Evidence, Rules};
 pub use analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
     Stroke,
 };
 pub use curriculum::{GeneratedRecording, generated_player};
 pub use definition::{Pipeline, PipelineError, Stage};
+pub use doctor::{Finding, diagnose};
 pub use evaluate::{
     Classification, EvaluateOptions, Evaluation, Idle, Judge, PlayerFigures, Segmentation, evaluate, merge,
 };
 pub use features::WindowSpec;
+pub use figures::{FIGURES, Figure, Per, figure, names as figure_names, page as figures_page};
+pub use history::{HISTORY_STROKES_MIN, History, compare};
 pub use model::{Figures, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training};
 pub use params::{CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams};
 pub use pipeline::{PIPELINE, analyze};

@@ -127,6 +127,8 @@ pub struct KineticsParams {
     pub resolved_sigmas: f64,
     /// Clock error above which delays are doubtful, ms.
     pub sync_warn_ms: f64,
+    /// Clock error of a sensor (one standard deviation) where the recording states none, ms.
+    pub sync_assumed_ms: f64,
     /// Inertia of the trunk in the energy figures, kg·m².
     pub waist_inertia_kgm2: f64,
     /// Mass that the wrist moves in the energy figures, kg.
@@ -218,7 +220,7 @@ impl Params {
 
     fn validate(&self) -> Result<(), ParamsError> {
         let Self { calibrate: c, segment: s, classify: y, kinetics: k, report: r, .. } = self;
-        let ranges: [(&'static str, f64, f64, f64); 51] = [
+        let ranges: [(&'static str, f64, f64, f64); 52] = [
             ("calibrate.grid_hz", f64::from(c.grid_hz), 50.0, 400.0),
             ("calibrate.bridge_s", c.bridge_s, 0.02, 3.0),
             ("calibrate.gap_flag_ms", c.gap_flag_ms, 1.0, 1000.0),
@@ -259,6 +261,7 @@ impl Params {
             ("kinetics.peak_dps_min", k.peak_dps_min, 0.0, 5000.0),
             ("kinetics.resolved_sigmas", k.resolved_sigmas, 0.5, 10.0),
             ("kinetics.sync_warn_ms", k.sync_warn_ms, 0.0, 1000.0),
+            ("kinetics.sync_assumed_ms", k.sync_assumed_ms, 0.0, 100.0),
             ("kinetics.waist_inertia_kgm2", k.waist_inertia_kgm2, 0.01, 50.0),
             ("kinetics.wrist_mass_kg", k.wrist_mass_kg, 0.01, 10.0),
             ("kinetics.racket_radius_m", k.racket_radius_m, 0.1, 1.0),

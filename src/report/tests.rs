@@ -86,6 +86,7 @@ fn analysis() -> Analysis {
             scores: Scores { overall: None, delay: Some(95.6), energy: None, rom: Some(94.9) },
             metrics: BTreeMap::new(),
             recommendations: vec!["faster_waist_to_shoulder".to_owned(), "more_shoulder_range".to_owned()],
+            advice: Vec::new(),
             sensors,
         },
         issues: vec![

@@ -159,3 +159,24 @@ async fn orders_survive_a_restart_and_are_carried_out_from_the_command_line() {
     assert_eq!(result["analysis"]["provenance"]["name"], "mine");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_compared_with_the_players_own_earlier_strokes() {
+    let app = TestApp::start().await;
+    let percentiles = |result: &Value| -> Vec<String> {
+        let metrics = result["analysis"]["session"]["metrics"].as_object().unwrap();
+        metrics.keys().filter(|name| name.ends_with("_percentile_median")).cloned().collect()
+    };
+    let mut last = Value::Null;
+    // The same strokes again and again, until twenty of a kind are there.
+    for round in 0..12 {
+        let session = recorded(&app, "d1", 4).await;
+        last = app.get(&format!("/api/v2/sessions/{session}/result")).await.1;
+        assert!(round > 0 || percentiles(&last).is_empty(), "nothing to compare with: {last}");
+    }
+    let names = percentiles(&last);
+    assert!(names.iter().any(|name| name == "peak_gyro_dps_percentile_median"), "{names:?}");
+    let middle = last["analysis"]["session"]["metrics"]["peak_gyro_dps_percentile_median"].as_f64().unwrap();
+    assert!((1.0..99.0).contains(&middle), "{middle}");
+    app.stop().await;
+}
