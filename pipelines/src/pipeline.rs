@@ -12,6 +12,7 @@ use crate::analysis::{
 use crate::calibrate::{Signal, calibrate, median, span_s};
 use crate::correlate::repeatability;
 use crate::definition::Stage;
+use crate::features::Window;
 use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Model, OTHER};
 use crate::params::Params;
@@ -60,15 +61,19 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     let chosen = choose_sensor(&signals)
         .filter(|_| runs(Stage::Segment))
         .and_then(|signal| sensors[signal.role.chain_index()?]);
-    let swings = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
+    let model = model.filter(|_| runs(Stage::Classify));
+    let proposed = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
+    let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
+    let swings = match (usable_model, chosen) {
+        (Some(model), Some((signal, _))) if params.classify.gate => gated(&proposed, signal, model),
+        _ => proposed.clone(),
+    };
     let chain = Chain {
         sensors,
         sync_s: sync_s(track, params),
         params,
         shaft: sensors[3].and_then(|(racket, _)| shaft_axis(racket, &swings)),
     };
-    let model = model.filter(|_| runs(Stage::Classify));
-    let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
     let mut strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
         let measured = runs(Stage::Kinetics).then_some(motion);
         swings.par_iter().map(|swing| stroke(swing, signal, measured, &chain, track, usable_model)).collect()
@@ -81,6 +86,7 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     let said = if runs(Stage::Segment) { &mut issues } else { &mut unsaid };
     said.of_swings(&signals, chosen.map(|(signal, _)| signal), &strokes, params);
     said.of_wearing(&strokes);
+    said.of_gate(proposed.len() - swings.len(), chosen.map(|(signal, _)| signal));
     if runs(Stage::Classify) {
         said.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
     }
@@ -103,6 +109,19 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
             model_sha256: usable_model.map(|model| model.sha256().to_owned()),
         },
     }
+}
+
+/// The proposals that the model's gate takes for swings.
+pub(crate) fn gated(proposed: &[Swing], signal: &Signal, model: &Model) -> Vec<Swing> {
+    let kept: Vec<bool> = proposed
+        .par_iter()
+        .map(|swing| {
+            let windows = model.windows(|spec| Window::cut(signal, &swing.span(), spec));
+            let answer = windows.and_then(|windows| model.gate(signal.role, &windows));
+            answer.is_none_or(|answer| answer.kept)
+        })
+        .collect();
+    proposed.iter().zip(kept).filter(|(_, kept)| *kept).map(|(swing, _)| *swing).collect()
 }
 
 fn add_repeatability(signal: &Signal, motion: &Motion, swings: &[Swing], strokes: &mut [Stroke]) {
@@ -154,11 +173,11 @@ fn stroke(
     model: Option<&Model>,
 ) -> Stroke {
     let metrics = measured.map_or_else(BTreeMap::new, |motion| figures_of(swing, signal, motion, chain, track));
-    let answer = model.and_then(|model| model.classify(signal, swing.peak_ns, chain.params.classify.confidence_min));
-    let (stroke, confidence, probabilities) = match answer {
-        Some(answer) => (answer.stroke, Some(answer.confidence), answer.probabilities),
+    let answer = model.and_then(|model| model.classify(signal, &swing.span(), chain.params.classify.confidence_min));
+    let (stroke, confidence, probabilities, levels) = match answer {
+        Some(answer) => (answer.stroke, Some(answer.confidence), answer.probabilities, answer.levels),
         // Something was swung; nobody can say what.
-        None => (OTHER.to_owned(), None, BTreeMap::new()),
+        None => (OTHER.to_owned(), None, BTreeMap::new(), BTreeMap::new()),
     };
     Stroke {
         start_ms: swing.start_ns as f64 / 1e6,
@@ -168,6 +187,7 @@ fn stroke(
         stroke,
         confidence,
         probabilities,
+        levels,
         metrics,
     }
 }
@@ -441,6 +461,20 @@ impl Issues {
                 &affects,
             ),
         }
+    }
+
+    fn of_gate(&mut self, rejected: usize, chosen: Option<&Signal>) {
+        let Some(signal) = chosen.filter(|_| rejected > 0) else { return };
+        self.add(
+            IssueCode::CandidatesRejected,
+            Severity::Info,
+            Some(signal.role),
+            [
+                format!("{rejected} movements were left out: they look like the other movement that the model knows."),
+                format!("有 {rejected} 次动作与模型所知的非挥拍动作相似，未计入。"),
+            ],
+            &["strokes"],
+        );
     }
 
     fn of_model(&mut self, model: Option<&Model>, usable: Option<&Model>, strokes: &[Stroke], chosen: Option<&Signal>) {

@@ -5,7 +5,6 @@
 //! a restart in the middle of a session begins anew with what memory holds.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pipelines::{Analysis, LiveEvent as Heard, LiveSample, LiveSession, LiveStroke};
@@ -106,7 +105,8 @@ impl LiveService {
         for session in sessions {
             let Some(watched) = self.watched.remove(&session) else { continue };
             let records = open.get(&session).is_some_and(|live| live.status.accepts_frames());
-            let watched = if watched.ended_at_us.is_none() { self.listen(session, watched, records).await } else { watched };
+            let watched =
+                if watched.ended_at_us.is_none() { self.listen(session, watched, records).await } else { watched };
             if watched.ended_at_us.is_none() || !self.settle(session, &watched).await? {
                 self.watched.insert(session, watched);
             }

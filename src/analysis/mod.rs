@@ -10,6 +10,7 @@
 //! Absent: formulas (they are `pipelines`' own) and delivery (`notify` reads the outbox).
 
 mod candidates;
+mod live;
 mod registry;
 mod rows;
 mod worker;
@@ -21,6 +22,7 @@ use schemas::{AnalysisId, SessionId};
 use tokio::sync::{Notify, Semaphore};
 
 pub use candidates::{Compared, Ordered};
+pub use live::LiveService;
 pub use registry::{Found, Known, Refused, Registry};
 pub use worker::Service;
 

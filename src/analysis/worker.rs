@@ -372,7 +372,7 @@ impl Inner {
 }
 
 /// The pipeline that is configured for new sessions.
-fn usual(registry: &Registry, name: &str) -> Result<Known, Error> {
+pub(super) fn usual(registry: &Registry, name: &str) -> Result<Known, Error> {
     let name = if name.is_empty() { pipelines::Pipeline::builtin().name() } else { name };
     let mut found = registry.look();
     for refused in &found.refused {

@@ -30,7 +30,7 @@ use crate::ingest;
 use crate::protocol::budget::{ECHO_LIMIT_BYTES, TEXT_LIMIT_BYTES, clip};
 use crate::protocol::{
     self, ClientMessage, DeviceLine, Endpoint, EventFields, FramePacket, LocalTime, ServerMessage, SessionFields,
-    SystemFigures, UtcTime,
+    SwingFields, SystemFigures, UtcTime,
 };
 use crate::sessions::{self, DeviceEvent, PollAnswer};
 use crate::texts::{self, Lang};

@@ -20,7 +20,10 @@ async fn strokes_are_told_while_the_session_records_and_the_result_says_what_cha
     }
     // Still recording: the player and the admins have heard of the first swings.
     let first = player.next_of("swing_detected").await;
-    assert_eq!((&first["session_id"], &first["device_code"], &first["swing_id"]), (&json!(session), &json!("d1"), &json!(1)));
+    assert_eq!(
+        (&first["session_id"], &first["device_code"], &first["swing_id"]),
+        (&json!(session), &json!("d1"), &json!(1))
+    );
     let of = |name: &str| first[name].as_f64().unwrap();
     assert!(of("start_ms") <= of("impact_ms") && of("impact_ms") <= of("end_ms"), "{first}");
     assert!(first["stroke"].is_string() && first["probabilities"].is_object(), "{first}");
