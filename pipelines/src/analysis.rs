@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemas::SensorRole;
 use serde::{Deserialize, Serialize};
 
+use crate::advice::Advice;
 use crate::model::LevelAnswer;
 
 /// The result of analysing one recording. Serialises to the JSON of `volant analyze --json`.
@@ -61,6 +62,9 @@ pub struct SessionFigures {
     pub metrics: BTreeMap<String, f64>,
     /// Codes of the advice that applies, for the text catalogue.
     pub recommendations: Vec<String>,
+    /// Advice with its reason and evidence, the most important first.
+    #[serde(default)]
+    pub advice: Vec<Advice>,
     pub sensors: BTreeMap<SensorRole, SensorQuality>,
 }
 
@@ -140,6 +144,10 @@ pub enum IssueCode {
     Imported,
     /// That system stored constants where it could not measure.
     ImportedConstants,
+    /// Two sensors behave like each other's places: worn the wrong way round, or assigned so.
+    SensorSwapped,
+    /// A sensor does not move as its place does: on the other arm, or loose.
+    SensorMisplaced,
 }
 
 /// Something wrong with a recording.
@@ -159,6 +167,9 @@ pub struct Issue {
 /// What produced the result; the same provenance on the same input gives the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
+    /// Name of the pipeline's definition.
+    #[serde(default)]
+    pub name: String,
     /// Name and version of the pipeline.
     pub pipeline: String,
     /// SHA-256 of the parameters, hex.

@@ -75,6 +75,12 @@ pub(crate) struct Signal {
     /// The clean samples at their own times: calibrated like the grid, not filtered.
     pub(crate) raw_t_ns: Vec<i64>,
     pub(crate) raw: Vec<Lanes>,
+    /// Of each clean sample: a component of the gyro stood at its limit. Empty if none ever did.
+    pub(crate) gyro_clipped: Vec<bool>,
+    /// Standard deviation of the gyro's noise in one component, °/s.
+    pub(crate) gyro_noise_dps: f64,
+    /// Standard deviation of the time stamps about an even rhythm, s.
+    pub(crate) jitter_s: f64,
     /// Measured rate, Hz; 0 if unknown.
     pub(crate) rate_hz: f64,
     /// Acceleration is there and its unit is decided.
@@ -159,10 +165,9 @@ impl Signal {
         self.grid.len() as f64 * self.step_s()
     }
 
-    /// Standard deviation of the time of one sample, s: half of a uniform interval's width over √3, of the coarser of
-    /// sensor and grid.
+    /// Time from one sample of the sensor to the next, s; the grid's step where it is unknown.
     pub(crate) fn sample_period_s(&self) -> f64 {
-        if self.rate_hz > 0.0 { (1.0 / self.rate_hz).max(self.step_s()) } else { self.step_s() }
+        if self.rate_hz > 0.0 { 1.0 / self.rate_hz } else { self.step_s() }
     }
 }
 
@@ -170,6 +175,7 @@ impl Signal {
 struct Clean {
     t_ns: Vec<i64>,
     values: Vec<Lanes>,
+    gyro_clipped: Vec<bool>,
     has_acc: bool,
     has_gyro: bool,
     factor: Option<f32>,
@@ -179,7 +185,7 @@ struct Clean {
 
 /// Calibrates one sensor. `None` if it has no usable sample.
 pub(crate) fn calibrate(role: SensorRole, track: &SensorTrack, params: &CalibrateParams) -> Option<Signal> {
-    let Clean { t_ns, values, has_acc, has_gyro, factor, saturated, mut faults } = clean(track, params)?;
+    let Clean { t_ns, values, gyro_clipped, has_acc, has_gyro, factor, saturated, mut faults } = clean(track, params)?;
     let step_ns = (NS_PER_S / f64::from(params.grid_hz)).round() as i64;
     let timing = Timing::measure(&t_ns, params);
     let mut signal = Signal {
@@ -198,8 +204,11 @@ pub(crate) fn calibrate(role: SensorRole, track: &SensorTrack, params: &Calibrat
             saturated_share: saturated as f64 / values.len() as f64,
             acc_to_mps2: factor,
         },
+        gyro_noise_dps: gyro_noise_dps(&values),
+        jitter_s: jitter_s(&t_ns),
         raw_t_ns: t_ns,
         raw: values,
+        gyro_clipped,
         faults: Faults::default(),
     };
     faults.beyond_limit = resample(&mut signal, &timing, params);
@@ -260,14 +269,14 @@ fn clean(track: &SensorTrack, params: &CalibrateParams) -> Option<Clean> {
     } else {
         None
     };
-    let saturated = flag_saturated(&mut values, factor);
+    let (saturated, gyro_clipped) = flag_saturated(&mut values, factor);
     match factor {
         Some(factor) => values.iter_mut().for_each(|v| v[..3].iter_mut().for_each(|c| *c *= factor)),
         // Acceleration of unknown unit is no measurement; nothing is computed from it.
         None => values.iter_mut().for_each(|v| v[..3].fill(0.0)),
     }
     remove_gyro_bias(&mut values);
-    Some(Clean { t_ns, values, has_acc: factor.is_some(), has_gyro, factor, saturated, faults })
+    Some(Clean { t_ns, values, gyro_clipped, has_acc: factor.is_some(), has_gyro, factor, saturated, faults })
 }
 
 /// Replaces the three lanes from `first` where they are missing: by a line between the neighbours that are there, by
@@ -307,17 +316,19 @@ fn fill(t_ns: &[i64], values: &mut [Lanes], there: &[bool], first: usize) {
     }
 }
 
-/// Flags the samples in which a component stands at the sensor's limit and returns their number.
+/// Flags the samples in which a component stands at the sensor's limit and returns their number, and for each sample
+/// whether it was one of the gyro's (empty if none was).
 ///
 /// The limit is not in the protocol. It is taken as reached where the largest component of the recording is within 1%
 /// of a usual full scale and occurs in three samples or more, or where it forms a plateau of three equal values.
-fn flag_saturated(values: &mut [Lanes], factor: Option<f32>) -> usize {
+fn flag_saturated(values: &mut [Lanes], factor: Option<f32>) -> (usize, Vec<bool>) {
     const ACC_SCALES_G: [f32; 6] = [2.0, 4.0, 8.0, 16.0, 24.0, 32.0];
     const GYRO_SCALES_DPS: [f32; 6] = [125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0];
     // A plateau below these is a resting sensor with coarse digits, not a limit.
     const ACC_PLATEAU_G: f32 = 1.8;
     const GYRO_PLATEAU_DPS: f32 = 100.0;
     let to_g = factor.map_or(0.0, |factor| factor / G as f32);
+    let mut gyro_clipped = Vec::new();
     for (first, scales, unit, least) in
         [(0, ACC_SCALES_G, to_g, ACC_PLATEAU_G), (3, GYRO_SCALES_DPS, 1.0, GYRO_PLATEAU_DPS)]
     {
@@ -334,12 +345,41 @@ fn flag_saturated(values: &mut [Lanes], factor: Option<f32>) -> usize {
                 .any(|c| w[0][c].abs() >= 0.9999 * limit && same(w[0][c], w[1][c]) && same(w[1][c], w[2][c]))
         });
         if plateau || (usual && count >= 3) {
+            if first == 3 {
+                gyro_clipped = values.iter().map(at_limit).collect();
+            }
             for v in values.iter_mut().filter(|v| at_limit(v)) {
                 v[SATURATED] = 1.0;
             }
         }
     }
-    values.iter().filter(|v| v[SATURATED] > 0.0).count()
+    (values.iter().filter(|v| v[SATURATED] > 0.0).count(), gyro_clipped)
+}
+
+/// Noise of one component of the gyro, °/s: from the median of the second differences, which slow movement hardly has.
+/// A sensor whose digits are coarser than its noise reads 0 there; the digits then are the noise.
+fn gyro_noise_dps(values: &[Lanes]) -> f64 {
+    const WINDOWS_MAX: usize = 8192;
+    let every = (values.len() / WINDOWS_MAX).max(1);
+    let mut bends: Vec<f64> = values
+        .windows(3)
+        .step_by(every)
+        .filter(|w| w.iter().all(|v| v[GAP] == 0.0))
+        .flat_map(|w| (3..6).map(|c| f64::from((w[0][c] - 2.0 * w[1][c] + w[2][c]).abs())))
+        .collect();
+    // Second differences of white noise have 6 times its variance; the median of |N(0, 1)| is 0.6745.
+    median(&mut bends).map_or(0.0, |bend| bend / (0.6745 * 6.0_f64.sqrt()))
+}
+
+/// Jitter of time stamps about their median step, s: from the median distance to it, so that holes do not count.
+fn jitter_s(t_ns: &[i64]) -> f64 {
+    let mut steps: Vec<f64> = t_ns.windows(2).map(|w| span_s(w[0], w[1])).collect();
+    let Some(period) = median(&mut steps) else { return 0.0 };
+    for step in &mut steps {
+        *step = (*step - period).abs();
+    }
+    // A step has two stamps' jitter.
+    median(&mut steps).map_or(0.0, |off| off / (0.6745 * std::f64::consts::SQRT_2))
 }
 
 /// Subtracts what the gyro reads at rest: the median over the quietest stretches, if they are quiet enough to be rest.
@@ -460,53 +500,6 @@ fn resample(signal: &mut Signal, timing: &Timing, params: &CalibrateParams) -> u
         from = until;
     }
     0
-}
-
-/// The specific force of gravity at each grid point, m/s², in sensor space: what the accelerometer would read if the
-/// sensor did not accelerate.
-///
-/// The gyro turns the last estimate along; the accelerometer pulls it back, the stronger the more the sensor rests
-/// (|a| near 1 g and slow rotation). One filter for all of a recording, forward in time.
-pub(crate) fn gravity(signal: &Signal, tau_s: f64) -> Vec<[f32; 3]> {
-    let dt = signal.step_s() as f32;
-    let gain = (signal.step_s() / tau_s) as f32;
-    let g = G as f32;
-    let mut out = Vec::with_capacity(signal.grid.len());
-    for island in &signal.islands {
-        let points = &signal.grid[island.start..island.end()];
-        let mut estimate: Option<[f32; 3]> = None;
-        for v in points {
-            let a = [v[0], v[1], v[2]];
-            let magnitude = (a[0] * a[0] + a[1] * a[1] + a[2] * a[2]).sqrt();
-            let f = match estimate {
-                // The first reading stands in until rest is seen; direction only.
-                None => {
-                    if magnitude > 0.0 {
-                        a.map(|c| c * g / magnitude)
-                    } else {
-                        [0.0, 0.0, g]
-                    }
-                }
-                Some(f) => {
-                    let w = [v[3].to_radians(), v[4].to_radians(), v[5].to_radians()];
-                    let turned = [
-                        f[0] - dt * (w[1] * f[2] - w[2] * f[1]),
-                        f[1] - dt * (w[2] * f[0] - w[0] * f[2]),
-                        f[2] - dt * (w[0] * f[1] - w[1] * f[0]),
-                    ];
-                    let off = (magnitude / g - 1.0) / 0.1;
-                    let rate = (v[3] * v[3] + v[4] * v[4] + v[5] * v[5]) / (100.0 * 100.0);
-                    let pull = gain * (-(off * off) - rate).exp();
-                    let mixed: [f32; 3] = std::array::from_fn(|c| turned[c] + pull * (a[c] - turned[c]));
-                    let length = (mixed[0] * mixed[0] + mixed[1] * mixed[1] + mixed[2] * mixed[2]).sqrt();
-                    if length > 0.0 { mixed.map(|c| c * g / length) } else { f }
-                }
-            };
-            estimate = Some(f);
-            out.push(f);
-        }
-    }
-    out
 }
 
 /// Seconds from `a` to `b`; times may be as far apart as `i64` allows.

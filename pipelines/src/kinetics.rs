@@ -11,24 +11,35 @@
 
 use std::collections::BTreeMap;
 
-use schemas::SensorRole;
+use schemas::{SensorRole, SensorTrack};
 
-use crate::calibrate::{G, GAP, SATURATED, Signal, gravity, median, norm, span_s};
+use crate::calibrate::{G, GAP, SATURATED, Signal, norm, span_s};
+use crate::correlate::lag;
 use crate::filter::{Biquad, Lanes, savitzky_golay, zero_phase};
+use crate::orientation::{
+    Quat, conjugate, gravity, headings_rad, largest_joint_turn_deg, largest_tilt_deg, multiply, of_device, orientation,
+    rotate, twist_rad, twist_range_deg,
+};
 use crate::params::Params;
+use crate::peak::{RatePeak, Samples};
 use crate::segment::Swing;
 
 /// One sensor, ready for kinetics.
 #[derive(Clone, Debug)]
 pub(crate) struct Motion {
     /// The signal's grid after the kinetics low-pass, flags untouched.
-    smooth: Vec<Lanes>,
+    pub(crate) smooth: Vec<Lanes>,
     /// Specific force of gravity at each grid point, m/s²; empty without acceleration or gyro.
-    gravity: Vec<[f32; 3]>,
+    pub(crate) gravity: Vec<[f32; 3]>,
+    /// world_from_sensor at each grid point, heading unknown; empty without acceleration or gyro.
+    pub(crate) orientation: Vec<Quat>,
+    /// The orientation is the device's own.
+    pub(crate) of_device: bool,
 }
 
 impl Motion {
-    pub(crate) fn of(signal: &Signal, params: &Params) -> Self {
+    /// `track`: the samples as sent, for the device's own angles.
+    pub(crate) fn of(signal: &Signal, track: &SensorTrack, params: &Params) -> Self {
         let section = Biquad::low_pass_both_ways(params.kinetics.lowpass_hz, 1.0 / signal.step_s());
         let mut smooth = signal.grid.clone();
         for island in &signal.islands {
@@ -38,12 +49,11 @@ impl Motion {
             point[GAP] = plain[GAP];
             point[SATURATED] = plain[SATURATED];
         }
-        let gravity = if signal.has_acc && signal.has_gyro {
-            gravity(signal, params.calibrate.gravity_tau_s)
-        } else {
-            Vec::new()
-        };
-        Self { smooth, gravity }
+        let filter = orientation(signal, params.calibrate.gravity_tau_s);
+        let device = of_device(signal, track, &filter);
+        let of_device = device.is_some();
+        let orientation = device.unwrap_or(filter);
+        Self { smooth, gravity: gravity(&orientation), orientation, of_device }
     }
 }
 
@@ -57,15 +67,6 @@ pub(crate) struct Chain<'a> {
     pub(crate) shaft: Option<[f64; 3]>,
 }
 
-/// A peak of angular rate.
-#[derive(Clone, Copy, Debug)]
-struct RatePeak {
-    t_ns: f64,
-    dps: f64,
-    /// One standard deviation of `t_ns`, squared, s².
-    variance_s2: f64,
-}
-
 /// Neighbours in the chain and what the figures between them are called.
 const PAIRS: [(usize, usize, &str); 3] = [(0, 1, "waist_shoulder"), (1, 2, "shoulder_wrist"), (2, 3, "wrist_racket")];
 
@@ -77,7 +78,7 @@ pub(crate) fn of_swing(swing: &Swing, signal: &Signal, motion: &Motion, chain: &
     let mut figures = Figures::default();
     let k = &chain.params.kinetics;
     figures.put("duration_ms", span_s(swing.start_ns, swing.end_ns) * 1e3);
-    figures.put("acceleration_phase_ms", span_s(swing.start_ns, swing.impact_ns) * 1e3);
+    figures.put_some("acceleration_phase_ms", acceleration_phase_s(swing, signal, motion).map(|s| s * 1e3));
     figures.put("swing_strength", swing.strength);
     figures.put("impact_felt", f64::from(u8::from(swing.impact_jerk.is_some())));
     figures.put_some("impact_jerk_mps3", swing.impact_jerk);
@@ -91,6 +92,7 @@ pub(crate) fn of_swing(swing: &Swing, signal: &Signal, motion: &Motion, chain: &
         if let Some(peak) = peak {
             figures.put(&format!("peak_gyro_{role}_dps"), peak.dps);
             figures.put(&format!("peak_before_impact_{role}_ms"), (swing.impact_ns as f64 - peak.t_ns) / 1e6);
+            figures.put(&format!("peak_clipped_{role}"), f64::from(u8::from(peak.clipped)));
         }
     }
     let mut uncertainty_s: Option<f64> = None;
@@ -98,6 +100,10 @@ pub(crate) fn of_swing(swing: &Swing, signal: &Signal, motion: &Motion, chain: &
         let (Some(first), Some(second)) = (peaks[a], peaks[b]) else { continue };
         let (delay_s, sigma_s) = delay(&first, &second, chain.sync_s);
         uncertainty_s = Some(uncertainty_s.map_or(sigma_s, |worst| worst.max(sigma_s)));
+        // Resolved is what has 0 outside of its interval.
+        let reach_s = k.resolved_sigmas * sigma_s;
+        figures.put(&format!("delay_{name}_low_ms"), (delay_s - reach_s) * 1e3);
+        figures.put(&format!("delay_{name}_high_ms"), (delay_s + reach_s) * 1e3);
         if delay_s.abs() >= k.resolved_sigmas * sigma_s {
             figures.put(delay_name, delay_s * 1e3);
         }
@@ -110,9 +116,12 @@ pub(crate) fn of_swing(swing: &Swing, signal: &Signal, motion: &Motion, chain: &
             figures.put(&format!("braking_{name}"), 1.0 - rate / first.dps);
         }
     }
+    shifts(swing, chain, &mut figures);
     figures.put_some("delay_uncertainty_ms", uncertainty_s.map(|s| s * 1e3));
     figures.put_some("order_tau", order_tau(&peaks, chain.sync_s, k.resolved_sigmas));
     energy(swing, chain, &mut figures);
+    energy_index(&peaks, k.waist_inertia_kgm2, &mut figures);
+    turns(swing, chain, peaks[0].as_ref(), &mut figures);
     if let Some((racket, motion)) = chain.sensors[3] {
         racket_head_speed(swing, racket, motion, chain, &mut figures);
     }
@@ -189,39 +198,177 @@ fn own_sensor(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>
 
 /// The largest angular rate of one sensor around the swing's acceleration.
 ///
-/// A maximum at the border of the window is not a peak, one inside a hole is a guess: both give `None`.
+/// A maximum at the border of the window is not a peak, one inside a hole is a guess: both give `None`, and so does a hole
+/// that may hide a higher one.
 fn rate_peak(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>) -> Option<RatePeak> {
+    // The fit needs the slopes of a hill at the window's border too.
+    const MARGIN_NS: i64 = 150_000_000;
+    // The low-pass flattens a narrow hill more than a wide one: every hill that may be the highest is fitted.
+    const LOW_PASS_LOSS: f64 = 0.7;
+    // Heights closer than this cannot be told apart.
+    const SAME_HEIGHT: f64 = 0.02;
     let k = &chain.params.kinetics;
     if !signal.has_gyro {
         return None;
     }
     let ns = |seconds: f64| (seconds * 1e9) as i64;
-    let from = swing.start_ns.max(swing.impact_ns.saturating_sub(ns(k.before_s)));
-    let (island, range) = signal.window(from, swing.impact_ns, swing.impact_ns.saturating_add(ns(k.after_s)))?;
+    let from_ns = swing.impact_ns.saturating_sub(ns(k.before_s));
+    let to_ns = swing.impact_ns.saturating_add(ns(k.after_s));
+    let (island, range) = signal.window(from_ns, swing.impact_ns, to_ns)?;
     let rate = |i: usize| norm([motion.smooth[i][3], motion.smooth[i][4], motion.smooth[i][5]]);
-    // The highest hill that lies in the window with both its slopes: the rest of a backswing at the border may be higher.
-    let best = (range.start + 1..range.end.saturating_sub(1))
-        .filter(|&i| rate(i - 1) < rate(i) && rate(i) >= rate(i + 1))
-        .reduce(|best, i| if rate(i) > rate(best) { i } else { best })?;
-    if rate(best) < k.peak_dps_min || motion.smooth[best - 1..=best + 1].iter().any(|v| v[GAP] > 0.0) {
+    // Hills that lie in the window with both their slopes: the rest of a backswing at the border may be higher.
+    let hills: Vec<usize> = (range.start + 1..range.end.saturating_sub(1))
+        .filter(|&i| rate(i - 1) < rate(i) && rate(i) >= rate(i + 1) && rate(i) >= k.peak_dps_min)
+        .collect();
+    let top = hills.iter().map(|&i| rate(i)).reduce(f64::max)?;
+    let samples = Samples::of(signal, from_ns.saturating_sub(MARGIN_NS), to_ns.saturating_add(MARGIN_NS))?;
+    let hole_limit_s = chain.params.calibrate.gap_flag_ms / 1e3;
+    let mut peaks: Vec<RatePeak> = hills
+        .into_iter()
+        .filter(|&i| rate(i) >= LOW_PASS_LOSS * top)
+        .filter_map(|i| samples.peak(signal.time_ns(island, i) as f64, hole_limit_s))
+        .collect();
+    peaks.sort_by(|a, b| b.dps.total_cmp(&a.dps).then(a.t_ns.total_cmp(&b.t_ns)));
+    let mut best = *peaks.first()?;
+    let least = best.dps * (1.0 - SAME_HEIGHT) - 2.0 * signal.gyro_noise_dps;
+    let away_s = peaks[1..]
+        .iter()
+        .filter(|other| other.dps >= least || (other.clipped && best.clipped))
+        .map(|other| (other.t_ns - best.t_ns).abs() / 1e9)
+        .fold(0.0, f64::max);
+    best.variance_s2 += away_s * away_s / 4.0;
+    (!samples.may_hide(best.dps, hole_limit_s)).then_some(best)
+}
+
+/// Time from the deepest point of the backswing to the impact, s: from where the rotation about the swing's own axis last
+/// changed its sign. The axis is the first principal axis of ω over the last 0.15 s before the impact.
+fn acceleration_phase_s(swing: &Swing, signal: &Signal, motion: &Motion) -> Option<f64> {
+    const AXIS_NS: i64 = 150_000_000;
+    // No acceleration of a stroke lasts longer.
+    const LONGEST_NS: i64 = 800_000_000;
+    if !signal.has_gyro {
         return None;
     }
-    let (before, top, after) = (rate(best - 1), rate(best), rate(best + 1));
-    let bend = before - 2.0 * top + after;
-    let offset = if bend < 0.0 { (0.5 * (before - after) / bend).clamp(-0.5, 0.5) } else { 0.0 };
-    let clipped = |i: usize| motion.smooth[i][SATURATED] > 0.0;
-    // The true peak lies anywhere on a clipped plateau.
-    let mut plateau_s = 0.0;
-    if clipped(best) {
-        let left = (range.start..best).rev().take_while(|&i| clipped(i)).count();
-        let right = (best + 1..range.end).take_while(|&i| clipped(i)).count();
-        plateau_s = (left + right + 1) as f64 * signal.step_s();
+    let from_ns = swing.impact_ns.saturating_sub(LONGEST_NS);
+    let (island, range) = signal.window(from_ns, swing.impact_ns, swing.impact_ns)?;
+    let rate = |i: usize| -> [f64; 3] { std::array::from_fn(|c| f64::from(motion.smooth[i][3 + c])) };
+    let axis_from = swing.impact_ns.saturating_sub(AXIS_NS);
+    let mut moment = [[0.0_f64; 3]; 3];
+    for i in range.clone().filter(|&i| signal.time_ns(island, i) >= axis_from) {
+        let w = rate(i);
+        (0..3).for_each(|r| (0..3).for_each(|c| moment[r][c] += w[r] * w[c]));
     }
-    Some(RatePeak {
-        t_ns: signal.time_ns(island, best) as f64 + offset * signal.step_ns as f64,
-        dps: top - 0.25 * (before - after) * offset,
-        variance_s2: (signal.sample_period_s().powi(2) + plateau_s * plateau_s) / 12.0,
-    })
+    let (axis, share) = principal_axis(&moment)?;
+    // Rotation that is about no axis in particular has no sign.
+    if share < 0.6 {
+        return None;
+    }
+    let along = |i: usize| rate(i).iter().zip(axis).map(|(w, a)| w * a).sum::<f64>();
+    let at_impact = along(range.end - 1);
+    let sign = if at_impact < 0.0 { -1.0 } else { 1.0 };
+    let before = range.clone().rev().find(|&i| sign * along(i) <= 0.0)?;
+    if before + 1 >= range.end || motion.smooth[before..range.end].iter().any(|v| v[GAP] > 0.0) {
+        return None;
+    }
+    let (a, b) = (along(before), along(before + 1));
+    // `a` and `b` differ: one is on this side of 0, one on that.
+    let crossing_ns = signal.time_ns(island, before) as f64 + a / (a - b) * signal.step_ns as f64;
+    Some((swing.impact_ns as f64 - crossing_ns) / 1e9)
+}
+
+/// Delays from the likeness of whole curves, for neighbours in the chain; see [`lag`]. Alike enough only, and resolved
+/// only: the uncertainty is that of the sample periods and clocks.
+fn shifts(swing: &Swing, chain: &Chain<'_>, figures: &mut Figures) {
+    const STRENGTH_MIN: f64 = 0.7;
+    let k = &chain.params.kinetics;
+    let ns = |seconds: f64| (seconds * 1e9) as i64;
+    let from_ns = swing.impact_ns.saturating_sub(ns(k.before_s));
+    let to_ns = swing.impact_ns.saturating_add(ns(0.5 * k.after_s));
+    for (a, b, name) in PAIRS {
+        let (Some(first), Some(second)) = (chain.sensors[a], chain.sensors[b]) else { continue };
+        if !first.0.has_gyro || !second.0.has_gyro {
+            continue;
+        }
+        let Some((shift_s, strength)) = lag(first, second, from_ns, swing.impact_ns, to_ns) else { continue };
+        figures.put(&format!("xcorr_{name}_strength"), strength);
+        let periods = [first, second].map(|(signal, _)| signal.sample_period_s().powi(2) / 12.0);
+        let sigma_s = (periods[0] + periods[1] + 2.0 * chain.sync_s * chain.sync_s).sqrt();
+        if strength >= STRENGTH_MIN && shift_s.abs() >= k.resolved_sigmas * sigma_s {
+            figures.put(&format!("xcorr_{name}_ms"), shift_s * 1e3);
+        }
+    }
+}
+
+/// ½ I ω² of each segment at its peak, and how it grows from one to the next: an index, not joules handed over, because the
+/// moments of inertia are a textbook adult's (waist from the parameters).
+fn energy_index(peaks: &[Option<RatePeak>; 4], waist_inertia_kgm2: f64, figures: &mut Figures) {
+    // kg·m²: shoulder girdle and upper arm about the trunk's axis, forearm and hand about the elbow, a racket of 90 g about
+    // the grip.
+    let inertia = [waist_inertia_kgm2, 0.35, 0.06, 0.012];
+    let index: [Option<f64>; 4] =
+        std::array::from_fn(|i| peaks[i].map(|peak| 0.5 * inertia[i] * peak.dps.to_radians().powi(2)));
+    for (value, role) in index.iter().zip(SensorRole::CHAIN) {
+        figures.put_some(&format!("energy_index_{role}"), *value);
+    }
+    for (a, b, name) in PAIRS {
+        if let (Some(first), Some(second)) = (index[a], index[b])
+            && first > 0.0
+        {
+            figures.put(&format!("energy_step_{name}"), second / first);
+        }
+    }
+}
+
+/// How far each segment turns and tilts in the swing, and what the trunk does against the pelvis.
+fn turns(swing: &Swing, chain: &Chain<'_>, waist_peak: Option<&RatePeak>, figures: &mut Figures) {
+    let whole = |sensor: Option<(&Signal, &Motion)>, to_ns: i64| -> Option<Vec<Quat>> {
+        let (signal, motion) = sensor?;
+        if motion.orientation.is_empty() {
+            return None;
+        }
+        let (_, range) = signal.window(swing.start_ns, swing.impact_ns, to_ns)?;
+        let holes = signal.grid[range.clone()].iter().any(|v| v[GAP] > 0.0);
+        (range.len() >= 8 && !holes).then(|| motion.orientation[range].to_vec())
+    };
+    for (sensor, role) in chain.sensors.into_iter().zip(SensorRole::CHAIN) {
+        let Some(orientation) = whole(sensor, swing.end_ns) else { continue };
+        figures.put(&format!("turn_{role}_deg"), twist_range_deg(headings_rad(&orientation).into_iter()));
+        figures.put(&format!("tilt_{role}_deg"), largest_tilt_deg(&orientation));
+        if role == SensorRole::Racket
+            && let (Some(shaft), Some(&first)) = (chain.shaft, orientation.first())
+        {
+            let rolls = orientation.iter().map(|&q| twist_rad(multiply(conjugate(first), q), shaft));
+            figures.put("racket_roll_deg", twist_range_deg(rolls));
+        }
+    }
+    for (a, b, name) in PAIRS {
+        // A joint's angle needs both headings: only the devices' own filters know them.
+        let known = |index: usize| chain.sensors[index].filter(|(_, motion)| motion.of_device);
+        let pair = whole(known(a), swing.end_ns).zip(whole(known(b), swing.end_ns));
+        if let Some(angle) = pair.and_then(|(first, second)| largest_joint_turn_deg(&first, &second)) {
+            figures.put(&format!("joint_{name}_deg"), angle);
+        }
+    }
+    let trunk = whole(chain.sensors[0], swing.impact_ns).zip(whole(chain.sensors[1], swing.impact_ns));
+    if let Some((pelvis, shoulder)) = trunk
+        && let Some((signal, _)) = chain.sensors[0]
+    {
+        let (pelvis, shoulder) = (headings_rad(&pelvis), headings_rad(&shoulder));
+        let apart: Vec<f64> = shoulder.iter().zip(&pelvis).map(|(s, p)| (s - p).to_degrees()).collect();
+        let bounds = apart.iter().fold((0.0_f64, 0.0_f64), |(low, high), v| (low.min(*v), high.max(*v)));
+        figures.put("separation_waist_shoulder_deg", bounds.1 - bounds.0);
+        let fastest = apart.windows(2).map(|w| (w[1] - w[0]).abs()).fold(0.0, f64::max);
+        figures.put("separation_waist_shoulder_dps", fastest / signal.step_s());
+    }
+    // The pelvis' turn about the vertical when it turns fastest: left is positive.
+    if let (Some(peak), Some((signal, motion))) = (waist_peak, chain.sensors[0])
+        && let Some(island) = signal.island_at(peak.t_ns as i64).filter(|_| !motion.orientation.is_empty())
+    {
+        let index = island.start + ((peak.t_ns as i64 - island.t0_ns) / signal.step_ns) as usize;
+        let v = &motion.smooth[index];
+        let world = rotate(motion.orientation[index], [f64::from(v[3]), f64::from(v[4]), f64::from(v[5])]);
+        figures.put("turn_rate_waist_dps", world[2]);
+    }
 }
 
 /// Time from `a` to `b` and its standard deviation, s: √(var a + var b + 2 sync²), which for equal sensors is
@@ -347,6 +494,8 @@ fn turned(axes: &[[f64; 3]; 3], turn: [f64; 3]) -> [[f64; 3]; 3] {
 /// player turns the racket about its shaft (`racket_shaft_known` is 0). Where the gyro was at its limit at the fastest
 /// moment, the figure is a lower bound (`racket_speed_clipped` is 1).
 fn racket_head_speed(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>, figures: &mut Figures) {
+    // Scale errors of such gyros; from the sensor to the strings' centre are 0.50 to 0.55 m, -4 to +6% of the setting.
+    const SCALE: f64 = 0.02;
     let k = &chain.params.kinetics;
     let ns = |seconds: f64| (seconds * 1e9) as i64;
     let from = swing.start_ns.max(swing.impact_ns.saturating_sub(ns(k.before_s)));
@@ -362,9 +511,33 @@ fn racket_head_speed(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Ch
         (w[0] * w[0] + w[1] * w[1] + w[2] * w[2] - along * along).max(0.0).sqrt()
     };
     let Some(top) = points.iter().reduce(|best, v| if across(v) > across(best) { v } else { best }) else { return };
-    figures.put("racket_head_speed_mps", across(top).to_radians() * k.racket_radius_m);
+    let speed = |dps: f64, radius_m: f64| dps.to_radians() * radius_m;
+    let (near_m, far_m) = (k.racket_radius_m * 0.96, k.racket_radius_m * 1.06);
+    // Without the shaft, up to two fifths of the rotation may be about it (pronation).
+    let share = if chain.shaft.is_some() { 1.0 } else { 0.6 };
+    let raw = signal.raw_window(from, swing.impact_ns.saturating_add(ns(k.after_s)));
+    let beyond = beyond_limit(signal, raw, across(top));
+    let clipped = beyond.is_some();
+    let highest = beyond.unwrap_or_else(|| across(top));
+    figures.put("racket_head_speed_mps", speed(across(top), k.racket_radius_m));
+    figures.put("racket_head_speed_low_mps", speed(across(top) * share * (1.0 - SCALE), near_m));
+    figures.put("racket_head_speed_high_mps", speed(highest * (1.0 + SCALE), far_m));
     figures.put("racket_shaft_known", f64::from(u8::from(chain.shaft.is_some())));
-    figures.put("racket_speed_clipped", f64::from(u8::from(top[SATURATED] > 0.0)));
+    figures.put("racket_speed_clipped", f64::from(u8::from(clipped)));
+}
+
+/// How high the rate may have gone if the gyro stood at its limit: each flank goes on as steeply as it was at its steepest,
+/// to the middle of the clipped stretch. A pulse is rounder than that, so it is an upper bound. `None` if it never did.
+fn beyond_limit(signal: &Signal, raw: std::ops::Range<usize>, limit_dps: f64) -> Option<f64> {
+    let at_limit = |i: usize| signal.gyro_clipped.get(i).copied().unwrap_or(false);
+    let first = raw.clone().find(|&i| at_limit(i))?;
+    let last = raw.clone().rev().find(|&i| at_limit(i))?;
+    let clipped_s = span_s(signal.raw_t_ns[first], signal.raw_t_ns[last]) + signal.sample_period_s();
+    let rate = |i: usize| norm([signal.raw[i][3], signal.raw[i][4], signal.raw[i][5]]);
+    let steepest = (raw.start..raw.end - 1)
+        .map(|i| (rate(i + 1) - rate(i)).abs() / span_s(signal.raw_t_ns[i], signal.raw_t_ns[i + 1]))
+        .fold(0.0, f64::max);
+    Some(limit_dps + steepest * 0.5 * clipped_s)
 }
 
 /// The direction of the racket's shaft in sensor space: in fast swings the acceleration of a handle points along it,
@@ -394,11 +567,16 @@ pub(crate) fn shaft_axis(signal: &Signal, swings: &[Swing]) -> Option<[f64; 3]> 
             }
         }
     }
+    principal_axis(&moment).filter(|(_, share)| *share >= SHARE_MIN).map(|(axis, _)| axis)
+}
+
+/// The direction in which a moment matrix is largest, and its share of the trace.
+fn principal_axis(moment: &[[f64; 3]; 3]) -> Option<([f64; 3], f64)> {
     let trace = moment[0][0] + moment[1][1] + moment[2][2];
     if trace <= 0.0 {
         return None;
     }
-    // Power iteration from the largest diagonal; the gap demanded below makes 64 rounds plenty.
+    // Power iteration from the largest diagonal; the share that callers demand makes 64 rounds plenty.
     let start = (0..3).max_by(|&a, &b| moment[a][a].total_cmp(&moment[b][b]))?;
     let mut axis: [f64; 3] = std::array::from_fn(|c| f64::from(u8::from(c == start)));
     let mut value = 0.0;
@@ -410,7 +588,7 @@ pub(crate) fn shaft_axis(signal: &Signal, swings: &[Swing]) -> Option<[f64; 3]> 
         }
         axis = next.map(|c| c / value);
     }
-    (value / trace >= SHARE_MIN).then_some(axis)
+    Some((axis, value / trace))
 }
 
 /// Spectral arc length of a movement's rate (Balasubramanian 2015): nearer to 0 is smoother.
@@ -495,23 +673,6 @@ pub(crate) fn smallest_arc(angles: impl Iterator<Item = f32>) -> Option<f64> {
     Some(360.0 - widest)
 }
 
-/// Theil-Sen slope of `values` over `times`: the median of the slopes of all pairs. Fewer than ten points show no trend.
-pub(crate) fn theil_sen(times: &[f64], values: &[f64]) -> Option<f64> {
-    // 700 points are a quarter of a million pairs; longer series are thinned evenly.
-    const POINTS_MAX: usize = 700;
-    if times.len() < 10 {
-        return None;
-    }
-    let every = times.len().div_ceil(POINTS_MAX);
-    let points: Vec<(f64, f64)> = times.iter().copied().zip(values.iter().copied()).step_by(every).collect();
-    let mut slopes: Vec<f64> = points
-        .iter()
-        .enumerate()
-        .flat_map(|(i, a)| points[i + 1..].iter().filter(|b| b.0 > a.0).map(move |b| (b.1 - a.1) / (b.0 - a.0)))
-        .collect();
-    median(&mut slopes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -553,7 +714,7 @@ mod tests {
 
     #[test]
     fn tau_counts_what_is_resolved() {
-        let at = |ms: f64| Some(RatePeak { t_ns: ms * 1e6, dps: 1.0, variance_s2: 1e-6 });
+        let at = |ms: f64| Some(RatePeak { t_ns: ms * 1e6, dps: 1.0, variance_s2: 1e-6, clipped: false });
         let tau = |peaks: [Option<RatePeak>; 4]| order_tau(&peaks, 0.0, 2.0);
         assert_eq!(tau([at(0.0), at(50.0), at(90.0), at(120.0)]), Some(1.0));
         assert_eq!(tau([at(120.0), at(90.0), at(50.0), at(0.0)]), Some(-1.0));
@@ -580,14 +741,5 @@ mod tests {
         let quarter =
             turned(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [0.0, 0.0, std::f64::consts::FRAC_PI_2]);
         assert!((quarter[0][1] - 1.0).abs() < 1e-12, "{quarter:?}");
-    }
-
-    #[test]
-    fn theil_sen_ignores_outliers() {
-        let times: Vec<f64> = (0..20).map(f64::from).collect();
-        let mut values: Vec<f64> = times.iter().map(|t| 5.0 - 0.5 * t).collect();
-        values[3] = 900.0;
-        assert!((theil_sen(&times, &values).unwrap() + 0.5).abs() < 1e-12);
-        assert_eq!(theil_sen(&times[..9], &values[..9]), None);
     }
 }

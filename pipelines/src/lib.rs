@@ -4,18 +4,29 @@
 //! output bit for bit, whatever the number of threads.
 
 mod adapt;
+mod advice;
 mod analysis;
 pub mod calibrate;
+#[cfg(test)]
+mod chains;
+mod correlate;
 mod curriculum;
+mod definition;
+mod doctor;
 mod evaluate;
 mod features;
+mod figures;
 mod filter;
+mod history;
 mod kinetics;
 mod levels;
 mod linear;
 mod live;
+mod load;
 mod model;
+mod orientation;
 mod params;
+mod peak;
 mod pipeline;
 mod reliability;
 mod report;
@@ -25,18 +36,24 @@ pub mod synth;
 #[cfg(test)]
 mod tests;
 mod train;
+mod trend;
 
 pub use adapt::{ADAPT_SWINGS_MAX, AdaptError, adapt};
+pub use advice::{Advice, AdviceError, EVIDENCE_STROKES_MAX, Evidence, Rules};
 pub use analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
     Stroke,
 };
 pub use curriculum::{GeneratedRecording, generated_player, generated_swings};
+pub use definition::{Pipeline, PipelineError, Stage};
+pub use doctor::{Finding, diagnose};
 pub use evaluate::{
     ClassFigures, Classification, EvaluateOptions, Evaluation, Idle, Judge, LevelFigures, PlayerFigures, Proposals,
     Segmentation, evaluate, merge,
 };
 pub use features::{Mirror, WindowSpec};
+pub use figures::{FIGURES, Figure, Per, figure, names as figure_names, page as figures_page};
+pub use history::{HISTORY_STROKES_MIN, History, compare};
 pub use levels::{ClassLevels, LEVELS, class_levels};
 pub use live::{Live, LiveEvent, LiveSample, LiveSession, LiveStroke, LiveSwing};
 pub use model::{

@@ -1,21 +1,18 @@
 //! Parameters of the pipeline: every number that a person may want to tune, in one file with its unit in its name.
 
 use std::fmt::Write as _;
-use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::definition::Pipeline;
 use crate::features::Mirror;
 
-/// The parameter file that ships with the product.
-const DEFAULT: &str = include_str!("../params/default.toml");
-
-/// Parameters of a pipeline, read from `pipelines/params/*.toml`.
+/// Parameters of a pipeline: the sections of its file, see [`crate::Pipeline`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// Name of this set of parameters.
+    /// Name of the pipeline.
     pub name: String,
     /// From samples as sent to the working grid.
     pub calibrate: CalibrateParams,
@@ -137,6 +134,8 @@ pub struct KineticsParams {
     pub resolved_sigmas: f64,
     /// Clock error above which delays are doubtful, ms.
     pub sync_warn_ms: f64,
+    /// Clock error of a sensor (one standard deviation) where the recording states none, ms.
+    pub sync_assumed_ms: f64,
     /// Inertia of the trunk in the energy figures, kg·m².
     pub waist_inertia_kgm2: f64,
     /// Mass that the wrist moves in the energy figures, kg.
@@ -205,17 +204,15 @@ impl Params {
     /// The parameters that ship with the product.
     #[must_use]
     pub fn builtin() -> &'static Self {
-        static BUILTIN: LazyLock<Params> =
-            LazyLock::new(|| Params::from_toml(DEFAULT).expect("a test reads the shipped file"));
-        &BUILTIN
+        &Pipeline::builtin().params
     }
 
-    /// Reads a parameter file.
+    /// Reads the name and the sections of a pipeline file.
     ///
     /// # Errors
     /// A key that is unknown or missing, a value out of range.
-    pub fn from_toml(text: &str) -> Result<Self, ParamsError> {
-        let params: Self = toml::from_str(text).map_err(|source| ParamsError::Syntax { source: Box::new(source) })?;
+    pub(crate) fn from_table(table: toml::Table) -> Result<Self, ParamsError> {
+        let params: Self = table.try_into().map_err(|source| ParamsError::Syntax { source: Box::new(source) })?;
         params.validate()?;
         Ok(params)
     }
@@ -230,7 +227,7 @@ impl Params {
 
     fn validate(&self) -> Result<(), ParamsError> {
         let Self { calibrate: c, segment: s, classify: y, kinetics: k, report: r, .. } = self;
-        let ranges: [(&'static str, f64, f64, f64); 50] = [
+        let ranges: [(&'static str, f64, f64, f64); 51] = [
             ("calibrate.grid_hz", f64::from(c.grid_hz), 50.0, 400.0),
             ("calibrate.bridge_s", c.bridge_s, 0.02, 3.0),
             ("calibrate.gap_flag_ms", c.gap_flag_ms, 1.0, 1000.0),
@@ -270,6 +267,7 @@ impl Params {
             ("kinetics.peak_dps_min", k.peak_dps_min, 0.0, 5000.0),
             ("kinetics.resolved_sigmas", k.resolved_sigmas, 0.5, 10.0),
             ("kinetics.sync_warn_ms", k.sync_warn_ms, 0.0, 1000.0),
+            ("kinetics.sync_assumed_ms", k.sync_assumed_ms, 0.0, 100.0),
             ("kinetics.waist_inertia_kgm2", k.waist_inertia_kgm2, 0.01, 50.0),
             ("kinetics.wrist_mass_kg", k.wrist_mass_kg, 0.01, 10.0),
             ("kinetics.racket_radius_m", k.racket_radius_m, 0.1, 1.0),
@@ -312,14 +310,26 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definition::DEFAULT;
+
+    fn read(text: &str) -> Result<Params, crate::PipelineError> {
+        Pipeline::from_toml(text, |_| None).map(|pipeline| pipeline.params)
+    }
+
+    fn refusal(text: &str) -> ParamsError {
+        match read(text).unwrap_err() {
+            crate::PipelineError::Params(error) => error,
+            other => panic!("{other}"),
+        }
+    }
 
     #[test]
     fn the_shipped_file_is_accepted_and_its_hash_ignores_layout() {
-        let shipped = Params::from_toml(DEFAULT).unwrap();
+        let shipped = read(DEFAULT).unwrap();
         assert_eq!(Params::builtin(), &shipped);
         let without_comments: String =
             DEFAULT.lines().filter(|line| !line.starts_with('#')).fold(String::new(), |text, line| text + line + "\n");
-        assert_eq!(Params::from_toml(&without_comments).unwrap().sha256(), shipped.sha256());
+        assert_eq!(read(&without_comments).unwrap().sha256(), shipped.sha256());
         let mut other = shipped.clone();
         other.segment.floor += 0.01;
         assert_ne!(other.sha256(), shipped.sha256());
@@ -329,14 +339,14 @@ mod tests {
     #[test]
     fn unknown_missing_and_absurd_keys_are_refused_by_name() {
         let unknown = DEFAULT.replace("floor = ", "flor = ");
-        let message = Params::from_toml(&unknown).unwrap_err().to_string();
+        let message = refusal(&unknown).to_string();
         assert!(message.contains("flor"), "{message}");
         let absurd = DEFAULT.replace("grid_hz = 100", "grid_hz = 4");
-        assert!(matches!(Params::from_toml(&absurd).unwrap_err(), ParamsError::Range { key: "calibrate.grid_hz", .. }));
+        assert!(matches!(refusal(&absurd), ParamsError::Range { key: "calibrate.grid_hz", .. }));
         let not_a_number = DEFAULT.replace("bridge_s = 1.0", "bridge_s = nan");
-        assert!(matches!(Params::from_toml(&not_a_number).unwrap_err(), ParamsError::Range { .. }));
+        assert!(matches!(refusal(&not_a_number), ParamsError::Range { .. }));
         let crossed = DEFAULT.replace("ceiling = 2.0", "ceiling = 0.1");
-        assert!(matches!(Params::from_toml(&crossed).unwrap_err(), ParamsError::Order { .. }));
-        assert!(Params::from_toml("").is_err());
+        assert!(matches!(refusal(&crossed), ParamsError::Order { .. }));
+        assert!(read("").is_err());
     }
 }

@@ -5,15 +5,20 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use schemas::{SensorRole, Track};
 
+use crate::advice::{Rules, advise};
 use crate::analysis::{
-    Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, SessionFigures, Severity, Stroke,
+    Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SessionFigures, Severity, Stroke,
 };
-use crate::calibrate::{Signal, calibrate, span_s};
+use crate::calibrate::{Signal, calibrate, median, span_s};
+use crate::correlate::repeatability;
+use crate::definition::Stage;
 use crate::features::Window;
 use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Model, OTHER};
 use crate::params::Params;
-use crate::report::{median_of, phase_delay, range_of_motion, recommendations, scores, session_metrics};
+use crate::report::{
+    Session, median_of, phase_delay, range_of_motion, recommendations, scores, session_delays, session_metrics,
+};
 use crate::segment::{Swing, choose_sensor, segment};
 
 /// Name and version of the pipeline in every provenance. The version changes with every change of what is computed.
@@ -30,12 +35,19 @@ pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"
 /// ```
 #[must_use]
 pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysis {
+    analyze_stages(track, params, model, &Stage::ALL)
+}
+
+/// The same, with only these stages; what a stage that is left out would have found is absent.
+pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Model>, stages: &[Stage]) -> Analysis {
+    let runs = |stage| stages.contains(&stage);
     let roles: Vec<SensorRole> = SensorRole::CHAIN.to_vec();
     let calibrated: Vec<Option<(Signal, Motion)>> = roles
         .par_iter()
         .map(|&role| {
-            let signal = calibrate(role, track.get(role)?, &params.calibrate)?;
-            let motion = Motion::of(&signal, params);
+            let samples = track.get(role)?;
+            let signal = calibrate(role, samples, &params.calibrate)?;
+            let motion = Motion::of(&signal, samples, params);
             Some((signal, motion))
         })
         .collect();
@@ -46,7 +58,10 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
     let mut issues = Issues::default();
     issues.of_sensors(&signals, track, params);
 
-    let chosen = choose_sensor(&signals).and_then(|signal| sensors[signal.role.chain_index()?]);
+    let chosen = choose_sensor(&signals)
+        .filter(|_| runs(Stage::Segment))
+        .and_then(|signal| sensors[signal.role.chain_index()?]);
+    let model = model.filter(|_| runs(Stage::Classify));
     let proposed = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
     let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
     let swings = match (usable_model, chosen) {
@@ -55,23 +70,39 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
     };
     let chain = Chain {
         sensors,
-        sync_s: track.sync_error_ns.max(0) as f64 / 1e9,
+        sync_s: sync_s(track, params),
         params,
         shaft: sensors[3].and_then(|(racket, _)| shaft_axis(racket, &swings)),
     };
-    let strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
-        swings.par_iter().map(|swing| stroke(swing, signal, motion, &chain, track, usable_model)).collect()
+    let mut strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
+        let measured = runs(Stage::Kinetics).then_some(motion);
+        swings.par_iter().map(|swing| stroke(swing, signal, measured, &chain, track, usable_model)).collect()
     });
-    issues.of_swings(&signals, chosen.map(|(signal, _)| signal), &strokes, params);
-    issues.of_gate(proposed.len() - swings.len(), chosen.map(|(signal, _)| signal));
-    issues.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
-
-    let session = figures(track, &signals, &strokes, params, &mut issues);
+    if let Some((signal, motion)) = chosen.filter(|_| runs(Stage::Kinetics)) {
+        add_repeatability(signal, motion, &swings, &mut strokes);
+    }
+    // What nobody looked for is not missing.
+    let mut unsaid = Issues::default();
+    let said = if runs(Stage::Segment) { &mut issues } else { &mut unsaid };
+    said.of_swings(&signals, chosen.map(|(signal, _)| signal), &strokes, params);
+    said.of_wearing(&strokes);
+    said.of_gate(proposed.len() - swings.len(), chosen.map(|(signal, _)| signal));
+    if runs(Stage::Classify) {
+        said.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
+    }
+    let mut session = figures(track, &sensors, &strokes, &chain, said);
+    if runs(Stage::Report) {
+        session.advice = advise(&strokes, &session, params, Rules::builtin());
+    } else {
+        session.scores = Scores::default();
+        session.recommendations.clear();
+    }
     Analysis {
         strokes,
         session,
         issues: issues.0,
         provenance: Provenance {
+            name: params.name.clone(),
             pipeline: PIPELINE.to_owned(),
             params_sha256: params.sha256(),
             model: usable_model.map(|model| model.name().to_owned()),
@@ -93,14 +124,33 @@ fn gated(proposed: &[Swing], signal: &Signal, model: &Model, params: &Params) ->
     proposed.iter().zip(kept).filter(|(_, kept)| *kept).map(|(swing, _)| *swing).collect()
 }
 
-fn stroke(
+fn add_repeatability(signal: &Signal, motion: &Motion, swings: &[Swing], strokes: &mut [Stroke]) {
+    let impacts: Vec<(i64, &str)> =
+        swings.iter().zip(strokes.iter()).map(|(swing, stroke)| (swing.impact_ns, stroke.stroke.as_str())).collect();
+    let likeness = repeatability(signal, motion, &impacts);
+    for (stroke, value) in strokes.iter_mut().zip(likeness) {
+        if let Some(value) = value {
+            stroke.metrics.insert("template_correlation".to_owned(), value);
+        }
+    }
+}
+
+/// Clock error of one sensor, one standard deviation, s: what the recording states, or what is assumed of one that states
+/// nothing.
+fn sync_s(track: &Track, params: &Params) -> f64 {
+    match track.sync_error_ns {
+        0 => params.kinetics.sync_assumed_ms / 1e3,
+        stated => stated.max(0) as f64 / 1e9,
+    }
+}
+
+fn figures_of(
     swing: &Swing,
     signal: &Signal,
     motion: &Motion,
     chain: &Chain<'_>,
     track: &Track,
-    model: Option<&Model>,
-) -> Stroke {
+) -> BTreeMap<String, f64> {
     let mut metrics = of_swing(swing, signal, motion, chain);
     for (name, role, component) in [
         ("rom_waist_deg", SensorRole::Waist, 2),
@@ -111,6 +161,18 @@ fn stroke(
             metrics.insert(name.to_owned(), range);
         }
     }
+    metrics
+}
+
+fn stroke(
+    swing: &Swing,
+    signal: &Signal,
+    measured: Option<&Motion>,
+    chain: &Chain<'_>,
+    track: &Track,
+    model: Option<&Model>,
+) -> Stroke {
+    let metrics = measured.map_or_else(BTreeMap::new, |motion| figures_of(swing, signal, motion, chain, track));
     let answer = model.and_then(|model| model.classify(signal, &swing.span(), &chain.params.classify));
     let (stroke, confidence, probabilities, levels) = match answer {
         Some(answer) => (answer.stroke, Some(answer.confidence), answer.probabilities, answer.levels),
@@ -141,11 +203,13 @@ fn rom_of_swing(swing: &Swing, track: &Track, role: SensorRole, component: usize
 
 fn figures(
     track: &Track,
-    signals: &[Option<&Signal>; 4],
+    sensors: &[Option<(&Signal, &Motion)>; 4],
     strokes: &[Stroke],
-    params: &Params,
+    chain: &Chain<'_>,
     issues: &mut Issues,
 ) -> SessionFigures {
+    let params = chain.params;
+    let signals = &sensors.map(|sensor| sensor.map(|(signal, _)| signal));
     let first = signals.iter().flatten().map(|signal| signal.raw_t_ns[0]).min();
     let last = signals.iter().flatten().filter_map(|signal| signal.raw_t_ns.last().copied()).max();
     let duration_s = first.zip(last).map_or(0.0, |(first, last)| span_s(first, last));
@@ -153,7 +217,8 @@ fn figures(
     for stroke in strokes {
         *stroke_counts.entry(stroke.stroke.clone()).or_default() += 1;
     }
-    let delay = phase_delay(strokes);
+    let delays = session_delays(strokes, chain.sync_s, params.kinetics.resolved_sigmas);
+    let delay = phase_delay(&delays);
     let energy_ratio = median_of(strokes, "energy_ratio");
     let rom = range_of_motion(track);
     issues.of_figures(signals, strokes, &delay, energy_ratio, &rom);
@@ -167,8 +232,9 @@ fn figures(
         energy_ratio,
         rom_data: rom,
         scores: scores(&delay, energy_ratio, &rom, &params.report),
-        metrics: session_metrics(strokes, duration_s, signals[0], &params.kinetics),
+        metrics: session_metrics(strokes, &Session { duration_s, sensors: *sensors, delays, params: &params.kinetics }),
         recommendations: advice,
+        advice: Vec::new(),
         sensors: signals.iter().flatten().map(|signal| (signal.role, signal.quality.clone())).collect(),
     }
 }
@@ -368,6 +434,35 @@ impl Issues {
         );
     }
 
+    /// Sensors that are not where they are said to be. Outward in the chain segments turn faster; where most swings of a
+    /// recording say otherwise, and clearly, somebody mixed the sensors up.
+    fn of_wearing(&mut self, strokes: &[Stroke]) {
+        let Some(suspicion) = misplaced(strokes) else { return };
+        let affects = ["phase_delay", "order_tau", "energy_ratio", "rom_data", "stroke", "scores"];
+        match suspicion {
+            Misplaced::Swapped(a, b) => self.add(
+                IssueCode::SensorSwapped,
+                Severity::Warning,
+                Some(a),
+                [
+                    format!("In most swings the {a} sensor turns as the {b} should and the other way round: were they swapped?"),
+                    format!("多数挥拍中{}与{}传感器的转动相反：两个传感器是否互换？", name_zh(a), name_zh(b)),
+                ],
+                &affects,
+            ),
+            Misplaced::Elsewhere(role) => self.add(
+                IssueCode::SensorMisplaced,
+                Severity::Warning,
+                Some(role),
+                [
+                    format!("In most swings the {role} sensor does not move as the {role} of the racket arm does: is it worn elsewhere?"),
+                    format!("多数挥拍中{}传感器的运动与持拍侧不符：是否佩戴在其他位置？", name_zh(role)),
+                ],
+                &affects,
+            ),
+        }
+    }
+
     fn of_gate(&mut self, rejected: usize, chosen: Option<&Signal>) {
         let Some(signal) = chosen.filter(|_| rejected > 0) else { return };
         self.add(
@@ -436,17 +531,39 @@ impl Issues {
             (delay.shoulder_to_wrist, [1, 2], "肩部到手腕", "phase_delay.shoulder_to_wrist"),
             (delay.wrist_to_racket, [2, 3], "手腕到球拍", "phase_delay.wrist_to_racket"),
         ] {
-            if value.is_none() && pair.iter().all(|&index| signals[index].is_some()) {
-                let [from, to] = pair.map(|index| SensorRole::CHAIN[index]);
+            if !pair.iter().all(|&index| signals[index].is_some()) {
+                continue;
+            }
+            let [from, to] = pair.map(|index| SensorRole::CHAIN[index]);
+            let resolved = strokes.iter().filter(|s| s.metrics.contains_key(&format!("delay_{from}_{to}_ms"))).count();
+            let all = strokes.len();
+            if value.is_none() {
                 self.add(
                     IssueCode::NotResolved,
                     Severity::Warning,
                     None,
                     [
-                        format!("The delay from {from} to {to} is smaller than the clocks and rates can resolve."),
-                        format!("{zh}的延迟小于时钟与采样率可分辨的范围。"),
+                        format!(
+                            "The delay from {from} to {to} is smaller than the clocks and rates can resolve (resolved in \
+                             {resolved} of {all} strokes)."
+                        ),
+                        format!("{zh}的延迟小于时钟与采样率可分辨的范围（{all} 次击球中 {resolved} 次可分辨）。"),
                     ],
                     &[figure, "scores.delay", "scores.overall"],
+                );
+            } else if 2 * resolved < all {
+                self.add(
+                    IssueCode::NotResolved,
+                    Severity::Info,
+                    None,
+                    [
+                        format!(
+                            "The delay from {from} to {to} is resolved in {resolved} of {all} strokes only: elsewhere it is \
+                             below twice its uncertainty, or a peak is missing."
+                        ),
+                        format!("{zh}的延迟仅在 {all} 次击球中的 {resolved} 次可分辨，其余小于其不确定度的两倍或缺少峰值。"),
+                    ],
+                    &[],
                 );
             }
         }
@@ -465,7 +582,42 @@ impl Issues {
     }
 }
 
-fn name_zh(role: SensorRole) -> &'static str {
+/// What the rates of the sensors say about where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Misplaced {
+    Swapped(SensorRole, SensorRole),
+    Elsewhere(SensorRole),
+}
+
+/// Compares the peak rates of every two sensors over all swings. An inner one that turns faster than an outer one by a third
+/// (median) and in four of five of at least eight swings is out of place.
+fn misplaced(strokes: &[Stroke]) -> Option<Misplaced> {
+    const SWINGS_MIN: usize = 8;
+    const RATIO_MIN: f64 = 4.0 / 3.0;
+    let peak = |stroke: &Stroke, role: SensorRole| stroke.metrics.get(&format!("peak_gyro_{role}_dps")).copied();
+    let inverted = |inner: SensorRole, outer: SensorRole| {
+        let mut ratios: Vec<f64> =
+            strokes.iter().filter_map(|s| Some(peak(s, inner)? / peak(s, outer)?)).filter(|r| r.is_finite()).collect();
+        let over = ratios.iter().filter(|ratio| **ratio > 1.0).count();
+        let (count, middle) = (ratios.len(), median(&mut ratios));
+        count >= SWINGS_MIN && over * 5 >= count * 4 && middle.is_some_and(|middle| middle >= RATIO_MIN)
+    };
+    let pairs: Vec<(SensorRole, SensorRole)> = (0..4)
+        .flat_map(|i| (i + 1..4).map(move |j| (SensorRole::CHAIN[i], SensorRole::CHAIN[j])))
+        .filter(|&(inner, outer)| inverted(inner, outer))
+        .collect();
+    // The pair furthest apart explains those between: waist against wrist also upsets both against the shoulder.
+    let (inner, outer) =
+        pairs.iter().copied().max_by_key(|(a, b)| b.chain_index().unwrap_or(0) - a.chain_index().unwrap_or(0))?;
+    // A wrist that follows the racket in nothing is not a swapped one: it is on the other arm.
+    let likeness = median_of(strokes, "xcorr_wrist_racket_strength");
+    if outer == SensorRole::Wrist && likeness.is_some_and(|likeness| likeness < 0.6) {
+        return Some(Misplaced::Elsewhere(SensorRole::Wrist));
+    }
+    Some(Misplaced::Swapped(inner, outer))
+}
+
+pub(crate) fn name_zh(role: SensorRole) -> &'static str {
     match role {
         SensorRole::Waist => "腰部",
         SensorRole::Shoulder => "肩部",

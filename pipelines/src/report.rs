@@ -6,8 +6,13 @@ use schemas::{SensorRole, Track};
 
 use crate::analysis::{PhaseDelay, RangeOfMotion, Scores, Stroke};
 use crate::calibrate::{Signal, median};
-use crate::kinetics::{DELAYS, smallest_arc, theil_sen};
+use crate::kinetics::{DELAYS, Motion, smallest_arc};
+use crate::load::{Rally, by_second, player_load, rallies, rally_gap_s, zones};
 use crate::params::{KineticsParams, ReportParams};
+use crate::trend::{cusum, mann_kendall_p, theil_sen};
+
+/// Neighbours in the chain, as the names of figures have them.
+pub(crate) const PAIRS: [&str; 3] = ["waist_shoulder", "shoulder_wrist", "wrist_racket"];
 
 /// Every advice code with its English and its Chinese text.
 pub const ADVICE: [(&str, &str, &str); 8] = [
@@ -54,10 +59,42 @@ pub(crate) fn median_of(strokes: &[Stroke], name: &str) -> Option<f64> {
     median(&mut values)
 }
 
-/// Median of the resolved delays, s.
-pub(crate) fn phase_delay(strokes: &[Stroke]) -> PhaseDelay {
+/// The delay of a session between two neighbours of the chain, ms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct SessionDelay {
+    pub(crate) median_ms: f64,
+    /// Half of the 95% interval of the median.
+    pub(crate) reach_ms: f64,
+}
+
+/// Medians over every delay that was measured, resolved or not: a median of the resolved ones alone would leave the short
+/// ones out and come out long. The interval adds to the spread's own (1.2533 σ/√n for a median) what all swings share: the
+/// clocks, and half of one swing's uncertainty for what the shape of this player's pulses does to every one of them.
+pub(crate) fn session_delays(strokes: &[Stroke], sync_s: f64, sigmas: f64) -> [Option<SessionDelay>; 3] {
+    PAIRS.map(|pair| {
+        let figure = |stroke: &Stroke, end: &str| stroke.metrics.get(&format!("delay_{pair}_{end}_ms")).copied();
+        let intervals: Vec<(f64, f64)> =
+            strokes.iter().filter_map(|stroke| Some((figure(stroke, "low")?, figure(stroke, "high")?))).collect();
+        let mut middles: Vec<f64> = intervals.iter().map(|(low, high)| f64::midpoint(*low, *high)).collect();
+        let mut sigma_ms: Vec<f64> = intervals.iter().map(|(low, high)| (high - low) / (2.0 * sigmas)).collect();
+        let n = middles.len() as f64;
+        let mean = middles.iter().sum::<f64>() / n;
+        let spread =
+            if n > 1.0 { (middles.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt() } else { 0.0 };
+        let own = median(&mut sigma_ms)?;
+        // What one swing's uncertainty has beyond the clocks.
+        let clocks = std::f64::consts::SQRT_2 * sync_s * 1e3;
+        let shape = 0.25 * (own * own - clocks * clocks).max(0.0);
+        let sampling = if n > 1.0 { (1.2533 * spread).powi(2) / n } else { own * own };
+        let sigma = (sampling + shape + clocks * clocks).sqrt();
+        Some(SessionDelay { median_ms: median(&mut middles)?, reach_ms: sigmas * sigma })
+    })
+}
+
+/// The session's delays, s; `None` where 0 lies inside the interval.
+pub(crate) fn phase_delay(delays: &[Option<SessionDelay>; 3]) -> PhaseDelay {
     let [waist_to_shoulder, shoulder_to_wrist, wrist_to_racket] =
-        DELAYS.map(|name| median_of(strokes, name).map(|ms| ms / 1e3));
+        delays.map(|delay| delay.filter(|d| d.median_ms.abs() >= d.reach_ms).map(|d| d.median_ms / 1e3));
     PhaseDelay { waist_to_shoulder, shoulder_to_wrist, wrist_to_racket }
 }
 
@@ -140,13 +177,50 @@ pub(crate) fn recommendations(
     codes.into_iter().map(str::to_owned).collect()
 }
 
-/// Medians, spreads, rhythm, load and trend of the session.
-pub(crate) fn session_metrics(
-    strokes: &[Stroke],
-    duration_s: f64,
-    waist: Option<&Signal>,
-    params: &KineticsParams,
-) -> BTreeMap<String, f64> {
+/// Figures of a stroke whose median over the session is a figure of the session, `<name>_median`.
+pub(crate) const MEDIANS: [&str; 30] = [
+    "order_tau",
+    "peak_gyro_dps",
+    "peak_accel_mps2",
+    "racket_head_speed_mps",
+    "wrist_speed_mps",
+    "smoothness_sparc",
+    "smoothness_ldlj",
+    "speedup_waist_shoulder",
+    "speedup_shoulder_wrist",
+    "speedup_wrist_racket",
+    "braking_waist_shoulder",
+    "braking_shoulder_wrist",
+    "braking_wrist_racket",
+    "energy_step_waist_shoulder",
+    "energy_step_shoulder_wrist",
+    "energy_step_wrist_racket",
+    "acceleration_phase_ms",
+    "rom_waist_deg",
+    "rom_shoulder_deg",
+    "rom_wrist_deg",
+    "turn_waist_deg",
+    "turn_shoulder_deg",
+    "tilt_shoulder_deg",
+    "tilt_wrist_deg",
+    "racket_roll_deg",
+    "separation_waist_shoulder_deg",
+    "separation_waist_shoulder_dps",
+    "delay_uncertainty_ms",
+    "impact_jerk_mps3",
+    "template_correlation",
+];
+
+/// What the session's figures are computed from, besides the strokes.
+pub(crate) struct Session<'a> {
+    pub(crate) duration_s: f64,
+    pub(crate) sensors: [Option<(&'a Signal, &'a Motion)>; 4],
+    pub(crate) delays: [Option<SessionDelay>; 3],
+    pub(crate) params: &'a KineticsParams,
+}
+
+/// Medians, spreads, rhythm, load and trends of the session.
+pub(crate) fn session_metrics(strokes: &[Stroke], session: &Session<'_>) -> BTreeMap<String, f64> {
     let mut metrics = BTreeMap::new();
     let mut put = |name: &str, value: Option<f64>| {
         if let Some(value) = value.filter(|value| value.is_finite()) {
@@ -154,31 +228,19 @@ pub(crate) fn session_metrics(
         }
     };
     put("stroke_count", Some(strokes.len() as f64));
-    if duration_s > 0.0 {
-        put("strokes_per_min", Some(strokes.len() as f64 * 60.0 / duration_s));
+    if session.duration_s > 0.0 {
+        put("strokes_per_min", Some(strokes.len() as f64 * 60.0 / session.duration_s));
     }
-    for name in [
-        "order_tau",
-        "peak_gyro_dps",
-        "peak_accel_mps2",
-        "racket_head_speed_mps",
-        "wrist_speed_mps",
-        "smoothness_sparc",
-        "smoothness_ldlj",
-        "speedup_waist_shoulder",
-        "speedup_shoulder_wrist",
-        "speedup_wrist_racket",
-        "acceleration_phase_ms",
-        "rom_waist_deg",
-        "rom_shoulder_deg",
-        "rom_wrist_deg",
-        "delay_uncertainty_ms",
-    ] {
+    for name in MEDIANS {
         put(&format!("{name}_median"), median_of(strokes, name));
     }
     let largest = |name: &str| strokes.iter().filter_map(|s| s.metrics.get(name).copied()).reduce(f64::max);
     put("racket_head_speed_mps_max", largest("racket_head_speed_mps"));
     put("peak_gyro_dps_max", largest("peak_gyro_dps"));
+    for (delay, pair) in session.delays.iter().zip(PAIRS) {
+        put(&format!("delay_{pair}_session_low_ms"), delay.map(|d| d.median_ms - d.reach_ms));
+        put(&format!("delay_{pair}_session_high_ms"), delay.map(|d| d.median_ms + d.reach_ms));
+    }
     // Consistency, within each class: strokes of different kinds are meant to differ.
     for (name, figure) in [
         ("delay_waist_shoulder_ms_spread", DELAYS[0]),
@@ -191,26 +253,104 @@ pub(crate) fn session_metrics(
         "peak_gyro_variation",
         spread_within_classes(strokes, "peak_gyro_dps").and_then(|(spread, mean)| (mean > 0.0).then(|| spread / mean)),
     );
-    for (name, count) in DELAYS.map(|name| (name, strokes.iter().filter(|s| s.metrics.contains_key(name)).count())) {
-        if !strokes.is_empty() {
-            put(&format!("{}_resolved_share", name.trim_end_matches("_ms")), Some(count as f64 / strokes.len() as f64));
+    for (name, pair) in DELAYS.into_iter().zip(PAIRS) {
+        let measured = strokes.iter().filter(|s| s.metrics.contains_key(&format!("delay_{pair}_low_ms"))).count();
+        let resolved = strokes.iter().filter(|s| s.metrics.contains_key(name)).count();
+        // Without both sensors there is nothing to resolve.
+        if measured > 0 {
+            put(&format!("delay_{pair}_resolved_share"), Some(resolved as f64 / measured as f64));
         }
     }
-    rhythm(strokes, params, &mut put);
-    // Tiring shows as a falling share of the player's own median, per ten minutes.
-    for (name, figure) in
-        [("trend_peak_gyro_per_10min", "peak_gyro_dps"), ("trend_racket_head_speed_per_10min", "racket_head_speed_mps")]
-    {
-        let (times, values): (Vec<f64>, Vec<f64>) =
-            strokes.iter().filter_map(|s| Some((s.impact_ms / 600_000.0, *s.metrics.get(figure)?))).unzip();
-        let mut copy = values.clone();
-        let slope = theil_sen(&times, &values);
-        put(name, slope.zip(median(&mut copy)).and_then(|(slope, middle)| (middle > 0.0).then(|| slope / middle)));
+    if !strokes.is_empty() && strokes.iter().any(|s| s.metrics.contains_key("impact_felt")) {
+        let felt = strokes.iter().filter(|s| s.metrics.get("impact_felt").is_some_and(|felt| *felt > 0.0)).count();
+        put("impact_felt_share", Some(felt as f64 / strokes.len() as f64));
     }
-    if let Some(waist) = waist.filter(|signal| signal.has_acc) {
-        put("player_load", Some(player_load(waist)));
-    }
+    rhythm(strokes, session.params, &mut put);
+    trends(strokes, &mut put);
+    symmetry(strokes, &mut put);
+    load(session, &mut put);
     metrics
+}
+
+/// Trends as a share of the class's own median, so that a change of strokes is no trend; per ten minutes, with the
+/// probability that chance made them, and the stroke at which a CUSUM against the first twenty alarms.
+fn trends(strokes: &[Stroke], put: &mut impl FnMut(&str, Option<f64>)) {
+    for (name, figure) in [
+        ("peak_gyro", "peak_gyro_dps"),
+        ("racket_head_speed", "racket_head_speed_mps"),
+        ("smoothness_sparc", "smoothness_sparc"),
+        ("acceleration_phase", "acceleration_phase_ms"),
+    ] {
+        let mut classes: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for stroke in strokes {
+            if let Some(&value) = stroke.metrics.get(figure) {
+                classes.entry(stroke.stroke.as_str()).or_default().push(value);
+            }
+        }
+        let middles: BTreeMap<&str, f64> = classes
+            .iter_mut()
+            .filter(|(_, values)| values.len() >= 5)
+            .filter_map(|(class, values)| Some((*class, median(values)?)))
+            .collect();
+        let points: Vec<(usize, f64, f64)> = strokes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, stroke)| {
+                let value = *stroke.metrics.get(figure)?;
+                let middle = *middles.get(stroke.stroke.as_str())?;
+                (middle != 0.0).then(|| (index, stroke.impact_ms / 600_000.0, value / middle))
+            })
+            .collect();
+        let times: Vec<f64> = points.iter().map(|p| p.1).collect();
+        let values: Vec<f64> = points.iter().map(|p| p.2).collect();
+        put(&format!("trend_{name}_per_10min"), theil_sen(&times, &values));
+        put(&format!("trend_{name}_p"), mann_kendall_p(&times, &values));
+        if let Some((at, way)) = cusum(&values) {
+            put(&format!("change_{name}_stroke"), Some(points[at].0 as f64));
+            put(&format!("change_{name}_direction"), Some(way));
+        }
+    }
+}
+
+/// (L − R)/(½(L + R)) of the trunk's turn to either side, and the like of forehand and backhand where classes name them.
+fn symmetry(strokes: &[Stroke], put: &mut impl FnMut(&str, Option<f64>)) {
+    const SWINGS_MIN: usize = 5;
+    let compare = |mut one: Vec<f64>, mut other: Vec<f64>| {
+        if one.len() < SWINGS_MIN || other.len() < SWINGS_MIN {
+            return None;
+        }
+        let (one, other) = (median(&mut one)?, median(&mut other)?);
+        (one + other > 0.0).then(|| (one - other) / (0.5 * (one + other)))
+    };
+    let turns = || strokes.iter().filter_map(|s| s.metrics.get("turn_rate_waist_dps").copied());
+    let left: Vec<f64> = turns().filter(|turn| *turn > 0.0).collect();
+    let right: Vec<f64> = turns().filter(|turn| *turn < 0.0).map(f64::abs).collect();
+    put("symmetry_waist_left_right", compare(left, right));
+    let of_side = |side: &str| -> Vec<f64> {
+        strokes
+            .iter()
+            .filter(|s| s.stroke.contains(side))
+            .filter_map(|s| s.metrics.get("peak_gyro_dps").copied())
+            .collect()
+    };
+    put("symmetry_forehand_backhand", compare(of_side("forehand"), of_side("backhand")));
+}
+
+/// Load on the waist, intensity on whichever sensor is nearest to the trunk.
+fn load(session: &Session<'_>, put: &mut impl FnMut(&str, Option<f64>)) {
+    if let Some((waist, motion)) = session.sensors[0].filter(|(signal, _)| signal.has_acc) {
+        put("player_load", Some(player_load(waist)));
+        let seconds = by_second(waist, motion);
+        if !seconds.is_empty() {
+            put("load_dynamic_g_s", Some(seconds.iter().sum()));
+        }
+        if let Some((high, shares)) = zones(&seconds) {
+            put("intensity_p95_g", Some(high));
+            for (zone, share) in shares.into_iter().enumerate() {
+                put(&format!("intensity_zone_{}_share", zone + 1), Some(share));
+            }
+        }
+    }
 }
 
 /// Pooled standard deviation within classes and the mean of all, over classes with three strokes or more.
@@ -236,42 +376,27 @@ fn rhythm(strokes: &[Stroke], params: &KineticsParams, put: &mut impl FnMut(&str
     if strokes.is_empty() {
         return;
     }
-    let mut rallies: Vec<(usize, f64, f64)> = Vec::new();
-    for stroke in strokes {
-        match rallies.last_mut() {
-            Some((count, _, last)) if stroke.impact_ms - *last <= params.rally_gap_s * 1e3 => {
-                *count += 1;
-                *last = stroke.impact_ms;
-            }
-            _ => rallies.push((1, stroke.impact_ms, stroke.impact_ms)),
-        }
-    }
+    let gap_s = rally_gap_s(strokes, params.rally_gap_s);
+    let rallies = rallies(strokes, gap_s);
+    put("rally_gap_s", Some(gap_s));
     put("rally_count", Some(rallies.len() as f64));
     put("strokes_per_rally", Some(strokes.len() as f64 / rallies.len() as f64));
-    put("longest_rally_strokes", rallies.iter().map(|rally| rally.0 as f64).reduce(f64::max));
-    let played: f64 = rallies.iter().map(|(_, first, last)| last - first).sum();
-    let whole = strokes[strokes.len() - 1].impact_ms - strokes[0].impact_ms;
+    put("longest_rally_strokes", rallies.iter().map(|rally| rally.strokes as f64).reduce(f64::max));
+    let lasting = |rally: &Rally| (rally.last_ms - rally.first_ms) / 1e3;
+    let mut lengths: Vec<f64> = rallies.iter().filter(|rally| rally.strokes > 1).map(lasting).collect();
+    let played: f64 = lengths.iter().sum();
+    put("longest_rally_s", lengths.iter().copied().reduce(f64::max));
+    put("rally_s_median", median(&mut lengths));
+    let whole = (strokes[strokes.len() - 1].impact_ms - strokes[0].impact_ms) / 1e3;
     if whole > played && played > 0.0 {
         put("work_rest_ratio", Some(played / (whole - played)));
     }
     let mut within: Vec<f64> = strokes
         .windows(2)
         .map(|pair| pair[1].impact_ms - pair[0].impact_ms)
-        .filter(|gap| *gap <= params.rally_gap_s * 1e3)
+        .filter(|gap| *gap <= gap_s * 1e3)
         .collect();
     put("stroke_interval_ms_median", median(&mut within));
-}
-
-/// PlayerLoad of the waist: Σ √(Δax² + Δay² + Δaz²) / 100 with acceleration in g over steps of 10 ms.
-fn player_load(waist: &Signal) -> f64 {
-    let mut sum = 0.0;
-    for island in &waist.islands {
-        for pair in waist.grid[island.start..island.end()].windows(2) {
-            let (a, b) = (&pair[0], &pair[1]);
-            sum += crate::calibrate::norm([b[0] - a[0], b[1] - a[1], b[2] - a[2]]);
-        }
-    }
-    sum / crate::calibrate::G / 100.0
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use pipelines::{EvaluateOptions, Example, LabelledTrack, Mark, MarkQuality, Model, TrainOptions, generated_player};
 
-use super::analyze::{load_model, load_params};
+use super::analyze::{load_model, load_pipeline};
 use crate::recordings::{RecordingSet, read_set};
 
 /// Trains a model on recording sets, or calibrates one for a player.
@@ -60,9 +60,9 @@ pub struct Args {
     /// Shrinkage of the discriminant's covariance, 0 to 1
     #[arg(long, default_value_t = TrainOptions::default().shrinkage)]
     pub shrinkage: f64,
-    /// A parameter file instead of the one that ships
-    #[arg(long, value_name = "FILE")]
-    pub params: Option<PathBuf>,
+    /// A pipeline file instead of the one that ships
+    #[arg(long, alias = "params", value_name = "FILE")]
+    pub pipeline: Option<PathBuf>,
     /// Print the model's header as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(args.penalty > 0.0 && args.penalty.is_finite(), "--penalty must be above 0");
     anyhow::ensure!((0.0..=1.0).contains(&args.shrinkage), "--shrinkage must be between 0 and 1");
     anyhow::ensure!(args.weight > 0.0 && args.weight.is_finite(), "--weight must be above 0");
-    let params = load_params(args.params.as_deref())?;
+    let params = load_pipeline(args.pipeline.as_deref())?.pipeline.params.clone();
     let progress = bar((args.sets.len() + args.gate_only.len()) as u64 + u64::from(args.generated) + 1);
     let mut examples: Vec<Example> = Vec::new();
     for (path, named) in args.sets.iter().map(|set| (set, true)).chain(args.gate_only.iter().map(|set| (set, false))) {
@@ -306,7 +306,7 @@ mod tests {
             features: 420,
             penalty: 0.2,
             shrinkage: 0.3,
-            params: None,
+            pipeline: None,
             json: false,
         }
     }
@@ -334,7 +334,7 @@ mod tests {
             features: 420,
             penalty: 0.2,
             shrinkage: 0.3,
-            params: None,
+            pipeline: None,
             json: true,
         })
         .unwrap();

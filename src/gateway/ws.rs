@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -22,14 +21,16 @@ use tracing::{Instrument, error, info_span};
 use super::access::{Access, device_code};
 use super::error::{self, ApiError};
 use super::limits::Place;
-use super::socket::{self, Later, Outcome, Role, Socket, Step};
+use super::socket::{self, Heard, Later, Outcome, Role, Socket, Step};
 use super::{Context, Shared, State};
-use crate::hub::{self, AdminMessage, DeviceMessage, Registration, UserMessage};
+use crate::hub::{
+    self, DeviceMessage, LiveEvent, LiveMessage, LiveSwing, Registration, Revision, ToAdmin, UserMessage,
+};
 use crate::ingest;
 use crate::protocol::budget::{ECHO_LIMIT_BYTES, TEXT_LIMIT_BYTES, clip};
 use crate::protocol::{
     self, ClientMessage, DeviceLine, Endpoint, EventFields, FramePacket, LocalTime, ServerMessage, SessionFields,
-    SystemFigures, UtcTime,
+    SwingFields, SystemFigures, UtcTime,
 };
 use crate::sessions::{self, DeviceEvent, PollAnswer};
 use crate::texts::{self, Lang};
@@ -260,7 +261,7 @@ impl DeviceRole {
         Step::Work(Box::pin(async move {
             let state = &context.state;
             let now_us = state.clock.now_us();
-            let answer = match state.sessions.poll(&code, current_session.as_deref()).await {
+            let answer = match state.sessions.poll(&code, current_session.as_deref(), status.as_deref()).await {
                 Ok(answer) => command_response(code, answer, current_session, status, now_us),
                 Err(error) => device_error(&code, error.into(), now_us),
             };
@@ -330,15 +331,19 @@ impl Role for DeviceRole {
         self.access.recheck(&self.context.state)
     }
 
-    fn heard(&self, round_trip: Option<Duration>) {
-        match round_trip {
-            Some(round_trip) => self.registration.note_pong(round_trip),
-            None => self.registration.note_frame(),
-        }
+    fn heard(&self, what: Heard) {
+        note(&self.registration, what);
     }
 
     fn is_replaced(&self) -> bool {
         !self.registration.is_current()
+    }
+}
+
+fn note(registration: &Registration, what: Heard) {
+    match what {
+        Heard::Message { bytes } => registration.note_message(bytes),
+        Heard::Pong(round_trip) => registration.note_pong(round_trip),
     }
 }
 
@@ -525,7 +530,12 @@ impl Role for UserRole {
     const ENDPOINT: Endpoint = Endpoint::User;
 
     fn encode(&self, message: UserMessage) -> Vec<String> {
-        let UserMessage::AnalysisComplete { notification_id, session_id, payload } = message;
+        let (notification_id, session_id, payload) = match message {
+            UserMessage::Live(live) => return vec![live_message(&live).encode()],
+            UserMessage::AnalysisComplete { notification_id, session_id, payload } => {
+                (notification_id, session_id, payload)
+            }
+        };
         match RawValue::from_string(payload.to_string()) {
             Ok(analysis_result) => vec![
                 ServerMessage::AnalysisCompleteNotification {
@@ -591,11 +601,8 @@ impl Role for UserRole {
         self.access.recheck(&self.context.state)
     }
 
-    fn heard(&self, round_trip: Option<Duration>) {
-        match round_trip {
-            Some(round_trip) => self.registration.note_pong(round_trip),
-            None => self.registration.note_frame(),
-        }
+    fn heard(&self, what: Heard) {
+        note(&self.registration, what);
     }
 }
 
@@ -637,12 +644,41 @@ struct AdminRole {
     registration: Registration,
 }
 
+/// What is said of a session that records, as it is on the wire.
+fn live_message(live: &LiveMessage) -> ServerMessage {
+    let (session_id, device_code) = (live.session_id, live.device_code.clone());
+    let timestamp = LocalTime(live.at_us);
+    match &live.event {
+        LiveEvent::Swing(swing) => {
+            ServerMessage::SwingDetected { session_id, device_code, swing: swing_fields(swing), timestamp }
+        }
+        LiveEvent::Final(Revision { unchanged, changed, withdrawn, added }) => ServerMessage::SwingsRevised {
+            session_id,
+            device_code,
+            unchanged: *unchanged,
+            changed: changed.iter().map(swing_fields).collect(),
+            withdrawn: withdrawn.clone(),
+            added: *added,
+            timestamp,
+        },
+    }
+}
+
+fn swing_fields(swing: &LiveSwing) -> SwingFields {
+    let LiveSwing { swing_id, sensor, start_ms, impact_ms, end_ms, stroke, confidence, probabilities } = swing.clone();
+    SwingFields { swing_id, sensor, start_ms, impact_ms, end_ms, stroke, confidence, probabilities }
+}
+
 impl Role for AdminRole {
-    type Out = AdminMessage;
+    type Out = ToAdmin;
     const ENDPOINT: Endpoint = Endpoint::Admin;
 
     /// The same twice: `system_event` is what the legacy code calls it, `system_notification` what its documents do.
-    fn encode(&self, message: AdminMessage) -> Vec<String> {
+    fn encode(&self, message: ToAdmin) -> Vec<String> {
+        let message = match message {
+            ToAdmin::Event(event) => event,
+            ToAdmin::Live(live) => return vec![live_message(&live).encode()],
+        };
         let fields = EventFields {
             event: message.event,
             level: match message.level {
@@ -681,11 +717,8 @@ impl Role for AdminRole {
         self.access.recheck(&self.context.state)
     }
 
-    fn heard(&self, round_trip: Option<Duration>) {
-        match round_trip {
-            Some(round_trip) => self.registration.note_pong(round_trip),
-            None => self.registration.note_frame(),
-        }
+    fn heard(&self, what: Heard) {
+        note(&self.registration, what);
     }
 }
 

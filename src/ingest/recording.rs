@@ -10,6 +10,7 @@ use pipelines::calibrate;
 use schemas::{DeviceCode, FrameColumns, FrameFlags, SessionId, SessionStatus, Track};
 use tokio::sync::Notify;
 
+use super::Packet;
 use super::clock::SessionClock;
 use crate::store::catalog::{SessionKind, SessionRow};
 
@@ -152,6 +153,14 @@ impl Recording {
         }
     }
 
+    /// Rows from `from` on that are on disk, and the row to go on with; `None` if there are none.
+    pub(super) fn rows_since(&self, from: usize, limit: usize) -> Option<(FrameColumns, usize)> {
+        let until = self.settled_rows().min(from.saturating_add(limit));
+        let state = self.lock();
+        let rows = (from..until).filter(|&row| !state.is_void(row));
+        (until > from).then(|| (state.frames.gather(rows), until))
+    }
+
     /// The rows that are on disk, as batches of the `frames` schema, while no file of the session is sealed.
     ///
     /// `None` from the first seal on: the file answers then, and late rows show with its next revision, a second later.
@@ -225,6 +234,12 @@ impl State {
     /// True for a little while after the end.
     pub(super) fn ended_lately(&self, now_us: i64) -> bool {
         self.ended_at_us.is_some_and(|ended_at_us| now_us - ended_at_us < LATE_UPLOADS_US)
+    }
+
+    /// True if the packet can be taken; one that was taken before needs no room.
+    pub(super) fn has_room_for(&self, packet: &Packet, limit_frames: usize) -> bool {
+        self.frames.len() + packet.frames.len() <= limit_frames
+            || packet.content_hash.is_some_and(|hash| self.seen.contains_key(&hash))
     }
 
     /// Numbers a packet's frames, reads their clock and adds them; `frames` comes back as the log must keep it.

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
 mod access;
+mod commands;
 mod dashboard;
 mod delivery;
 mod documents;
@@ -11,7 +12,9 @@ mod flow;
 mod hostile;
 mod import;
 mod kill;
+mod live;
 mod packets;
+mod reanalysis;
 mod results;
 mod sessions;
 mod sql;

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{self, Body, Path, Query, limit};
+use super::extract::{self, Body, ItemPage, Path, Query, limit};
 use super::{Problems, fresh};
 use crate::accounts::{AuditRow, Scope, Subject, TokenInfo};
 use crate::gateway::access::Access;
@@ -49,6 +49,8 @@ struct Player {
     user_id: i64,
     /// Devices that the player is bound to.
     device_codes: Vec<String>,
+    /// The pipeline that analyses the player's sessions; null: everybody's.
+    pipeline: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -77,6 +79,7 @@ async fn players(
         players.push(Player {
             user_id: user.user_id.get(),
             device_codes: devices.iter().map(ToString::to_string).collect(),
+            pipeline: context.state.analysis.pipeline_of(user.user_id).await?,
         });
     }
     Ok(fresh(Players { players }))
@@ -89,11 +92,19 @@ struct Tokens {
 
 /// List tokens
 ///
-/// All for admins, their own for users. The tokens themselves are known to nobody.
-#[utoipa::path(get, path = "/api/v2/tokens", tag = "accounts", responses((status = 200, body = Tokens), Problems))]
-async fn tokens(AxumState(context): Shared, access: Access) -> Result<Response, ApiError> {
+/// The newest first: all for admins, their own for users. The tokens themselves are known to nobody.
+#[utoipa::path(
+    get, path = "/api/v2/tokens", tag = "accounts", params(ItemPage),
+    responses((status = 200, body = Tokens), Problems)
+)]
+async fn tokens(
+    AxumState(context): Shared,
+    access: Access,
+    Query(page): Query<ItemPage>,
+) -> Result<Response, ApiError> {
     let user = access.admin_or_user()?;
-    Ok(fresh(Tokens { tokens: context.state.accounts.tokens(user).await? }))
+    let tokens = context.state.accounts.tokens(user).await?;
+    Ok(fresh(Tokens { tokens: page.of(tokens, |token| &token.token_id)? }))
 }
 
 /// What a token is to speak for: exactly one of device, user, admin and scopes.

@@ -1,0 +1,128 @@
+//! Likeness of curves: delays without peaks, and how well a player repeats a stroke.
+
+use std::collections::BTreeMap;
+
+use crate::calibrate::{GAP, Signal, norm};
+use crate::kinetics::Motion;
+
+/// How far two segments are shifted against each other at most, s.
+const LAG_S_MAX: f64 = 0.2;
+
+/// The lag, s, at which the angular rate of `b` is most like that of `a` (positive: `b` follows), and the correlation
+/// there, −1 to 1: argmax over τ of the Pearson correlation of |ω_a(t)| and |ω_b(t + τ)|, τ refined by a parabola.
+///
+/// `None` without a maximum inside ±0.2 s, or with holes or too little data under it. Survives saturation, which takes a
+/// peak's top but not its flanks; where the two curves are not alike it says so by a low correlation.
+pub(crate) fn lag(
+    (a, motion_a): (&Signal, &Motion),
+    (b, motion_b): (&Signal, &Motion),
+    from_ns: i64,
+    at_ns: i64,
+    to_ns: i64,
+) -> Option<(f64, f64)> {
+    let (island, range) = a.window(from_ns, at_ns, to_ns)?;
+    let other = b.island_at(at_ns)?;
+    let step_ns = a.step_ns;
+    if range.len() < 8 || step_ns != b.step_ns {
+        return None;
+    }
+    let rate = |motion: &Motion, i: usize| {
+        let v = &motion.smooth[i];
+        (v[GAP] == 0.0).then(|| norm([v[3], v[4], v[5]]))
+    };
+    let inner: Vec<f64> = range.clone().map(|i| rate(motion_a, i)).collect::<Option<_>>()?;
+    // Where b's grid lies against a's: a whole number of steps and a rest, which is part of the lag.
+    let first_ns = a.time_ns(island, range.start);
+    let steps = (first_ns - other.t0_ns).div_euclid(step_ns);
+    let rest_s = -((first_ns - other.t0_ns).rem_euclid(step_ns)) as f64 / 1e9;
+    let reach = (LAG_S_MAX / a.step_s()).round() as i64;
+    let at = |lag: i64| -> Option<f64> {
+        let begin = usize::try_from(steps + lag).ok()?;
+        let end = begin + inner.len();
+        if end > other.len {
+            return None;
+        }
+        let outer: Vec<f64> =
+            (other.start + begin..other.start + end).map(|i| rate(motion_b, i)).collect::<Option<_>>()?;
+        correlation(&inner, &outer)
+    };
+    let values: Vec<Option<f64>> = (-reach..=reach).map(at).collect();
+    let best = (1..values.len() - 1)
+        .filter(|&i| values[i - 1].is_some() && values[i].is_some() && values[i + 1].is_some())
+        .max_by(|&i, &j| values[i].unwrap_or(-2.0).total_cmp(&values[j].unwrap_or(-2.0)))?;
+    let [before, top, after] = [values[best - 1]?, values[best]?, values[best + 1]?];
+    if before > top || after > top {
+        return None;
+    }
+    let bend = before - 2.0 * top + after;
+    let offset = if bend < 0.0 { (0.5 * (before - after) / bend).clamp(-0.5, 0.5) } else { 0.0 };
+    Some(((best as f64 - reach as f64 + offset) * a.step_s() + rest_s, top))
+}
+
+/// Pearson's correlation; `None` if one of the two does not vary.
+fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
+    let n = a.len() as f64;
+    let (mean_a, mean_b) = (a.iter().sum::<f64>() / n, b.iter().sum::<f64>() / n);
+    let (mut aa, mut bb, mut ab) = (0.0, 0.0, 0.0);
+    for (x, y) in a.iter().zip(b) {
+        let (x, y) = (x - mean_a, y - mean_b);
+        aa += x * x;
+        bb += y * y;
+        ab += x * y;
+    }
+    (aa > 0.0 && bb > 0.0).then(|| ab / (aa * bb).sqrt())
+}
+
+/// For each swing the correlation of its angular rate, 0.4 s before to 0.2 s after the impact, with the mean curve of the
+/// player's other swings of the same class; `None` where a class has fewer than five, or where data are missing.
+pub(crate) fn repeatability(signal: &Signal, motion: &Motion, impacts: &[(i64, &str)]) -> Vec<Option<f64>> {
+    const BEFORE_NS: i64 = 400_000_000;
+    const AFTER_NS: i64 = 200_000_000;
+    const SWINGS_MIN: usize = 5;
+    if !signal.has_gyro {
+        return vec![None; impacts.len()];
+    }
+    let points = ((BEFORE_NS + AFTER_NS) / signal.step_ns) as usize;
+    let curves: Vec<Option<Vec<f64>>> = impacts
+        .iter()
+        .map(|&(impact_ns, _)| {
+            let from_ns = impact_ns.saturating_sub(BEFORE_NS);
+            let (_, range) = signal.window(from_ns, impact_ns, impact_ns.saturating_add(AFTER_NS))?;
+            let points = range.start..(range.start + points).min(range.end);
+            let curve: Vec<f64> = points
+                .map(|i| {
+                    let v = &motion.smooth[i];
+                    (v[GAP] == 0.0).then(|| norm([v[3], v[4], v[5]]))
+                })
+                .collect::<Option<_>>()?;
+            standardised(curve)
+        })
+        .map(|curve| curve.filter(|curve| curve.len() == points))
+        .collect();
+    let mut sums: BTreeMap<&str, (usize, Vec<f64>)> = BTreeMap::new();
+    for (curve, &(_, class)) in curves.iter().zip(impacts) {
+        if let Some(curve) = curve {
+            let (count, sum) = sums.entry(class).or_insert_with(|| (0, vec![0.0; points]));
+            *count += 1;
+            sum.iter_mut().zip(curve).for_each(|(sum, value)| *sum += value);
+        }
+    }
+    curves
+        .iter()
+        .zip(impacts)
+        .map(|(curve, &(_, class))| {
+            let curve = curve.as_ref()?;
+            let (_, sum) = sums.get(class).filter(|(count, _)| *count >= SWINGS_MIN)?;
+            let others: Vec<f64> = sum.iter().zip(curve).map(|(sum, own)| sum - own).collect();
+            correlation(curve, &others)
+        })
+        .collect()
+}
+
+/// A curve with mean 0 and variance 1, so that hard swings do not make the template alone.
+fn standardised(curve: Vec<f64>) -> Option<Vec<f64>> {
+    let n = curve.len() as f64;
+    let mean = curve.iter().sum::<f64>() / n;
+    let deviation = (curve.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+    (deviation > 0.0).then(|| curve.into_iter().map(|v| (v - mean) / deviation).collect())
+}

@@ -1,0 +1,363 @@
+//! How each sensor is turned, and what follows from it: gravity, trunk separation, ranges of motion.
+//!
+//! A 6-axis filter in the manner of VQF (Laidig and Seel 2023): the gyro is integrated to an almost inertial space, in which
+//! specific force is low-passed over seconds. Whatever a body does, its acceleration averages out there, because a sensor
+//! that swings comes back to rest; what is left points up and corrects the tilt. Heading is not observable without a
+//! magnetometer, so figures use turns since the swing's start, or turns about the vertical, which an unknown heading leaves
+//! as they are. So does an unknown mounting: it cancels in q(t) q(start)⁻¹.
+//!
+//! The device's own angles take the filter's place where they are good: at rest within 5° of where gravity points (median),
+//! and within 10° (median) of what the gyro says a swing turned the sensor.
+
+use schemas::SensorTrack;
+
+use crate::calibrate::{G, GAP, Signal, median};
+use crate::filter::Lanes;
+
+/// A unit quaternion w, x, y, z.
+pub(crate) type Quat = [f64; 4];
+
+pub(crate) const IDENTITY: Quat = [1.0, 0.0, 0.0, 0.0];
+
+/// First `b`, then `a`.
+pub(crate) fn multiply(a: Quat, b: Quat) -> Quat {
+    [
+        a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3],
+        a[0] * b[1] + a[1] * b[0] + a[2] * b[3] - a[3] * b[2],
+        a[0] * b[2] - a[1] * b[3] + a[2] * b[0] + a[3] * b[1],
+        a[0] * b[3] + a[1] * b[2] - a[2] * b[1] + a[3] * b[0],
+    ]
+}
+
+pub(crate) fn conjugate(q: Quat) -> Quat {
+    [q[0], -q[1], -q[2], -q[3]]
+}
+
+fn normalized(q: Quat) -> Quat {
+    let length = q.iter().map(|c| c * c).sum::<f64>().sqrt();
+    if length > 0.0 { q.map(|c| c / length) } else { IDENTITY }
+}
+
+pub(crate) fn rotate(q: Quat, v: [f64; 3]) -> [f64; 3] {
+    let [w, x, y, z] = q;
+    let t = [2.0 * (y * v[2] - z * v[1]), 2.0 * (z * v[0] - x * v[2]), 2.0 * (x * v[1] - y * v[0])];
+    [
+        v[0] + w * t[0] + y * t[2] - z * t[1],
+        v[1] + w * t[1] + z * t[0] - x * t[2],
+        v[2] + w * t[2] + x * t[1] - y * t[0],
+    ]
+}
+
+/// The turn of a rotation vector, rad.
+fn from_vector_rad(v: [f64; 3]) -> Quat {
+    let angle = (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt();
+    let s = if angle < 1e-9 { 0.5 } else { (0.5 * angle).sin() / angle };
+    [(0.5 * angle).cos(), s * v[0], s * v[1], s * v[2]]
+}
+
+/// The smallest turn that carries the unit vector `v` to +z.
+fn to_vertical(v: [f64; 3]) -> Quat {
+    let w = (0.5 * (v[2] + 1.0)).max(0.0).sqrt();
+    if w > 1e-6 { normalized([w, 0.5 * v[1] / w, -0.5 * v[0] / w, 0.0]) } else { [0.0, 1.0, 0.0, 0.0] }
+}
+
+/// Roll, pitch, yaw in ° (about x, y, z; yaw first), as the devices send them.
+fn from_roll_pitch_yaw(angle: [f32; 3]) -> Quat {
+    let [r, p, y] = angle.map(|a| 0.5 * f64::from(a).to_radians());
+    let about = |axis: usize, half: f64| {
+        let mut q = [half.cos(), 0.0, 0.0, 0.0];
+        q[axis + 1] = half.sin();
+        q
+    };
+    multiply(about(2, y), multiply(about(1, p), about(0, r)))
+}
+
+/// Angle of a turn, rad, 0 to π.
+fn angle_rad(q: Quat) -> f64 {
+    2.0 * (q[1] * q[1] + q[2] * q[2] + q[3] * q[3]).sqrt().atan2(q[0].abs())
+}
+
+/// The part of a turn about the unit vector `axis`, rad, −π to π (swing-twist decomposition).
+pub(crate) fn twist_rad(q: Quat, axis: [f64; 3]) -> f64 {
+    let along = q[1] * axis[0] + q[2] * axis[1] + q[3] * axis[2];
+    let twist = 2.0 * along.atan2(q[0]);
+    if twist > std::f64::consts::PI {
+        twist - std::f64::consts::TAU
+    } else if twist < -std::f64::consts::PI {
+        twist + std::f64::consts::TAU
+    } else {
+        twist
+    }
+}
+
+/// world_from_sensor of every grid point; the heading of each island is its own. Empty without acceleration or gyro.
+pub(crate) fn orientation(signal: &Signal, tau_s: f64) -> Vec<Quat> {
+    if !signal.has_acc || !signal.has_gyro {
+        return Vec::new();
+    }
+    let dt = signal.step_s();
+    let mut out = Vec::with_capacity(signal.grid.len());
+    for island in &signal.islands {
+        let points = &signal.grid[island.start..island.end()];
+        follow(points, dt, tau_s, &mut out);
+    }
+    out
+}
+
+fn follow(points: &[Lanes], dt: f64, tau_s: f64, out: &mut Vec<Quat>) {
+    let Some(first) = points.first() else { return };
+    let settle = ((tau_s / dt).ceil() as usize).clamp(1, points.len());
+    let section = LowPass::new(tau_s, dt);
+    let mut inertial = IDENTITY;
+    let mut tilt = IDENTITY;
+    let mut before = [f64::from(first[3]), f64::from(first[4]), f64::from(first[5])];
+    // The first seconds are looked at twice: once for a tilt to begin with, so that the first swing has one too.
+    let mut first_mean = [0.0; 3];
+    {
+        let mut q = IDENTITY;
+        let mut last = before;
+        for v in &points[..settle] {
+            let now = [f64::from(v[3]), f64::from(v[4]), f64::from(v[5])];
+            q = step(q, last, now, dt);
+            last = now;
+            let f = rotate(q, [f64::from(v[0]), f64::from(v[1]), f64::from(v[2])]);
+            (0..3).for_each(|c| first_mean[c] += f[c]);
+        }
+    }
+    if let Some(up) = unit(first_mean) {
+        tilt = to_vertical(up);
+    }
+    let mut state = first_mean.map(|sum| section.settled(sum / settle as f64));
+    for (k, v) in points.iter().enumerate() {
+        let now = [f64::from(v[3]), f64::from(v[4]), f64::from(v[5])];
+        inertial = step(inertial, before, now, dt);
+        before = now;
+        let force = rotate(inertial, [f64::from(v[0]), f64::from(v[1]), f64::from(v[2])]);
+        // Until the low-pass has a past, the mean of the first seconds stands; interpolated samples say nothing new.
+        if k >= settle && v[GAP] == 0.0 {
+            let smooth = std::array::from_fn(|c| section.run(&mut state[c], force[c]));
+            if let Some(up) = unit(rotate(tilt, smooth)) {
+                tilt = normalized(multiply(to_vertical(up), tilt));
+            }
+        }
+        out.push(normalized(multiply(tilt, inertial)));
+    }
+}
+
+fn step(q: Quat, before: [f64; 3], now: [f64; 3], dt: f64) -> Quat {
+    let turn: [f64; 3] = std::array::from_fn(|c| (0.5 * (before[c] + now[c])).to_radians() * dt);
+    normalized(multiply(q, from_vector_rad(turn)))
+}
+
+fn unit(v: [f64; 3]) -> Option<[f64; 3]> {
+    let length = (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt();
+    (length > 0.0).then(|| v.map(|c| c / length))
+}
+
+/// A second-order Butterworth low-pass in f64: its cut-off lies four decades below the sampling rate.
+struct LowPass {
+    b: [f64; 3],
+    a: [f64; 2],
+}
+
+impl LowPass {
+    /// With the time constant that VQF uses: cut-off √2/(2π τ).
+    fn new(tau_s: f64, dt: f64) -> Self {
+        let relative = (std::f64::consts::SQRT_2 / (std::f64::consts::TAU * tau_s) * dt).min(0.45);
+        let k = (std::f64::consts::PI * relative).tan();
+        let norm = 1.0 / (1.0 + std::f64::consts::SQRT_2 * k + k * k);
+        let b0 = k * k * norm;
+        Self {
+            b: [b0, 2.0 * b0, b0],
+            a: [2.0 * (k * k - 1.0) * norm, (1.0 - std::f64::consts::SQRT_2 * k + k * k) * norm],
+        }
+    }
+
+    /// The state of a filter that has always seen `value`.
+    fn settled(&self, value: f64) -> [f64; 2] {
+        let s2 = (self.b[2] - self.a[1]) * value;
+        [(self.b[1] - self.a[0]) * value + s2, s2]
+    }
+
+    fn run(&self, state: &mut [f64; 2], x: f64) -> f64 {
+        let y = self.b[0] * x + state[0];
+        state[0] = self.b[1] * x - self.a[0] * y + state[1];
+        state[1] = self.b[2] * x - self.a[1] * y;
+        y
+    }
+}
+
+/// Specific force of gravity at each grid point, m/s², in sensor space.
+pub(crate) fn gravity(orientation: &[Quat]) -> Vec<[f32; 3]> {
+    orientation.iter().map(|&q| rotate(conjugate(q), [0.0, 0.0, G]).map(|c| c as f32)).collect()
+}
+
+/// The device's own orientation on the grid, if its angles are good (see the module's text); points without angles keep the
+/// filter's.
+pub(crate) fn of_device(signal: &Signal, track: &SensorTrack, filter: &[Quat]) -> Option<Vec<Quat>> {
+    const REST_DEG: f64 = 5.0;
+    const TURN_DEG: f64 = 10.0;
+    const RESTS_MIN: usize = 20;
+    const TURNS_MIN: usize = 20;
+    // How far apart two instants lie whose turn is compared, s.
+    const TURN_S: f64 = 0.2;
+    if filter.is_empty() || track.angle.len() != track.t_ns.len() || !track.t_ns.is_sorted() {
+        return None;
+    }
+    let reach_ns = (2.0 * signal.sample_period_s() * 1e9) as i64;
+    let mut at = 0;
+    let mut own: Vec<Option<Quat>> = Vec::with_capacity(signal.grid.len());
+    for island in &signal.islands {
+        for index in island.start..island.end() {
+            let t_ns = signal.time_ns(island, index);
+            while at + 1 < track.t_ns.len()
+                && track.t_ns[at + 1].saturating_sub(t_ns).saturating_abs()
+                    <= track.t_ns[at].saturating_sub(t_ns).saturating_abs()
+            {
+                at += 1;
+            }
+            let near = track.t_ns.get(at).is_some_and(|&t| t.saturating_sub(t_ns).saturating_abs() <= reach_ns);
+            let angle = track.angle.get(at).filter(|angle| near && angle.iter().all(|a| a.abs() <= 720.0));
+            own.push(angle.map(|&angle| from_roll_pitch_yaw(angle)));
+        }
+    }
+    let (mut rests, mut turns): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
+    let stride = ((TURN_S / signal.step_s()) as usize).max(1);
+    for island in &signal.islands {
+        for index in (island.start..island.end()).step_by(4) {
+            let Some(q) = own[index] else { continue };
+            let v = &signal.grid[index];
+            let force = [f64::from(v[0]), f64::from(v[1]), f64::from(v[2])];
+            let rate = f64::from(v[3]).hypot(f64::from(v[4])).hypot(f64::from(v[5]));
+            let magnitude = (force[0] * force[0] + force[1] * force[1] + force[2] * force[2]).sqrt();
+            if v[GAP] == 0.0 && rate < 15.0 && (magnitude / G - 1.0).abs() < 0.04 {
+                let up = rotate(q, force)[2] / magnitude;
+                rests.push(up.clamp(-1.0, 1.0).acos().to_degrees());
+            }
+            if rate > 200.0
+                && index + stride < island.end()
+                && let Some(later) = own[index + stride]
+            {
+                let device = multiply(conjugate(q), later);
+                let gyro = multiply(conjugate(filter[index]), filter[index + stride]);
+                turns.push(angle_rad(multiply(conjugate(gyro), device)).to_degrees());
+            }
+        }
+    }
+    let (enough_rests, enough_turns) = (rests.len() >= RESTS_MIN, turns.len() >= TURNS_MIN);
+    let good = enough_rests
+        && median(&mut rests).is_some_and(|off| off <= REST_DEG)
+        && (!enough_turns || median(&mut turns).is_some_and(|off| off <= TURN_DEG));
+    good.then(|| own.into_iter().zip(filter).map(|(own, &filter)| own.unwrap_or(filter)).collect())
+}
+
+/// What a movement did to the angle between a first orientation and later ones, unwrapped: largest minus smallest, °.
+pub(crate) fn twist_range_deg(turns: impl Iterator<Item = f64>) -> f64 {
+    let (mut low, mut high, mut last) = (0.0_f64, 0.0_f64, 0.0_f64);
+    for turn in turns {
+        let step = turn - last;
+        last += step - std::f64::consts::TAU * (step / std::f64::consts::TAU).round();
+        low = low.min(last);
+        high = high.max(last);
+    }
+    (high - low).to_degrees()
+}
+
+/// Angles about the vertical since the first orientation, rad, unwrapped.
+pub(crate) fn headings_rad(orientation: &[Quat]) -> Vec<f64> {
+    let Some(&first) = orientation.first() else { return Vec::new() };
+    let mut last = 0.0_f64;
+    orientation
+        .iter()
+        .map(|&q| {
+            let turn = twist_rad(multiply(q, conjugate(first)), [0.0, 0.0, 1.0]);
+            let step = turn - last;
+            last += step - std::f64::consts::TAU * (step / std::f64::consts::TAU).round();
+            last
+        })
+        .collect()
+}
+
+/// The largest tilt, °, of the vertical since the first orientation: the part of the turn that is not about it.
+pub(crate) fn largest_tilt_deg(orientation: &[Quat]) -> f64 {
+    let Some(&first) = orientation.first() else { return 0.0 };
+    orientation
+        .iter()
+        .map(|&q| {
+            let up = rotate(multiply(q, conjugate(first)), [0.0, 0.0, 1.0]);
+            up[2].clamp(-1.0, 1.0).acos()
+        })
+        .fold(0.0, f64::max)
+        .to_degrees()
+}
+
+/// The largest turn of a joint, °, since the first orientation of its two segments, whose headings must be comparable.
+pub(crate) fn largest_joint_turn_deg(inner: &[Quat], outer: &[Quat]) -> Option<f64> {
+    let mut joint = inner.iter().zip(outer).map(|(&a, &b)| multiply(conjugate(a), b));
+    let first = joint.next()?;
+    Some(joint.map(|q| angle_rad(multiply(conjugate(first), q))).fold(0.0, f64::max).to_degrees())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Params;
+    use crate::calibrate::calibrate;
+    use crate::synth::{Plan, Rallies, SynthSpec, generate};
+    use schemas::SensorRole;
+
+    #[test]
+    fn turns_compose_and_split() {
+        let z = [0.0, 0.0, 1.0];
+        let yaw = from_vector_rad([0.0, 0.0, 0.7]);
+        let pitch = from_vector_rad([0.0, 0.4, 0.0]);
+        assert!((twist_rad(multiply(yaw, pitch), z) - 0.7).abs() < 1e-9);
+        assert!((angle_rad(multiply(conjugate(yaw), yaw))).abs() < 1e-9);
+        let up = rotate(to_vertical([0.6, 0.0, 0.8]), [0.6, 0.0, 0.8]);
+        assert!((up[2] - 1.0).abs() < 1e-12);
+        // One and a half turns about the vertical are that, not half a turn back.
+        let turning: Vec<Quat> =
+            (0..100).map(|i| from_vector_rad([0.0, 0.0, f64::from(i) * 0.03 * std::f64::consts::PI])).collect();
+        let headings = headings_rad(&turning);
+        assert!((headings[99] - 99.0 * 0.03 * std::f64::consts::PI).abs() < 1e-6);
+        assert!(largest_tilt_deg(&turning) < 1e-6);
+    }
+
+    #[test]
+    fn the_vertical_is_found_through_swings_and_mountings() {
+        let plan = Plan::Rallies(Rallies::default());
+        let spec = SynthSpec { duration_s: 60.0, plan, ..SynthSpec::new(61) }.with_random_mounting(2);
+        let session = generate(&spec);
+        for (role, worst_deg) in [(SensorRole::Waist, 6.0), (SensorRole::Wrist, 10.0), (SensorRole::Racket, 14.0)] {
+            let track = session.track.get(role).unwrap();
+            let signal = calibrate(role, track, &Params::builtin().calibrate).unwrap();
+            let filter = orientation(&signal, Params::builtin().calibrate.gravity_tau_s);
+            // The generator's angles are the truth, and good.
+            let truth = of_device(&signal, track, &filter).unwrap();
+            let mut tilts: Vec<f64> = filter
+                .iter()
+                .zip(&truth)
+                .map(|(&q, &t)| {
+                    let up = rotate(q, rotate(conjugate(t), [0.0, 0.0, 1.0]));
+                    up[2].clamp(-1.0, 1.0).acos().to_degrees()
+                })
+                .collect();
+            tilts.sort_by(f64::total_cmp);
+            let most = tilts[tilts.len() * 95 / 100];
+            assert!(most < worst_deg, "{role}: nine of ten within {most}°, median {}°", tilts[tilts.len() / 2]);
+        }
+    }
+
+    #[test]
+    fn angles_that_are_not_the_sensors_are_not_used() {
+        let session = generate(&SynthSpec { duration_s: 30.0, ..SynthSpec::new(62) });
+        let mut track = session.track.get(SensorRole::Wrist).unwrap().clone();
+        let signal = calibrate(SensorRole::Wrist, &track, &Params::builtin().calibrate).unwrap();
+        let filter = orientation(&signal, 3.0);
+        assert!(of_device(&signal, &track, &filter).is_some());
+        track.angle.iter_mut().for_each(|angle| angle[0] += 30.0);
+        assert!(of_device(&signal, &track, &filter).is_none());
+        track.angle.iter_mut().for_each(|angle| *angle = [f32::NAN; 3]);
+        assert!(of_device(&signal, &track, &filter).is_none());
+    }
+}

@@ -1,0 +1,303 @@
+//! When a sensor turned fastest, and how sure that is.
+//!
+//! The working grid finds the hill; its summit is then fitted on the samples themselves, at their own times: a parabola by
+//! weighted least squares over the narrowest stretch in which the sensor's noise hardly moves the summit. Narrow, because a
+//! pulse that falls more slowly than it rose has its smoothed summit on the slow side: a 15 Hz low-pass moves it by 5 to
+//! 10 ms, more than many a delay's error otherwise.
+//!
+//! The variance of the summit's time is the sum of
+//! - `dt²/12`, the sample period's (floor; stamps say when a sample was read, not when the chip measured),
+//! - the sensor's noise carried through the fit, σ_y² · Σ(∂t/∂y)², from the noise at rest or the fit's residuals, the larger,
+//! - the stamps' jitter, averaged over the fit,
+//! - the square of the summit's move when the fit is widened by 60%: what the shape of the pulse may do,
+//! - `w²/12` for a plateau of width w at the sensor's limit, on which the summit may lie anywhere,
+//! - `w²/12` for a hole of width w that the summit lies in,
+//! - `d²/4` for another hill, d away, that is as high within the errors: two deviations then reach it.
+
+use crate::calibrate::{GAP, Signal, norm, span_s};
+
+/// A peak of angular rate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RatePeak {
+    /// ns since session start.
+    pub(crate) t_ns: f64,
+    /// °/s.
+    pub(crate) dps: f64,
+    /// One standard deviation of `t_ns`, squared, s².
+    pub(crate) variance_s2: f64,
+    /// The gyro stood at its limit at the summit: the time is the plateau's middle, the rate a lower bound.
+    pub(crate) clipped: bool,
+}
+
+/// Samples around a swing, times in s from an origin.
+pub(crate) struct Samples<'a> {
+    signal: &'a Signal,
+    origin_ns: i64,
+    range: std::ops::Range<usize>,
+}
+
+/// A parabola through a summit.
+#[derive(Clone, Copy, Debug)]
+struct Summit {
+    t_s: f64,
+    dps: f64,
+    /// Standard deviation of `t_s` for a unit of noise in each sample.
+    gain: f64,
+    /// Standard deviation of the residuals; 0 with fewer than two degrees of freedom.
+    residual: f64,
+    points: usize,
+}
+
+impl<'a> Samples<'a> {
+    /// The samples inside `from_ns..=to_ns`; `None` if they are too few to show a peak.
+    pub(crate) fn of(signal: &'a Signal, from_ns: i64, to_ns: i64) -> Option<Self> {
+        let range = signal.raw_window(from_ns, to_ns);
+        (range.len() >= 3).then_some(Self { signal, origin_ns: from_ns, range })
+    }
+
+    fn t_s(&self, i: usize) -> f64 {
+        span_s(self.origin_ns, self.signal.raw_t_ns[i])
+    }
+
+    fn rate(&self, i: usize) -> f64 {
+        let v = &self.signal.raw[i];
+        norm([v[3], v[4], v[5]])
+    }
+
+    fn measured(&self, i: usize) -> bool {
+        self.signal.raw[i][GAP] == 0.0
+    }
+
+    fn clipped(&self, i: usize) -> bool {
+        self.signal.gyro_clipped.get(i).copied().unwrap_or(false)
+    }
+
+    /// The measured sample that is highest within `reach_s` of `t_s`.
+    fn highest_near(&self, t_s: f64, reach_s: f64) -> Option<usize> {
+        self.range
+            .clone()
+            .filter(|&i| self.measured(i) && (self.t_s(i) - t_s).abs() <= reach_s)
+            .reduce(|best, i| if self.rate(i) > self.rate(best) { i } else { best })
+    }
+
+    /// Mean of the distances from the summit to half its height on either side, s.
+    fn half_width_s(&self, top: usize) -> f64 {
+        let half = 0.5 * self.rate(top);
+        let left = (self.range.start..top).rev().find(|&i| self.rate(i) < half).unwrap_or(self.range.start);
+        let right = (top + 1..self.range.end).find(|&i| self.rate(i) < half).unwrap_or(self.range.end - 1);
+        0.5 * (self.t_s(right) - self.t_s(left))
+    }
+
+    /// Fits a parabola with weights 1 − ((t − centre)/reach)² and moves to its summit until it stays.
+    fn fit(&self, start_s: f64, reach_s: f64) -> Option<Summit> {
+        let mut centre = start_s;
+        let mut summit = None;
+        for _ in 0..4 {
+            let found = self.fit_at(centre, reach_s)?;
+            let moved = found.t_s - centre;
+            // A summit outside the stretch is another hill, or none.
+            if moved.abs() > reach_s {
+                return None;
+            }
+            summit = Some(found);
+            centre = found.t_s;
+            if moved.abs() < 1e-5 {
+                break;
+            }
+        }
+        summit
+    }
+
+    fn fit_at(&self, centre: f64, reach_s: f64) -> Option<Summit> {
+        // Sums of weights times powers of x = (t − centre)/reach, up to x⁴, and with y up to x²; squared weights too.
+        let (mut s, mut b) = ([0.0_f64; 5], [0.0_f64; 3]);
+        let mut points = 0;
+        let mut total_yy = 0.0;
+        let inside = |i: &usize| self.measured(*i) && (self.t_s(*i) - centre).abs() < reach_s;
+        let from = self.first_after(centre - reach_s);
+        let near = || (from..self.range.end).take_while(|&i| self.t_s(i) - centre < reach_s).filter(inside);
+        for i in near() {
+            let x = (self.t_s(i) - centre) / reach_s;
+            let w = 1.0 - x * x;
+            let y = self.rate(i);
+            let mut power = w;
+            for (k, sum) in s.iter_mut().enumerate() {
+                *sum += power;
+                if k < 3 {
+                    b[k] += power * y;
+                }
+                power *= x;
+            }
+            total_yy += w * y * y;
+            points += 1;
+        }
+        if points < 3 {
+            return None;
+        }
+        let inverse = inverse3([[s[0], s[1], s[2]], [s[1], s[2], s[3]], [s[2], s[3], s[4]]])?;
+        let c: [f64; 3] = std::array::from_fn(|r| (0..3).map(|k| inverse[r][k] * b[k]).sum());
+        if c[2] >= 0.0 {
+            return None;
+        }
+        let x = -c[1] / (2.0 * c[2]);
+        // ∂x/∂y of each sample: x = −c1/2c2.
+        let mut gain = 0.0;
+        for i in near() {
+            let u = (self.t_s(i) - centre) / reach_s;
+            let w = 1.0 - u * u;
+            let dc = |r: usize| w * (inverse[r][0] + inverse[r][1] * u + inverse[r][2] * u * u);
+            let dx = -dc(1) / (2.0 * c[2]) + c[1] * dc(2) / (2.0 * c[2] * c[2]);
+            gain += dx * dx;
+        }
+        let explained: f64 = c.iter().zip(b).map(|(c, b)| c * b).sum();
+        let freedom = points as f64 - 3.0;
+        let mean_weight = s[0] / points as f64;
+        let residual =
+            if freedom >= 2.0 { ((total_yy - explained).max(0.0) / (mean_weight * freedom)).sqrt() } else { 0.0 };
+        Some(Summit {
+            t_s: centre + x * reach_s,
+            dps: c[0] + 0.5 * c[1] * x,
+            gain: gain.sqrt() * reach_s,
+            residual,
+            points,
+        })
+    }
+
+    fn first_after(&self, t_s: f64) -> usize {
+        let t_ns = self.origin_ns.saturating_add((t_s * 1e9) as i64);
+        let after = self.signal.raw_t_ns[self.range.clone()].partition_point(|&t| t < t_ns);
+        self.range.start + after
+    }
+
+    /// The plateau around `top` at the sensor's limit, (first, last) sample; single samples below the limit are bridged,
+    /// as another axis or noise makes them.
+    fn plateau(&self, top: usize) -> Option<(usize, usize)> {
+        let near = [top, top.saturating_sub(1).max(self.range.start), (top + 1).min(self.range.end - 1)];
+        let seed = near.into_iter().find(|&i| self.clipped(i))?;
+        let grow = |mut at: usize, step: fn(usize) -> Option<usize>| {
+            let mut misses = 0;
+            let mut edge = at;
+            while let Some(next) = step(at).filter(|next| self.range.contains(next)) {
+                at = next;
+                if self.clipped(at) {
+                    edge = at;
+                    misses = 0;
+                } else {
+                    misses += 1;
+                    if misses > 2 {
+                        break;
+                    }
+                }
+            }
+            edge
+        };
+        Some((grow(seed, |i| i.checked_sub(1)), grow(seed, |i| i.checked_add(1))))
+    }
+
+    /// The summit of the hill that the grid shows at `near_ns`. `hole_limit_s`: a summit inside a longer hole is a guess.
+    pub(crate) fn peak(&self, near_ns: f64, hole_limit_s: f64) -> Option<RatePeak> {
+        let signal = self.signal;
+        let period_s = signal.sample_period_s();
+        let near_s = (near_ns - self.origin_ns as f64) / 1e9;
+        let top = self.highest_near(near_s, 0.03_f64.max(1.6 * period_s))?;
+        let floor = period_s * period_s / 12.0;
+        if let Some((first, last)) = self.plateau(top) {
+            // One sample beyond each end the rate was below the limit.
+            let (left, right) = (first.saturating_sub(1).max(self.range.start), (last + 1).min(self.range.end - 1));
+            if first == self.range.start || last + 1 == self.range.end {
+                return None;
+            }
+            let width = self.t_s(right) - self.t_s(left);
+            return Some(RatePeak {
+                t_ns: self.origin_ns as f64 + 0.5 * (self.t_s(left) + self.t_s(right)) * 1e9,
+                dps: (first..=last).map(|i| self.rate(i)).fold(0.0, f64::max),
+                variance_s2: floor + width * width / 12.0,
+                clipped: true,
+            });
+        }
+        let summit = self.summit(top, period_s)?;
+        let (summit, noise_s, moved_s) = summit;
+        let mut variance_s2 = floor + noise_s * noise_s + moved_s * moved_s;
+        variance_s2 += 2.8 * signal.jitter_s * signal.jitter_s / summit.points as f64;
+        let hole_s = self.hole_at(summit.t_s, period_s);
+        if hole_s > hole_limit_s {
+            return None;
+        }
+        variance_s2 += hole_s * hole_s / 12.0;
+        Some(RatePeak { t_ns: self.origin_ns as f64 + summit.t_s * 1e9, dps: summit.dps, variance_s2, clipped: false })
+    }
+
+    /// The summit, the standard deviation that noise gives its time, and how far a wider fit moves it, s.
+    fn summit(&self, top: usize, period_s: f64) -> Option<(Summit, f64, f64)> {
+        const WIDER: f64 = 1.6;
+        // Five samples, or 6 ms where samples are denser than any movement.
+        let narrow_s = (2.2 * period_s).max(0.006);
+        let widest_s = (0.75 * self.half_width_s(top)).max(narrow_s);
+        let enough_s = 0.3 * period_s.max(0.004) / 12.0_f64.sqrt();
+        let start_s = self.t_s(top);
+        let noise = |summit: &Summit| self.signal.gyro_noise_dps.max(summit.residual) * summit.gain;
+        let mut reach_s = narrow_s;
+        let mut best: Option<(Summit, f64)> = None;
+        loop {
+            if let Some(summit) = self.fit(start_s, reach_s) {
+                let noise_s = noise(&summit);
+                if best.is_none_or(|(_, least)| noise_s < least) {
+                    best = Some((summit, noise_s));
+                }
+                if noise_s <= enough_s {
+                    break;
+                }
+            }
+            if reach_s >= widest_s {
+                break;
+            }
+            reach_s = (reach_s * 1.35).min(widest_s);
+        }
+        let (summit, noise_s) = best?;
+        let moved_s = self.fit(summit.t_s, reach_s * WIDER).map_or(0.0, |wider| (wider.t_s - summit.t_s).abs());
+        Some((summit, noise_s, moved_s))
+    }
+
+    /// Width of the hole that `t_s` lies in, s; 0 if its neighbours are where samples should be.
+    fn hole_at(&self, t_s: f64, period_s: f64) -> f64 {
+        let right = (self.first_after(t_s)..self.range.end).find(|&i| self.measured(i));
+        let left = (self.range.start..self.first_after(t_s)).rev().find(|&i| self.measured(i));
+        match (left, right) {
+            (Some(left), Some(right)) => {
+                let width = self.t_s(right) - self.t_s(left);
+                if width > 1.7 * period_s { width } else { 0.0 }
+            }
+            _ => f64::INFINITY,
+        }
+    }
+
+    /// True if a hole longer than `hole_limit_s` may hide something higher than `dps`: what stands at its edges, grown on
+    /// by half, would reach it.
+    pub(crate) fn may_hide(&self, dps: f64, hole_limit_s: f64) -> bool {
+        let mut last: Option<usize> = None;
+        for i in self.range.clone().filter(|&i| self.measured(i)) {
+            if let Some(before) = last
+                && self.t_s(i) - self.t_s(before) > hole_limit_s
+                && self.rate(i).max(self.rate(before)) * 1.7 > dps
+            {
+                return true;
+            }
+            last = Some(i);
+        }
+        false
+    }
+}
+
+/// Inverse of a symmetric 3 × 3 matrix; `None` if it is singular.
+fn inverse3(m: [[f64; 3]; 3]) -> Option<[[f64; 3]; 3]> {
+    let cofactor = |r: usize, c: usize| {
+        let (r1, r2) = ((r + 1) % 3, (r + 2) % 3);
+        let (c1, c2) = ((c + 1) % 3, (c + 2) % 3);
+        m[r1][c1] * m[r2][c2] - m[r1][c2] * m[r2][c1]
+    };
+    let determinant = m[0][0] * cofactor(0, 0) + m[0][1] * cofactor(0, 1) + m[0][2] * cofactor(0, 2);
+    if determinant.abs() < 1e-12 {
+        return None;
+    }
+    Some(std::array::from_fn(|r| std::array::from_fn(|c| cofactor(c, r) / determinant)))
+}
