@@ -17,6 +17,8 @@ mod figures;
 mod filter;
 mod history;
 mod kinetics;
+#[cfg(test)]
+mod laws;
 mod linear;
 mod load;
 mod model;
