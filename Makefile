@@ -13,7 +13,7 @@ export VOLANT_CACHE := $(CACHE)
 # Always the whole workspace: building a single package resolves other features and compiles Arrow again.
 VOLANT := $(CARGO_TARGET_DIR)/debug/volant
 
-.PHONY: help demo build test bench load lint fmt docs clean
+.PHONY: help demo build test bench load peers lint fmt docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -34,6 +34,9 @@ bench: ## criterion benches, optimised build (BENCH=analyze for a part; benches/
 
 load: ## the real server over loopback beside a bare control: CPU, frames/s, ack times, memory (LOAD="--sessions 1 …")
 	cargo bench --workspace --locked --bench load -- $(LOAD)
+
+peers: ## the analysis beside NumPy and SciPy on the same input, stage by stage, with ratios
+	benches/peers/run
 
 lint: ## format, clippy and dependency checks only
 	scripts/test fmt clippy deps

@@ -1,13 +1,15 @@
 #!/bin/sh
 # Starts Volant behind nginx with deploy/nginx.conf and looks at what a device and a client meet.
-# Needs nginx (apt-get install nginx-light), curl and a built binary: scripts/check-nginx.sh target/debug/volant
+# Needs curl, Python and a built binary: scripts/check-nginx.sh target/debug/volant; scripts/nginx finds the nginx.
 set -eu
 volant=$1
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
 server= ; proxy=
 trap 'kill $server $proxy 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$work"' EXIT
-front=${FRONT_PORT:-18000} back=${BACK_PORT:-18001}
+nginx=$("$here/scripts/nginx")
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+front=$(free_port) back=$(free_port)
 
 "$volant" serve --listen "127.0.0.1:$back" --data-dir "$work/data" >"$work/out" 2>"$work/log" &
 server=$!
@@ -18,8 +20,8 @@ server=$!
     sed -e "s/listen 8000;/listen 127.0.0.1:$front;/" -e "s/127.0.0.1:8001/127.0.0.1:$back/" "$here/deploy/nginx.conf"
     echo "}"
 } >"$work/nginx.conf"
-nginx -t -c "$work/nginx.conf" 2>"$work/test" || { cat "$work/test"; exit 1; }
-nginx -c "$work/nginx.conf" 2>"$work/nginx.log" &
+"$nginx" -e stderr -t -c "$work/nginx.conf" 2>"$work/test" || { cat "$work/test"; exit 1; }
+"$nginx" -e stderr -c "$work/nginx.conf" 2>"$work/nginx.log" &
 proxy=$!
 for _ in $(seq 100); do
     curl -fs "http://127.0.0.1:$front/health/live" >"$work/live" && break

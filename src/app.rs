@@ -141,7 +141,8 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         catalog.clone(),
         wechat.clone(),
     )?;
-    let analysis = analysis::Handle::new(catalog.clone());
+    let analysis =
+        analysis::Handle::new(&config.analysis_options(), catalog.clone(), clock.clone(), Arc::clone(&job_ready));
     let analysis_service = analysis::Service::new(
         config.analysis_options(),
         clock.clone(),

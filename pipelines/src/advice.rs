@@ -2,7 +2,7 @@
 //!
 //! A rule names a figure, a limit and two texts. It speaks only where the figure is there, and where the rule names an
 //! interval only if the whole interval lies beyond the limit: what is not resolved advises nobody. See the head of
-//! `params/advice.toml` for the format.
+//! `rules/advice.toml` for the format.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -15,7 +15,7 @@ use crate::figures::{Per, figure};
 use crate::params::{Params, ReportParams};
 
 /// The rules that ship with the product.
-const DEFAULT: &str = include_str!("../params/advice.toml");
+const DEFAULT: &str = include_str!("../rules/advice.toml");
 
 /// One piece of advice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

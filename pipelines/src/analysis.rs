@@ -160,6 +160,9 @@ pub struct Issue {
 /// What produced the result; the same provenance on the same input gives the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
+    /// Name of the pipeline's definition.
+    #[serde(default)]
+    pub name: String,
     /// Name and version of the pipeline.
     pub pipeline: String,
     /// SHA-256 of the parameters, hex.

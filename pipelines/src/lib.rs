@@ -10,6 +10,7 @@ pub mod calibrate;
 mod chains;
 mod correlate;
 mod curriculum;
+mod definition;
 mod doctor;
 mod evaluate;
 mod features;
@@ -41,6 +42,7 @@ pub use analysis::{
     Stroke,
 };
 pub use curriculum::{GeneratedRecording, generated_player};
+pub use definition::{Pipeline, PipelineError, Stage};
 pub use doctor::{Finding, diagnose};
 pub use evaluate::{
     Classification, EvaluateOptions, Evaluation, Idle, Judge, PlayerFigures, Segmentation, evaluate, merge,

@@ -1,19 +1,17 @@
 //! Parameters of the pipeline: every number that a person may want to tune, in one file with its unit in its name.
 
 use std::fmt::Write as _;
-use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The parameter file that ships with the product.
-const DEFAULT: &str = include_str!("../params/default.toml");
+use crate::definition::Pipeline;
 
-/// Parameters of a pipeline, read from `pipelines/params/*.toml`.
+/// Parameters of a pipeline: the sections of its file, see [`crate::Pipeline`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// Name of this set of parameters.
+    /// Name of the pipeline.
     pub name: String,
     /// From samples as sent to the working grid.
     pub calibrate: CalibrateParams,
@@ -199,17 +197,15 @@ impl Params {
     /// The parameters that ship with the product.
     #[must_use]
     pub fn builtin() -> &'static Self {
-        static BUILTIN: LazyLock<Params> =
-            LazyLock::new(|| Params::from_toml(DEFAULT).expect("a test reads the shipped file"));
-        &BUILTIN
+        &Pipeline::builtin().params
     }
 
-    /// Reads a parameter file.
+    /// Reads the name and the sections of a pipeline file.
     ///
     /// # Errors
     /// A key that is unknown or missing, a value out of range.
-    pub fn from_toml(text: &str) -> Result<Self, ParamsError> {
-        let params: Self = toml::from_str(text).map_err(|source| ParamsError::Syntax { source: Box::new(source) })?;
+    pub(crate) fn from_table(table: toml::Table) -> Result<Self, ParamsError> {
+        let params: Self = table.try_into().map_err(|source| ParamsError::Syntax { source: Box::new(source) })?;
         params.validate()?;
         Ok(params)
     }
@@ -308,14 +304,26 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definition::DEFAULT;
+
+    fn read(text: &str) -> Result<Params, crate::PipelineError> {
+        Pipeline::from_toml(text, |_| None).map(|pipeline| pipeline.params)
+    }
+
+    fn refusal(text: &str) -> ParamsError {
+        match read(text).unwrap_err() {
+            crate::PipelineError::Params(error) => error,
+            other => panic!("{other}"),
+        }
+    }
 
     #[test]
     fn the_shipped_file_is_accepted_and_its_hash_ignores_layout() {
-        let shipped = Params::from_toml(DEFAULT).unwrap();
+        let shipped = read(DEFAULT).unwrap();
         assert_eq!(Params::builtin(), &shipped);
         let without_comments: String =
             DEFAULT.lines().filter(|line| !line.starts_with('#')).fold(String::new(), |text, line| text + line + "\n");
-        assert_eq!(Params::from_toml(&without_comments).unwrap().sha256(), shipped.sha256());
+        assert_eq!(read(&without_comments).unwrap().sha256(), shipped.sha256());
         let mut other = shipped.clone();
         other.segment.floor += 0.01;
         assert_ne!(other.sha256(), shipped.sha256());
@@ -325,14 +333,14 @@ mod tests {
     #[test]
     fn unknown_missing_and_absurd_keys_are_refused_by_name() {
         let unknown = DEFAULT.replace("floor = ", "flor = ");
-        let message = Params::from_toml(&unknown).unwrap_err().to_string();
+        let message = refusal(&unknown).to_string();
         assert!(message.contains("flor"), "{message}");
         let absurd = DEFAULT.replace("grid_hz = 100", "grid_hz = 4");
-        assert!(matches!(Params::from_toml(&absurd).unwrap_err(), ParamsError::Range { key: "calibrate.grid_hz", .. }));
+        assert!(matches!(refusal(&absurd), ParamsError::Range { key: "calibrate.grid_hz", .. }));
         let not_a_number = DEFAULT.replace("bridge_s = 1.0", "bridge_s = nan");
-        assert!(matches!(Params::from_toml(&not_a_number).unwrap_err(), ParamsError::Range { .. }));
+        assert!(matches!(refusal(&not_a_number), ParamsError::Range { .. }));
         let crossed = DEFAULT.replace("ceiling = 2.0", "ceiling = 0.1");
-        assert!(matches!(Params::from_toml(&crossed).unwrap_err(), ParamsError::Order { .. }));
-        assert!(Params::from_toml("").is_err());
+        assert!(matches!(refusal(&crossed), ParamsError::Order { .. }));
+        assert!(read("").is_err());
     }
 }

@@ -7,10 +7,11 @@ use schemas::{SensorRole, Track};
 
 use crate::advice::{Rules, advise};
 use crate::analysis::{
-    Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, SessionFigures, Severity, Stroke,
+    Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SessionFigures, Severity, Stroke,
 };
 use crate::calibrate::{Signal, calibrate, median, norm, span_s};
 use crate::correlate::repeatability;
+use crate::definition::Stage;
 use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Model, OTHER};
 use crate::params::Params;
@@ -33,6 +34,12 @@ pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"
 /// ```
 #[must_use]
 pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysis {
+    analyze_stages(track, params, model, &Stage::ALL)
+}
+
+/// The same, with only these stages; what a stage that is left out would have found is absent.
+pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Model>, stages: &[Stage]) -> Analysis {
+    let runs = |stage| stages.contains(&stage);
     let roles: Vec<SensorRole> = SensorRole::CHAIN.to_vec();
     let calibrated: Vec<Option<(Signal, Motion)>> = roles
         .par_iter()
@@ -50,7 +57,9 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
     let mut issues = Issues::default();
     issues.of_sensors(&signals, track, params);
 
-    let chosen = choose_sensor(&signals).and_then(|signal| sensors[signal.role.chain_index()?]);
+    let chosen = choose_sensor(&signals)
+        .filter(|_| runs(Stage::Segment))
+        .and_then(|signal| sensors[signal.role.chain_index()?]);
     let swings = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
     let chain = Chain {
         sensors,
@@ -58,6 +67,7 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
         params,
         shaft: sensors[3].and_then(|(racket, _)| shaft_axis(racket, &swings)),
     };
+    let model = model.filter(|_| runs(Stage::Classify));
     let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
     let mut strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
         swings.par_iter().map(|swing| stroke(swing, signal, motion, &chain, track, usable_model)).collect()
@@ -65,17 +75,34 @@ pub fn analyze(track: &Track, params: &Params, model: Option<&Model>) -> Analysi
     if let Some((signal, motion)) = chosen {
         add_repeatability(signal, motion, &swings, &mut strokes);
     }
-    issues.of_swings(&signals, chosen.map(|(signal, _)| signal), &strokes, params);
-    issues.of_wearing(&strokes, &signals);
-    issues.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
-
-    let mut session = figures(track, &sensors, &strokes, &chain, &mut issues);
-    session.advice = advise(&strokes, &session, params, Rules::builtin());
+    if !runs(Stage::Kinetics) {
+        for stroke in &mut strokes {
+            stroke.metrics.clear();
+        }
+    }
+    // What nobody looked for is not missing.
+    let mut unsaid = Issues::default();
+    let said = if runs(Stage::Segment) { &mut issues } else { &mut unsaid };
+    said.of_swings(&signals, chosen.map(|(signal, _)| signal), &strokes, params);
+    if runs(Stage::Kinetics) {
+        said.of_wearing(&strokes, &signals);
+    }
+    if runs(Stage::Classify) {
+        said.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
+    }
+    let mut session = figures(track, &sensors, &strokes, &chain, said);
+    if runs(Stage::Report) {
+        session.advice = advise(&strokes, &session, params, Rules::builtin());
+    } else {
+        session.scores = Scores::default();
+        session.recommendations.clear();
+    }
     Analysis {
         strokes,
         session,
         issues: issues.0,
         provenance: Provenance {
+            name: params.name.clone(),
             pipeline: PIPELINE.to_owned(),
             params_sha256: params.sha256(),
             model: usable_model.map(|model| model.name().to_owned()),

@@ -4,8 +4,13 @@
 //! of result, end of the session and owed notice. A job that dies with its process is leased again; a job whose input
 //! cannot be analysed ends its session `stopped` with the reason and without numbers.
 //!
+//! Other pipelines ([`Registry`]) analyse old sessions side by side with that, as candidates that are ordered, compared and
+//! put in the place of the published results. They run only while no new session waits.
+//!
 //! Absent: formulas (they are `pipelines`' own) and delivery (`notify` reads the outbox).
 
+mod candidates;
+mod registry;
 mod rows;
 mod worker;
 
@@ -13,9 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::{AnalysisId, SessionId};
+use tokio::sync::Notify;
 
+pub use candidates::{Compared, Ordered};
+pub use registry::{Found, Known, Refused, Registry};
 pub use worker::Service;
 
+use crate::clock::Clock;
 use crate::store::catalog::{self, Catalog};
 use crate::store::seal;
 
@@ -30,6 +39,10 @@ pub struct Options {
     pub timeout: Duration,
     /// A job that failed so often for reasons of the environment is given up.
     pub attempts_limit: i64,
+    /// Where pipelines and models of one's own lie.
+    pub folder: std::path::PathBuf,
+    /// Name of the pipeline that analyses new sessions; empty: the one that ships.
+    pub pipeline: String,
 }
 
 /// The published result of a session.
@@ -75,6 +88,14 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    #[error("find pipeline {name}")]
+    NoPipeline { name: String },
+    #[error("analyse by pipeline {name}: it changed after the order; order again")]
+    Changed { name: String },
+    #[error("show a candidate of session {session_id}: it is of other frames than the published result")]
+    Superseded { session_id: SessionId },
+    #[error("look for pipelines")]
+    Look,
     #[error("analyse session {session_id}: the pipeline broke")]
     Broke { session_id: SessionId },
     #[error("analyse session {session_id} within {limit_s} s")]
@@ -86,8 +107,11 @@ impl Error {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Threads(_) | Self::Catalog(_) | Self::Frames { .. } | Self::Write { .. } => true,
-            Self::NoFrames { .. }
+            Self::Threads(_) | Self::Catalog(_) | Self::Frames { .. } | Self::Write { .. } | Self::Look => true,
+            Self::NoPipeline { .. }
+            | Self::Changed { .. }
+            | Self::Superseded { .. }
+            | Self::NoFrames { .. }
             | Self::Decode { .. }
             | Self::Encode { .. }
             | Self::Broke { .. }
@@ -100,12 +124,16 @@ impl Error {
 #[derive(Clone, Debug)]
 pub struct Handle {
     catalog: Catalog,
+    clock: Clock,
+    registry: Registry,
+    job_ready: Arc<Notify>,
 }
 
 impl Handle {
+    /// `job_ready` tells the workers of new orders.
     #[must_use]
-    pub fn new(catalog: Catalog) -> Self {
-        Self { catalog }
+    pub fn new(options: &Options, catalog: Catalog, clock: Clock, job_ready: Arc<Notify>) -> Self {
+        Self { catalog, clock, registry: Registry::new(options.folder.clone()), job_ready }
     }
 
     /// The published result of a session, if there is one.

@@ -82,7 +82,7 @@ fn result_row(
         device_code: session.device_code.to_string(),
         user_id: session.user_id.map(schemas::UserId::get),
         created_at_us,
-        pipeline: provenance.pipeline.clone(),
+        pipeline: format!("{} {}", provenance.name, provenance.pipeline).trim_start().to_owned(),
         params_sha256: provenance.params_sha256.clone(),
         model: model.map(|(name, sha256)| format!("{name} {sha256}")),
         frame_count: figures.frame_count as i64,

@@ -4,16 +4,16 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipelines::{Analysis, Model, Params};
-use schemas::{NotificationId, SessionId, SessionStatus, Track, UserId};
+use pipelines::Analysis;
+use schemas::{AnalysisId, NotificationId, SessionId, SessionStatus, Track, UserId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{Instrument, error, info, info_span, warn};
 
-use super::{Error, Options, rows};
+use super::{Error, Known, Options, Registry, rows};
 use crate::clock::Clock;
 use crate::hub::{self, AdminMessage, Level};
 use crate::ingest;
-use crate::store::catalog::{Catalog, Job, NewNotice, NewResult, SessionRow};
+use crate::store::catalog::{CandidateJob, Catalog, Job, NewNotice, NewResult, SessionRow, StoredFile, Switch};
 use crate::store::paths::Paths;
 use crate::store::seal;
 
@@ -35,6 +35,9 @@ struct Inner {
     ingest: ingest::Handle,
     hub: hub::Handle,
     pool: rayon::ThreadPool,
+    registry: Registry,
+    /// What analyses new sessions.
+    usual: Known,
     job_ready: Arc<Notify>,
     /// Whose outbox has a new row.
     owed: mpsc::Sender<UserId>,
@@ -58,7 +61,10 @@ impl Service {
             .thread_name(|index| format!("volant-analysis-{index}"))
             .build()
             .map_err(Error::Threads)?;
-        Ok(Self(Arc::new(Inner { options, clock, catalog, paths, ingest, hub, pool, job_ready, owed })))
+        let registry = Registry::new(options.folder.clone());
+        let usual = usual(&registry, &options.pipeline)?;
+        let inner = Inner { options, clock, catalog, paths, ingest, hub, pool, registry, usual, job_ready, owed };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Runs until `shutdown` turns true; a job that is running then is finished by the next process.
@@ -92,6 +98,8 @@ impl Inner {
                     // Another worker may be asleep while more jobs wait.
                     self.job_ready.notify_one();
                 }
+                // New sessions first: somebody waits for them.
+                Ok(None) if self.other_work(owner, now_us, until_us).await => {}
                 Ok(None) => {
                     // Waking up without a job is normal; it only means another look.
                     drop(tokio::time::timeout(LOOK_INTERVAL, self.job_ready.notified()).await);
@@ -102,6 +110,95 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// Takes an order for another pipeline, if there is one; false if there is nothing to do.
+    async fn other_work(&self, owner: &str, now_us: i64, until_us: i64) -> bool {
+        let job = match self.catalog.lease_candidate(owner, now_us, until_us).await {
+            Ok(Some(job)) => job,
+            Ok(None) => return false,
+            Err(error) => {
+                error!(error = &error as &dyn std::error::Error, "orders could not be taken");
+                return false;
+            }
+        };
+        let span = info_span!("reanalyze", session.id = %job.session_id, pipeline.name = %job.pipeline);
+        let done = async {
+            let outcome = if job.switches { self.switch(&job).await } else { self.try_other(&job).await };
+            let Err(failure) = outcome else { return true };
+            metrics::counter!("volant_analysis_failures_total").increment(1);
+            let (session, pipeline) = (job.session_id, &job.pipeline);
+            let for_good = !failure.is_retryable() || job.attempts >= self.options.attempts_limit;
+            warn!(error = &failure as &dyn std::error::Error, "session {session} could not be analysed by {pipeline}");
+            if let Err(error) = self.catalog.fail_candidate(&job, &chain(&failure), for_good).await {
+                error!(error = &error as &dyn std::error::Error, "an order could not be given back");
+            }
+            // The others are not held up by one that is tried again.
+            for_good
+        };
+        let settled = done.instrument(span).await;
+        self.job_ready.notify_one();
+        settled
+    }
+
+    /// Analyses a sealed session by the pipeline that was ordered.
+    async fn try_other(&self, job: &CandidateJob) -> Result<(), Error> {
+        let session = job.session_id;
+        let (registry, name) = (self.registry.clone(), job.pipeline.clone());
+        let known = tokio::task::spawn_blocking(move || registry.get(&name)).await.map_err(|_| Error::Look)?;
+        let known = known.ok_or_else(|| Error::NoPipeline { name: job.pipeline.clone() })?;
+        if known.sha256 != job.definition_sha256 {
+            return Err(Error::Changed { name: job.pipeline.clone() });
+        }
+        let row = self.catalog.session(session).await?.ok_or(Error::NoFrames { session_id: session })?;
+        let track = self.track(session, row.revision, &row).await?;
+        let analysis = self.analyze(session, track, known).await?;
+        let text = encode(session, &analysis)?;
+        if self.catalog.finish_candidate(job, row.revision, &text, self.clock.now_us()).await? {
+            metrics::counter!("volant_analysis_candidates_total").increment(1);
+        }
+        Ok(())
+    }
+
+    /// Puts a candidate in the place of the published result: files first, then the commit; killed between, it is done
+    /// again.
+    async fn switch(&self, job: &CandidateJob) -> Result<(), Error> {
+        let session = job.session_id;
+        let row = self.catalog.session(session).await?.ok_or(Error::NoFrames { session_id: session })?;
+        let published = self.catalog.result(session).await?.ok_or(Error::NoFrames { session_id: session })?;
+        let Some((candidate, Some(text))) = self.catalog.candidate(session, &job.pipeline).await? else {
+            return Err(Error::NoFrames { session_id: session });
+        };
+        if candidate.revision != Some(published.revision) || published.revision != row.revision {
+            // Late frames made a new revision: the candidate is of older frames. It stays beside.
+            return Err(Error::Superseded { session_id: session });
+        }
+        let analysis: Analysis =
+            serde_json::from_str(&text).map_err(|source| Error::Decode { session_id: session, source })?;
+        let created_at_us = self.clock.now_us();
+        let analysis_id = published.analysis_id;
+        let (strokes_file, result_file) = self.write(&row, analysis_id, created_at_us, Arc::new(analysis)).await?;
+        let switch =
+            Switch { job: job.clone(), revision: published.revision, created_at_us, strokes_file, result_file };
+        if self.catalog.switch_result(&switch).await? {
+            info!("session {session} now shows the analysis of {}", job.pipeline);
+            metrics::counter!("volant_analysis_switches_total").increment(1);
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        row: &SessionRow,
+        analysis_id: AnalysisId,
+        created_at_us: i64,
+        analysis: Arc<Analysis>,
+    ) -> Result<(StoredFile, StoredFile), Error> {
+        let (paths, row) = (self.paths.clone(), row.clone());
+        let session = row.session_id;
+        tokio::task::spawn_blocking(move || rows::write(&paths, &row, analysis_id, created_at_us, &analysis))
+            .await
+            .map_err(|_| Error::Broke { session_id: session })?
     }
 
     /// Does a job and deals with its failure.
@@ -139,16 +236,11 @@ impl Inner {
     async fn carry_out(&self, job: &Job) -> Result<(), Error> {
         let session = job.session_id;
         let row = self.catalog.session(session).await?.ok_or(Error::NoFrames { session_id: session })?;
-        let track = self.track(job, &row).await?;
-        let analysis = self.analyze(session, track).await?;
+        let track = self.track(session, job.revision, &row).await?;
+        let analysis = self.analyze(session, track, self.usual.clone()).await?;
         let created_at_us = self.clock.now_us();
-        let (strokes_file, result_file) = {
-            let (paths, row, analysis) = (self.paths.clone(), row.clone(), Arc::clone(&analysis));
-            let analysis_id = job.analysis_id;
-            tokio::task::spawn_blocking(move || rows::write(&paths, &row, analysis_id, created_at_us, &analysis))
-                .await
-                .map_err(|_| Error::Broke { session_id: session })??
-        };
+        let (strokes_file, result_file) =
+            self.write(&row, job.analysis_id, created_at_us, Arc::clone(&analysis)).await?;
         // Nobody waits for the analysis of an old, imported session; thousands of notices would go out at once.
         let user = if self.catalog.is_imported(session).await? { None } else { row.user_id };
         let notice = user.map(|user_id| NewNotice {
@@ -156,8 +248,7 @@ impl Inner {
             user_id,
             payload: notice_payload(&row, &analysis).to_string(),
         });
-        let analysis_json =
-            serde_json::to_string(&*analysis).map_err(|source| Error::Encode { session_id: session, source })?;
+        let analysis_json = encode(session, &analysis)?;
         let new =
             NewResult { job: job.clone(), created_at_us, analysis: analysis_json, strokes_file, result_file, notice };
         if !self.catalog.publish(&new).await? {
@@ -179,10 +270,8 @@ impl Inner {
     }
 
     /// The samples: from memory while the recording is there, else from the sealed file.
-    async fn track(&self, job: &Job, row: &SessionRow) -> Result<Track, Error> {
-        let session = job.session_id;
+    async fn track(&self, session: SessionId, revision: i64, row: &SessionRow) -> Result<Track, Error> {
         let ingest = self.ingest.clone();
-        let revision = job.revision;
         let in_memory = tokio::task::spawn_blocking(move || ingest.track(session, revision))
             .await
             .map_err(|_| Error::Broke { session_id: session })?;
@@ -200,10 +289,10 @@ impl Inner {
     }
 
     /// Runs the pipeline on the CPU pool.
-    async fn analyze(&self, session: SessionId, track: Track) -> Result<Arc<Analysis>, Error> {
+    async fn analyze(&self, session: SessionId, track: Track, by: Known) -> Result<Arc<Analysis>, Error> {
         let (done, result) = oneshot::channel();
         self.pool.spawn(move || {
-            let analyze = || pipelines::analyze(&track, Params::builtin(), Some(Model::builtin()));
+            let analyze = || by.pipeline.analyze(&track, by.model.as_deref());
             // A pipeline that panics loses its session's result, not the pool.
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(analyze));
             // The worker has stopped waiting if the time limit passed.
@@ -228,6 +317,26 @@ impl Inner {
             at_us: self.clock.now_us(),
         });
     }
+}
+
+/// The pipeline that is configured for new sessions.
+fn usual(registry: &Registry, name: &str) -> Result<Known, Error> {
+    let name = if name.is_empty() { pipelines::Pipeline::builtin().name() } else { name };
+    let mut found = registry.look();
+    for refused in &found.refused {
+        warn!(error = refused as &dyn std::error::Error, "{} is no pipeline that can run", refused.path().display());
+    }
+    found.known.remove(name).ok_or_else(|| Error::NoPipeline { name: name.to_owned() })
+}
+
+fn encode(session: SessionId, analysis: &Analysis) -> Result<String, Error> {
+    serde_json::to_string(analysis).map_err(|source| Error::Encode { session_id: session, source })
+}
+
+/// An error with its causes, for the one who ordered.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    causes.collect::<Vec<_>>().join(": ")
 }
 
 /// A notification id: unique, and sorted by creation.

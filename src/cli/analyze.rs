@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use pipelines::{Analysis, Model, Params, Severity, advice_text};
+use pipelines::{Analysis, Model, Severity, advice_text};
 use serde::Serialize;
 
+use crate::analysis::{Known, Registry};
 use crate::recordings::read_recording;
 
 /// Finds swings, names strokes and measures the kinetic chain in recording files.
@@ -29,9 +31,9 @@ pub struct Args {
     /// Find and measure swings, name none
     #[arg(long)]
     pub no_model: bool,
-    /// A parameter file instead of the one that ships
-    #[arg(long, value_name = "FILE")]
-    pub params: Option<PathBuf>,
+    /// A pipeline file instead of the one that ships
+    #[arg(long, alias = "params", value_name = "FILE")]
+    pub pipeline: Option<PathBuf>,
 }
 
 /// An analysis with the name of its recording.
@@ -47,16 +49,16 @@ struct Named {
 /// # Errors
 /// A file that cannot be read or does not fit.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let params = load_params(args.params.as_deref())?;
+    let Known { pipeline, model: own, .. } = load_pipeline(args.pipeline.as_deref())?;
     let model = match &args.model {
-        Some(path) => Some(load_model(path)?),
+        Some(path) => Some(Arc::new(load_model(path)?)),
         None if args.no_model => None,
-        None => Some(Model::builtin().clone()),
+        None => own,
     };
     let mut analyses = Vec::new();
     for path in &args.files {
         for recording in read_recording(path)? {
-            let analysis = pipelines::analyze(&recording.track, &params, model.as_ref());
+            let analysis = pipeline.analyze(&recording.track, model.as_deref());
             analyses.push(Named { recording: recording.name, analysis });
         }
     }
@@ -78,11 +80,21 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The parameters that ship, or those of a file.
-pub(super) fn load_params(path: Option<&Path>) -> anyhow::Result<Params> {
-    let Some(path) = path else { return Ok(Params::builtin().clone()) };
-    let text = std::fs::read_to_string(path).with_context(|| format!("read parameters {}", path.display()))?;
-    Params::from_toml(&text).with_context(|| format!("use parameters {}", path.display()))
+/// The pipeline that ships, or that of a file, which may extend others beside it.
+pub(super) fn load_pipeline(path: Option<&Path>) -> anyhow::Result<Known> {
+    let folder =
+        path.and_then(Path::parent).map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    let found = Registry::new(folder.unwrap_or(Path::new("")).to_owned()).look();
+    let wanted = path.map(|path| folder.unwrap_or(Path::new("")).join(path.file_name().unwrap_or_default()));
+    if let Some(known) = found.known.into_values().find(|known| known.path == wanted) {
+        return Ok(known);
+    }
+    let refused = found.refused.into_iter().find(|refused| Some(refused.path()) == wanted.as_deref());
+    match (refused, path) {
+        (Some(refused), _) => Err(refused.into()),
+        (None, Some(path)) => Err(anyhow::anyhow!("read pipeline {}: there is no such .toml file", path.display())),
+        (None, None) => Err(anyhow::anyhow!("the pipeline that ships is not there")),
+    }
 }
 
 /// A model file.
@@ -183,6 +195,8 @@ fn text(Named { recording, analysis }: &Named) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pipelines::Params;
+
     use super::*;
 
     #[test]

@@ -134,6 +134,7 @@ async fn show(
             statement: Some(statement),
             data_dir: PathBuf::new(),
             url: Some(url.to_owned()),
+            token: None,
             format: sql::Format::Table,
             max_rows: 40,
             timeout: None,

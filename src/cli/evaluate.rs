@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use pipelines::{EvaluateOptions, Evaluation, Judge, Model, TrainOptions, merge};
 use serde::Serialize;
 
-use super::analyze::{load_model, load_params};
+use super::analyze::{load_model, load_pipeline};
 use super::train::{LoadedSet, spinner};
 
 /// Judges the pipeline on recording sets.
@@ -43,9 +43,9 @@ pub struct Args {
     /// Shrinkage of training
     #[arg(long, default_value_t = TrainOptions::default().shrinkage)]
     pub shrinkage: f64,
-    /// A parameter file instead of the one that ships
-    #[arg(long, value_name = "FILE")]
-    pub params: Option<PathBuf>,
+    /// A pipeline file instead of the one that ships
+    #[arg(long, alias = "params", value_name = "FILE")]
+    pub pipeline: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -96,7 +96,7 @@ pub(super) fn evaluation(args: &Args) -> anyhow::Result<Answer> {
         args.tolerance_ms.is_finite() && args.tolerance_ms >= 0.0,
         "--tolerance-ms must be a time of 0 ms or more"
     );
-    let params = load_params(args.params.as_deref())?;
+    let params = load_pipeline(args.pipeline.as_deref())?.pipeline.params.clone();
     let model: Option<Model> = match &args.model {
         Some(path) => Some(load_model(path)?),
         None if args.leave_one_player_out => None,

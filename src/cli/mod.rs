@@ -8,12 +8,17 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod analyze;
+mod api;
+mod columns;
 pub mod config;
 pub mod demo;
+pub mod devices;
 pub mod evaluate;
 pub mod import;
+pub mod reanalyze;
 pub mod recover;
 pub mod serve;
+pub mod sessions;
 pub mod simulate;
 pub mod sql;
 pub mod tokens;
@@ -53,6 +58,12 @@ enum Command {
     Sql(sql::Args),
     /// Bring users, sessions, frames and results of the replaced Django service into a data folder
     Import(import::Args),
+    /// Recording sessions of a server or of a data folder
+    Sessions(sessions::Args),
+    /// Analyse old sessions by another pipeline, compare and publish
+    Reanalyze(reanalyze::Args),
+    /// Devices of a server or of a data folder
+    Devices(devices::Args),
     /// Tokens, pairing codes and admins of a data folder
     Tokens(tokens::Args),
     /// Re-read everything that is stored and say what is damaged or missing
@@ -90,6 +101,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Import(args) => block_on(import::run(args)),
+        Command::Sessions(args) => block_on(sessions::run(args)),
+        Command::Reanalyze(args) => block_on(reanalyze::run(args)),
+        Command::Devices(args) => block_on(devices::run(args)),
         Command::Tokens(args) => block_on(tokens::run(args)),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),

@@ -38,6 +38,9 @@ pub struct Args {
     /// Ask a running server instead, e.g. http://127.0.0.1:8000
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+    /// A token of that server, with the scope sql
+    #[arg(long, value_name = "TOKEN", env = "VOLANT_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
     /// How to write the answer
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -133,7 +136,7 @@ struct Rows {
 impl Database {
     fn open(args: &Args) -> Result<Self, Failure> {
         if let Some(url) = &args.url {
-            return Remote::new(url, args.timeout).map(Self::Remote);
+            return Remote::new(url, args.token.as_deref(), args.timeout).map(Self::Remote);
         }
         let folder = query::Folder::open(&args.data_dir).map_err(|error| {
             Failure::new(4, chain(&error)).hint("--data-dir names the folder of the server, --url asks a running one")

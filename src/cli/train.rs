@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use indicatif::ProgressBar;
 use pipelines::{Example, LabelledTrack, Mark, MarkQuality, TrainOptions, generated_player};
 
-use super::analyze::load_params;
+use super::analyze::load_pipeline;
 use crate::recordings::{RecordingSet, read_set};
 
 /// Trains a model on recording sets.
@@ -41,9 +41,9 @@ pub struct Args {
     /// Shrinkage of the discriminant's covariance, 0 to 1
     #[arg(long, default_value_t = TrainOptions::default().shrinkage)]
     pub shrinkage: f64,
-    /// A parameter file instead of the one that ships
-    #[arg(long, value_name = "FILE")]
-    pub params: Option<PathBuf>,
+    /// A pipeline file instead of the one that ships
+    #[arg(long, alias = "params", value_name = "FILE")]
+    pub pipeline: Option<PathBuf>,
     /// Print the model's header as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -59,7 +59,7 @@ const GENERATED_MINUTES: f64 = 5.0;
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(args.penalty > 0.0 && args.penalty.is_finite(), "--penalty must be above 0");
     anyhow::ensure!((0.0..=1.0).contains(&args.shrinkage), "--shrinkage must be between 0 and 1");
-    let params = load_params(args.params.as_deref())?;
+    let params = load_pipeline(args.pipeline.as_deref())?.pipeline.params.clone();
     let progress = spinner();
     let mut examples: Vec<Example> = Vec::new();
     for path in &args.sets {
@@ -218,7 +218,7 @@ mod tests {
             features: 420,
             penalty: 0.2,
             shrinkage: 0.3,
-            params: None,
+            pipeline: None,
             json: false,
         }
     }
@@ -246,7 +246,7 @@ mod tests {
             features: 420,
             penalty: 0.2,
             shrinkage: 0.3,
-            params: None,
+            pipeline: None,
             json: true,
         })
         .unwrap();

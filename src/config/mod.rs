@@ -89,6 +89,8 @@ pub struct Gateway {
     pub failures_per_address_per_min: u32,
     /// HTTP requests a second of one address; beyond, 429.
     pub requests_per_address_per_s: u32,
+    /// HTTP requests a second of one caller who has a token; beyond, 429.
+    pub requests_per_caller_per_s: u32,
     /// Origins whose pages may open the admin socket, besides the service's own.
     pub allowed_origins: Vec<String>,
 }
@@ -111,6 +113,8 @@ pub struct Sessions {
     pub doubt_timeout_ms: u64,
     /// Late frames are taken so long after `upload_complete`.
     pub late_grace_s: u64,
+    /// A session that records and gets no frames for so long is told to the admins.
+    pub silent_after_s: u64,
 }
 
 /// Commands to devices that hold no socket. All off by default.
@@ -161,6 +165,10 @@ pub struct Analysis {
     pub timeout_s: u64,
     /// Tries of a job that the environment fails.
     pub attempts_limit: i64,
+    /// The pipeline that analyses new sessions; empty: the one that ships.
+    pub pipeline: String,
+    /// Pipelines and models of one's own; empty: `pipelines` in the data folder.
+    pub pipelines_dir: String,
 }
 
 /// Delivery of notices.
@@ -239,6 +247,7 @@ impl Default for Config {
                 device_frames_per_s: 150_000,
                 failures_per_address_per_min: 20,
                 requests_per_address_per_s: 5_000,
+                requests_per_caller_per_s: 2_000,
                 allowed_origins: Vec::new(),
             },
             sessions: Sessions {
@@ -249,6 +258,7 @@ impl Default for Config {
                 offline_timeout_s: 120,
                 doubt_timeout_ms: 3_000,
                 late_grace_s: 30,
+                silent_after_s: 10,
             },
             push: Push { http: false, http_port: 80, allow_loopback: false, udp_broadcast: String::new() },
             ingest: Ingest { session_limit_frames: 6_000_000 },
@@ -258,7 +268,14 @@ impl Default for Config {
                 queue_limit_bytes: 16 << 20,
                 min_free_bytes: 256 << 20,
             },
-            analysis: Analysis { threads: 0, concurrent_jobs: 2, timeout_s: 120, attempts_limit: 20 },
+            analysis: Analysis {
+                threads: 0,
+                concurrent_jobs: 2,
+                timeout_s: 120,
+                attempts_limit: 20,
+                pipeline: String::new(),
+                pipelines_dir: String::new(),
+            },
             notify: Notify {
                 receipt_timeout_s: 10,
                 retry_interval_s: 30,
@@ -317,6 +334,7 @@ impl Config {
             ("gateway.device_frames_per_s", self.gateway.device_frames_per_s as usize),
             ("gateway.failures_per_address_per_min", self.gateway.failures_per_address_per_min as usize),
             ("gateway.requests_per_address_per_s", self.gateway.requests_per_address_per_s as usize),
+            ("gateway.requests_per_caller_per_s", self.gateway.requests_per_caller_per_s as usize),
             ("ingest.session_limit_frames", self.ingest.session_limit_frames),
             ("analysis.concurrent_jobs", self.analysis.concurrent_jobs),
             ("query.concurrent_limit", self.query.concurrent_limit),
@@ -348,6 +366,7 @@ impl Config {
             offline_timeout_s,
             doubt_timeout_ms,
             late_grace_s,
+            silent_after_s,
         } = self.sessions;
         sessions::Options {
             command_resend: Duration::from_millis(command_resend_ms),
@@ -357,6 +376,7 @@ impl Config {
             offline_timeout: Duration::from_secs(offline_timeout_s),
             doubt_timeout: Duration::from_millis(doubt_timeout_ms),
             late_grace: Duration::from_secs(late_grace_s),
+            silent_after: Duration::from_secs(silent_after_s),
             ..sessions::Options::default()
         }
     }
@@ -390,12 +410,14 @@ impl Config {
             device_frames_per_s,
             failures_per_address_per_min,
             requests_per_address_per_s,
+            requests_per_caller_per_s,
             ref allowed_origins,
         } = self.gateway;
         gateway::Options {
             auth: self.auth,
             failures_per_address_per_min,
             requests_per_address_per_s,
+            requests_per_caller_per_s,
             connections_limit,
             connections_per_address_limit,
             ping_interval: Duration::from_secs(ping_interval_s.max(1)),
@@ -439,6 +461,11 @@ impl Config {
             concurrent_jobs: self.analysis.concurrent_jobs,
             timeout: Duration::from_secs(self.analysis.timeout_s),
             attempts_limit: self.analysis.attempts_limit,
+            folder: match self.analysis.pipelines_dir.as_str() {
+                "" => self.data_dir.join("pipelines"),
+                folder => PathBuf::from(folder),
+            },
+            pipeline: self.analysis.pipeline.clone(),
         }
     }
 

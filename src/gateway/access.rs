@@ -346,7 +346,7 @@ impl FromRequestParts<Arc<Context>> for Access {
 pub(super) async fn identify(AxumState(context): AxumState<Arc<Context>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let shape = if path.starts_with("/api/v2/") { Shape::Problem } else { Shape::Legacy };
+    let shape = if path == "/api/v2" || path.starts_with("/api/v2/") { Shape::Problem } else { Shape::Legacy };
     // The legacy clients are Chinese and ask for no language.
     let legacy = ["/wxapp/", "/ws/miniprogram/", "/api/"].iter().any(|prefix| path.starts_with(prefix));
     let usual = if legacy && shape == Shape::Legacy { Lang::Zh } else { Lang::En };
@@ -371,6 +371,11 @@ pub(super) async fn identify(AxumState(context): AxumState<Arc<Context>>, reques
             }
             _ => Ok((caller, token)),
         }
+    };
+    let found = async {
+        let (caller, token) = found.await?;
+        context.state.limits.allows_caller(&caller)?;
+        Ok::<_, ApiError>((caller, token))
     };
     let (caller, token) = match found.await {
         Ok(found) => found,

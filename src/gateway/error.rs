@@ -339,6 +339,9 @@ impl From<analysis::Error> for ApiError {
     fn from(error: analysis::Error) -> Self {
         match error {
             analysis::Error::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
+            analysis::Error::NoPipeline { ref name } => {
+                Self::not_found("no_pipeline", "there is no such pipeline").about("pipeline", name)
+            }
             analysis::Error::Threads(_)
             | analysis::Error::Frames { .. }
             | analysis::Error::NoFrames { .. }
@@ -346,6 +349,9 @@ impl From<analysis::Error> for ApiError {
             | analysis::Error::Decode { .. }
             | analysis::Error::Encode { .. }
             | analysis::Error::Broke { .. }
+            | analysis::Error::Changed { .. }
+            | analysis::Error::Superseded { .. }
+            | analysis::Error::Look
             | analysis::Error::TimedOut { .. } => {
                 Self::internal("analysis_unavailable", "the analysis cannot be read", error)
             }

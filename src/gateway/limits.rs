@@ -1,6 +1,7 @@
 //! Rates and counts at the edge.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,6 +9,7 @@ use axum::http::StatusCode;
 use tokio::time::{Duration, Instant};
 
 use super::error::ApiError;
+use crate::accounts::Caller;
 
 /// A token bucket: `rate` tokens a second, `burst` at most. It may be overdrawn; [`TokenBucket::due`] says until when.
 #[derive(Debug)]
@@ -127,36 +129,44 @@ impl Drop for Place {
     }
 }
 
-/// Limits by address over all connections, for requests and for wrong secrets. Cheap to clone.
+/// Limits over all connections: of requests by address and by caller, of wrong secrets by address. Cheap to clone.
+///
+/// Only a caller who proved who they are has a limit of their own: by a name that anybody may write, a stranger could use up
+/// somebody else's.
 #[derive(Clone, Debug)]
-pub struct CallerLimits(Arc<(ByAddress, ByAddress)>);
+pub struct CallerLimits(Arc<Limits>);
 
-/// A bucket for each address that lately did something.
 #[derive(Debug)]
-struct ByAddress {
-    rate_per_s: f64,
-    burst: f64,
-    buckets: Mutex<HashMap<IpAddr, TokenBucket>>,
+struct Limits {
+    requests_of_address: Buckets<IpAddr>,
+    failures_of_address: Buckets<IpAddr>,
+    requests_of_caller: Buckets<String>,
 }
 
-/// With more addresses than this, those whose bucket is full again are forgotten.
-const ADDRESSES_LIMIT: usize = 4096;
+/// A bucket for each that lately did something.
+#[derive(Debug)]
+struct Buckets<K> {
+    rate_per_s: f64,
+    burst: f64,
+    buckets: Mutex<HashMap<K, TokenBucket>>,
+}
 
-impl ByAddress {
+/// With more buckets than this, those that are full again are forgotten.
+const BUCKETS_LIMIT: usize = 4096;
+
+impl<K: Eq + Hash> Buckets<K> {
     fn new(rate_per_s: f64, burst: f64) -> Self {
         Self { rate_per_s, burst, buckets: Mutex::default() }
     }
 
-    /// Takes `cost` from the bucket of an address, unless it is in debt; then says how long that lasts.
-    fn take(&self, address: IpAddr, cost: f64) -> Result<(), Duration> {
+    /// Takes `cost` from a bucket, unless it is in debt; then says how long that lasts.
+    fn take(&self, whose: K, cost: f64) -> Result<(), Duration> {
         let now = Instant::now();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= ADDRESSES_LIMIT {
+        if buckets.len() >= BUCKETS_LIMIT {
             buckets.retain(|_, bucket| !bucket.is_full(now));
         }
-        let bucket = buckets
-            .entry(address.to_canonical())
-            .or_insert_with(|| TokenBucket::with_rate(self.rate_per_s, self.burst));
+        let bucket = buckets.entry(whose).or_insert_with(|| TokenBucket::with_rate(self.rate_per_s, self.burst));
         bucket.take(0.0, now);
         if let Some(due) = bucket.due() {
             return Err(due.saturating_duration_since(now));
@@ -171,7 +181,12 @@ impl CallerLimits {
     pub fn new(options: &super::Options) -> Self {
         let per_s = f64::from(options.requests_per_address_per_s);
         let failures = f64::from(options.failures_per_address_per_min);
-        Self(Arc::new((ByAddress::new(per_s, 4.0 * per_s), ByAddress::new(failures / 60.0, failures - 1.0))))
+        let of_caller = f64::from(options.requests_per_caller_per_s);
+        Self(Arc::new(Limits {
+            requests_of_address: Buckets::new(per_s, 4.0 * per_s),
+            failures_of_address: Buckets::new(failures / 60.0, failures - 1.0),
+            requests_of_caller: Buckets::new(of_caller, 4.0 * of_caller),
+        }))
     }
 
     /// Counts a request of this address.
@@ -179,7 +194,19 @@ impl CallerLimits {
     /// # Errors
     /// 429 over the limit.
     pub(super) fn allows_request(&self, address: Option<IpAddr>) -> Result<(), ApiError> {
-        address.map_or(Ok(()), |address| self.0.0.take(address, 1.0)).map_err(too_many_requests)
+        let take = |address: IpAddr| self.0.requests_of_address.take(address.to_canonical(), 1.0);
+        address.map_or(Ok(()), take).map_err(too_many_requests)
+    }
+
+    /// Counts a request of a caller who proved who they are, from wherever it comes.
+    ///
+    /// # Errors
+    /// 429 over the limit.
+    pub(super) fn allows_caller(&self, caller: &Caller) -> Result<(), ApiError> {
+        match caller {
+            Caller::Stranger | Caller::Operator => Ok(()),
+            known => self.0.requests_of_caller.take(known.to_string(), 1.0).map_err(too_many_requests),
+        }
     }
 
     /// A secret of this address may be looked at.
@@ -187,14 +214,15 @@ impl CallerLimits {
     /// # Errors
     /// 429 after too many wrong ones.
     pub(super) fn allows_attempt(&self, address: Option<IpAddr>) -> Result<(), ApiError> {
-        address.map_or(Ok(()), |address| self.0.1.take(address, 0.0)).map_err(too_many_requests)
+        let look = |address: IpAddr| self.0.failures_of_address.take(address.to_canonical(), 0.0);
+        address.map_or(Ok(()), look).map_err(too_many_requests)
     }
 
     /// A secret of this address was wrong.
     pub(super) fn note_failure(&self, address: Option<IpAddr>) {
         if let Some(address) = address {
             // An address in debt already was told so.
-            self.0.1.take(address, 1.0).unwrap_or_default();
+            self.0.failures_of_address.take(address.to_canonical(), 1.0).unwrap_or_default();
         }
     }
 }
@@ -236,6 +264,24 @@ mod tests {
         drop(first);
         connections.admit(a).unwrap();
         assert_eq!(connections.lock().by_address.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_has_a_limit_of_their_own_and_a_stranger_none() {
+        let options = super::super::Options { requests_per_caller_per_s: 1, ..super::super::Options::default() };
+        let limits = CallerLimits::new(&options);
+        let device = |code: &str| Caller::Device(code.parse().unwrap());
+        for _ in 0..5 {
+            assert!(limits.allows_caller(&device("busy")).is_ok(), "the burst, and one on credit");
+        }
+        let refused = limits.allows_caller(&device("busy")).unwrap_err();
+        assert_eq!((refused.status, refused.retry_after_s), (StatusCode::TOO_MANY_REQUESTS, Some(2)));
+        assert!(limits.allows_caller(&device("calm")).is_ok());
+        for _ in 0..100 {
+            assert!(limits.allows_caller(&Caller::Stranger).is_ok());
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(limits.allows_caller(&device("busy")).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -66,13 +66,22 @@ pub(super) async fn elsewhere(AxumState(context): Shared, access: Access, reques
     if let Err(error) = access.page(&context.state, &path).await {
         return error.into_response();
     }
+    let method = request.method().clone();
     let Ok(response) = context.extra.clone().oneshot(request).await;
-    // A router's own 404 has no body; clients of this service look for `error`.
+    // A router's own 404 and 405 have no body; clients of this service look for `error`.
     let bare = !response.headers().contains_key(header::CONTENT_TYPE);
-    if response.status() == StatusCode::NOT_FOUND && bare {
-        return ApiError::not_found("unknown_path", "nothing is there").about("path", clip(&path)).into_response();
+    match response.status() {
+        StatusCode::NOT_FOUND if bare => {
+            ApiError::not_found("unknown_path", "nothing is there").about("path", clip(&path)).into_response()
+        }
+        StatusCode::METHOD_NOT_ALLOWED if bare => {
+            let allow = response.headers().get(header::ALLOW).cloned();
+            let mut refused = method_not_allowed(method).await.into_response();
+            refused.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+            refused
+        }
+        _ => response,
     }
-    response
 }
 
 fn clip(path: &str) -> &str {

@@ -23,6 +23,8 @@ pub struct Options {
     pub failures_per_address_per_min: u32,
     /// HTTP requests a second of one address, and four times as many at once; beyond, 429. A hall of devices shares one.
     pub requests_per_address_per_s: u32,
+    /// HTTP requests a second of one caller who has a token, from wherever, and four times as many at once; beyond, 429.
+    pub requests_per_caller_per_s: u32,
     /// TCP connections in all; a further one is answered 503 and closed.
     pub connections_limit: usize,
     /// TCP connections of one address; a further one is answered 503 and closed. A hall full of devices shares one.
@@ -73,6 +75,7 @@ impl Default for Options {
             auth: Auth::Legacy,
             failures_per_address_per_min: 20,
             requests_per_address_per_s: 5000,
+            requests_per_caller_per_s: 2000,
             connections_limit: 16_384,
             connections_per_address_limit: 8192,
             header_timeout: Duration::from_secs(15),

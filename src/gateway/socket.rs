@@ -61,6 +61,16 @@ pub(super) enum Step {
     Work(Later<Outcome>),
 }
 
+/// A sign of life of the peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Heard {
+    Message {
+        bytes: usize,
+    },
+    /// The answer to a ping, and how long it took.
+    Pong(Duration),
+}
+
 /// What working on a request leads to.
 pub(super) enum Outcome {
     /// Nothing is answered.
@@ -84,7 +94,7 @@ pub(super) trait Role: Send + 'static {
     /// The answer to a message of a kind that is not taken at all.
     fn refuse(&self, code: &'static str, what: &str) -> String;
     /// A sign of life of the peer, with the time to it and back where it is known.
-    fn heard(&self, _round_trip: Option<Duration>) {}
+    fn heard(&self, _what: Heard) {}
     /// Asks again whether the peer may be here: a secret may have been revoked since. `None` if it came without one.
     fn recheck(&self) -> Option<Later<bool>> {
         None
@@ -447,7 +457,7 @@ impl<R: Role> Socket<R> {
             }
         }
         if let Some(round_trip) = round_trip {
-            self.role.heard(Some(round_trip));
+            self.role.heard(Heard::Pong(round_trip));
         }
     }
 
@@ -461,11 +471,11 @@ impl<R: Role> Socket<R> {
         self.messages.take(1.0, Instant::now());
         match message {
             Message::Text(text) => {
-                self.role.heard(None);
+                self.role.heard(Heard::Message { bytes: text.len() });
                 self.text(text.as_str()).await
             }
-            Message::Binary(_) => {
-                self.role.heard(None);
+            Message::Binary(bytes) => {
+                self.role.heard(Heard::Message { bytes: bytes.len() });
                 let text = self.role.refuse("binary", "binary messages are not understood: send JSON as text");
                 self.refuse(text, BINARY_COST).await
             }

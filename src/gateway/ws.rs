@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -22,7 +21,7 @@ use tracing::{Instrument, error, info_span};
 use super::access::{Access, device_code};
 use super::error::{self, ApiError};
 use super::limits::Place;
-use super::socket::{self, Later, Outcome, Role, Socket, Step};
+use super::socket::{self, Heard, Later, Outcome, Role, Socket, Step};
 use super::{Context, Shared, State};
 use crate::hub::{self, AdminMessage, DeviceMessage, Registration, UserMessage};
 use crate::ingest;
@@ -260,7 +259,7 @@ impl DeviceRole {
         Step::Work(Box::pin(async move {
             let state = &context.state;
             let now_us = state.clock.now_us();
-            let answer = match state.sessions.poll(&code, current_session.as_deref()).await {
+            let answer = match state.sessions.poll(&code, current_session.as_deref(), status.as_deref()).await {
                 Ok(answer) => command_response(code, answer, current_session, status, now_us),
                 Err(error) => device_error(&code, error.into(), now_us),
             };
@@ -330,15 +329,19 @@ impl Role for DeviceRole {
         self.access.recheck(&self.context.state)
     }
 
-    fn heard(&self, round_trip: Option<Duration>) {
-        match round_trip {
-            Some(round_trip) => self.registration.note_pong(round_trip),
-            None => self.registration.note_frame(),
-        }
+    fn heard(&self, what: Heard) {
+        note(&self.registration, what);
     }
 
     fn is_replaced(&self) -> bool {
         !self.registration.is_current()
+    }
+}
+
+fn note(registration: &Registration, what: Heard) {
+    match what {
+        Heard::Message { bytes } => registration.note_message(bytes),
+        Heard::Pong(round_trip) => registration.note_pong(round_trip),
     }
 }
 
@@ -591,11 +594,8 @@ impl Role for UserRole {
         self.access.recheck(&self.context.state)
     }
 
-    fn heard(&self, round_trip: Option<Duration>) {
-        match round_trip {
-            Some(round_trip) => self.registration.note_pong(round_trip),
-            None => self.registration.note_frame(),
-        }
+    fn heard(&self, what: Heard) {
+        note(&self.registration, what);
     }
 }
 
@@ -681,11 +681,8 @@ impl Role for AdminRole {
         self.access.recheck(&self.context.state)
     }
 
-    fn heard(&self, round_trip: Option<Duration>) {
-        match round_trip {
-            Some(round_trip) => self.registration.note_pong(round_trip),
-            None => self.registration.note_frame(),
-        }
+    fn heard(&self, what: Heard) {
+        note(&self.registration, what);
     }
 }
 

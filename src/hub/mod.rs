@@ -95,6 +95,10 @@ pub struct DevicePresence {
     pub last_frame_us: Option<i64>,
     pub last_pong_us: Option<i64>,
     pub round_trip_us: Option<i64>,
+    /// Messages of this connection.
+    pub messages: u64,
+    /// Their length.
+    pub message_bytes: u64,
     /// Connections of this code since the server started.
     pub connects: u64,
     /// How often a newer one took an older one's place.
@@ -125,12 +129,17 @@ struct Presence {
     last_frame_us: AtomicI64,
     last_pong_us: AtomicI64,
     round_trip_us: AtomicI64,
+    messages: AtomicU64,
+    message_bytes: AtomicU64,
 }
 
 impl Registration {
-    /// Notes that a frame arrived.
-    pub fn note_frame(&self) {
-        self.presence.last_frame_us.store(self.hub.0.clock.now_us(), Ordering::Relaxed);
+    /// Notes that a message of so many bytes arrived.
+    pub fn note_message(&self, bytes: usize) {
+        let presence = &self.presence;
+        presence.last_frame_us.store(self.hub.0.clock.now_us(), Ordering::Relaxed);
+        presence.messages.fetch_add(1, Ordering::Relaxed);
+        presence.message_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Notes a pong and its round trip.
@@ -254,6 +263,8 @@ impl Handle {
             last_frame_us: AtomicI64::new(0),
             last_pong_us: AtomicI64::new(0),
             round_trip_us: AtomicI64::new(0),
+            messages: AtomicU64::new(0),
+            message_bytes: AtomicU64::new(0),
         })
     }
 
@@ -373,6 +384,8 @@ impl Handle {
                     last_frame_us: happened(&presence.last_frame_us),
                     last_pong_us: happened(&presence.last_pong_us),
                     round_trip_us: happened(&presence.round_trip_us),
+                    messages: presence.messages.load(Ordering::Relaxed),
+                    message_bytes: presence.message_bytes.load(Ordering::Relaxed),
                     connects: device.connects,
                     takeovers: device.takeovers,
                 })

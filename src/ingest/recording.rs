@@ -10,6 +10,7 @@ use pipelines::calibrate;
 use schemas::{DeviceCode, FrameColumns, FrameFlags, SessionId, SessionStatus, Track};
 use tokio::sync::Notify;
 
+use super::Packet;
 use super::clock::SessionClock;
 use crate::store::catalog::{SessionKind, SessionRow};
 
@@ -225,6 +226,12 @@ impl State {
     /// True for a little while after the end.
     pub(super) fn ended_lately(&self, now_us: i64) -> bool {
         self.ended_at_us.is_some_and(|ended_at_us| now_us - ended_at_us < LATE_UPLOADS_US)
+    }
+
+    /// True if the packet can be taken; one that was taken before needs no room.
+    pub(super) fn has_room_for(&self, packet: &Packet, limit_frames: usize) -> bool {
+        self.frames.len() + packet.frames.len() <= limit_frames
+            || packet.content_hash.is_some_and(|hash| self.seen.contains_key(&hash))
     }
 
     /// Numbers a packet's frames, reads their clock and adds them; `frames` comes back as the log must keep it.

@@ -136,13 +136,14 @@ impl Handle {
 
     /// Takes a packet that a device uploaded by HTTP. It is never refused for the session it names: the sketches claim
     /// constant and invented numbers, which are none of ours. It goes to that session only if it is this device's own and
-    /// takes frames; else to the device's live session; else to a collection for just this device and claimed id.
+    /// takes frames; else to the device's live session; else to a collection for just this device and claimed id. One that is
+    /// full is passed over.
     ///
     /// # Errors
     /// See [`Error`]; nothing of a refused packet is kept.
     pub async fn append_upload(&self, device: &DeviceCode, packet: Packet) -> Result<Accepted, Error> {
         loop {
-            let recording = self.recording_for_upload(device, packet.claimed_session.as_deref()).await?;
+            let recording = self.recording_for_upload(device, &packet).await?;
             let session_id = recording.session_id;
             match self.append_to(recording, device, packet.clone()).await {
                 // It was closed between the choice and the append: the next choice is another one.
@@ -170,7 +171,7 @@ impl Handle {
                 return Err(Error::NotActive { session_id, status: state.status });
             }
             let limit_frames = self.0.options.session_limit_frames;
-            if state.frames.len() + frames > limit_frames {
+            if !state.has_room_for(&packet, limit_frames) {
                 drop(state);
                 self.tell(Event::Full { session_id });
                 return Err(Error::Full { session_id, limit_frames });
@@ -233,7 +234,7 @@ impl Handle {
         let Some(claimed) = claimed else {
             return match self.live_of(device) {
                 Some(recording) => Ok(recording),
-                None => self.collection_of(device, None).await,
+                None => self.collection_of(device, None, |_| true).await,
             };
         };
         let unknown = || Error::UnknownSession { claimed: claimed.chars().take(64).collect() };
@@ -248,7 +249,10 @@ impl Handle {
         }
     }
 
-    async fn recording_for_upload(&self, device: &DeviceCode, claimed: Option<&str>) -> Result<Arc<Recording>, Error> {
+    async fn recording_for_upload(&self, device: &DeviceCode, packet: &Packet) -> Result<Arc<Recording>, Error> {
+        let claimed = packet.claimed_session.as_deref();
+        let has_room =
+            |recording: &Recording| recording.lock().has_room_for(packet, self.0.options.session_limit_frames);
         if let Some(named) = claimed.and_then(|claimed| self.get(claimed.parse().ok()?))
             && named.device == *device
             && named.kind == SessionKind::Session
@@ -257,13 +261,13 @@ impl Handle {
             let state = named.lock();
             let takes = state.status.accepts_frames() || state.ended_lately(self.0.clock.now_us());
             drop(state);
-            if takes {
+            if takes && has_room(&named) {
                 return Ok(named);
             }
         }
         match self.live_of(device) {
-            Some(live) if claimed.is_none() || live.kind == SessionKind::Session => Ok(live),
-            _ => self.collection_of(device, claimed).await,
+            Some(live) if (claimed.is_none() || live.kind == SessionKind::Session) && has_room(&live) => Ok(live),
+            _ => self.collection_of(device, claimed, has_room).await,
         }
     }
 
@@ -301,15 +305,22 @@ impl Handle {
     }
 
     /// The collection of a device that sends without a session, or under an id that is none of ours, made if absent: its
-    /// frames are kept and can be found.
-    async fn collection_of(&self, device: &DeviceCode, claimed: Option<&str>) -> Result<Arc<Recording>, Error> {
+    /// frames are kept and can be found. An open one that is not `usable` is left to end by itself.
+    async fn collection_of(
+        &self,
+        device: &DeviceCode,
+        claimed: Option<&str>,
+        usable: impl Fn(&Recording) -> bool,
+    ) -> Result<Arc<Recording>, Error> {
         let _making = self.0.making_collection.lock().await;
         let open = match claimed {
             None => self.live_of(device),
             Some(claimed) => self.open_collection(device, claimed).and_then(|session| self.get(session)),
         };
-        if let Some(recording) = open {
-            return Ok(recording);
+        match open {
+            Some(recording) if usable(&recording) => return Ok(recording),
+            Some(recording) => self.tell(Event::Full { session_id: recording.session_id }),
+            None => {}
         }
         let new = NewSession {
             kind: SessionKind::Collection,

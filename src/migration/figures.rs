@@ -88,8 +88,13 @@ pub(super) fn read(phase_delay: Option<&str>, energy_ratio: Option<&str>, rom_da
     }
     let session =
         SessionFigures { phase_delay: delay, energy_ratio: ratio, rom_data: rom, ..SessionFigures::default() };
-    let provenance =
-        Provenance { pipeline: PIPELINE.to_owned(), params_sha256: String::new(), model: None, model_sha256: None };
+    let provenance = Provenance {
+        name: String::new(),
+        pipeline: PIPELINE.to_owned(),
+        params_sha256: String::new(),
+        model: None,
+        model_sha256: None,
+    };
     Some(Figures { analysis: Analysis { strokes: Vec::new(), session, issues, provenance }, constants })
 }
 

@@ -4,6 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::schema::wire_schemas;
 
+/// A message of each kind that a program is likely to write or wait for.
+const EXAMPLES: &str = include_str!("examples.json");
+
 /// A socket: its name in the document, address, parameter, and the messages that only it takes or gives.
 struct Channel {
     name: &'static str,
@@ -84,6 +87,7 @@ const CHANNELS: [Channel; 4] = [
 /// Never: schemas are plain JSON.
 #[must_use]
 pub fn asyncapi_text() -> String {
+    let mut examples: Map<String, Value> = serde_json::from_str(EXAMPLES).expect("a test reads them");
     let mut messages = Map::new();
     for schema in wire_schemas() {
         let mut parts = schema.file_name.split('.');
@@ -94,13 +98,15 @@ pub fn asyncapi_text() -> String {
             payload.remove("$schema");
         }
         let summary = payload["description"].clone();
-        messages.insert(
-            format!("{direction}.{kind}"),
-            json!({
-                "name": kind, "title": kind, "summary": summary, "contentType": "application/json",
-                "payload": { "schemaFormat": "application/schema+json;version=draft-2020-12", "schema": payload },
-            }),
-        );
+        let name = format!("{direction}.{kind}");
+        let mut message = json!({
+            "name": kind, "title": kind, "summary": summary, "contentType": "application/json",
+            "payload": { "schemaFormat": "application/schema+json;version=draft-2020-12", "schema": payload },
+        });
+        if let Some(example) = examples.remove(&name) {
+            message["examples"] = json!([{ "payload": example }]);
+        }
+        messages.insert(name, message);
     }
     let (mut channels, mut operations) = (Map::new(), Map::new());
     for channel in &CHANNELS {
@@ -157,6 +163,33 @@ pub fn asyncapi_text() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{Endpoint, decode};
+
+    #[test]
+    fn examples_are_messages_as_the_schemas_have_them_and_the_server_reads_them() {
+        let schemas: std::collections::BTreeMap<String, Value> = wire_schemas()
+            .into_iter()
+            .map(|schema| {
+                let name = schema.file_name.trim_end_matches(".schema.json").to_owned();
+                (name, serde_json::from_str(&schema.text).unwrap())
+            })
+            .collect();
+        let examples: Map<String, Value> = serde_json::from_str(EXAMPLES).unwrap();
+        for (name, example) in examples {
+            let schema = &schemas[&name];
+            let fields = example.as_object().unwrap();
+            for required in schema["required"].as_array().unwrap() {
+                assert!(fields.contains_key(required.as_str().unwrap()), "{name} lacks {required}");
+            }
+            for field in fields.keys() {
+                assert!(schema["properties"].get(field).is_some(), "{name} has no field {field}");
+            }
+            if name.starts_with("client.") {
+                let ends = [Endpoint::Device, Endpoint::User, Endpoint::Admin];
+                assert!(ends.into_iter().any(|end| decode(end, &example.to_string()).is_ok()), "{name}");
+            }
+        }
+    }
 
     #[test]
     fn every_message_has_a_channel_and_every_channel_its_messages() {

@@ -2,15 +2,18 @@
 //!
 //! In: a command for a device code. Out: `POST /start_collection` or `/stop_collection` at the address that the device
 //! registered, and one datagram to the broadcast address. Both are off unless the operator turns them on. A command is
-//! sent once by each way; a socket or a poll is what confirms it, so a failure here is counted and no more.
+//! sent once by each way; a socket or a poll is what confirms it, so a failure here is counted and no more. Commands to one
+//! device are called in order: a stop never overtakes the start before it.
 //!
 //! Invariants: only private addresses are called (RFC 1918, IPv6 unique local), so that nobody reaches others through us,
 //! and never a link-local one, where clouds keep their secrets; no redirect is followed; at most [`CALLS_LIMIT`] calls
 //! are under way, each for [`CALL_TIMEOUT`]; a datagram is under 255 bytes and has `command` and `device_code` as texts,
 //! because the listener sketch falls over anything else.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -65,6 +68,15 @@ struct Inner {
     client: Option<reqwest::Client>,
     socket: Option<UdpSocket>,
     calls: Arc<Semaphore>,
+    /// Devices that a call is under way to.
+    lines: Mutex<HashMap<DeviceCode, Arc<Line>>>,
+}
+
+/// The calls to one device: one at a time, and none that a newer command has made wrong.
+#[derive(Debug, Default)]
+struct Line {
+    newest: AtomicU64,
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Handle {
@@ -87,6 +99,7 @@ impl Handle {
             client: client.transpose().map_err(Error::Client)?,
             socket: socket.transpose().map_err(Error::Socket)?,
             calls: Arc::new(Semaphore::new(CALLS_LIMIT)),
+            lines: Mutex::default(),
             options,
             catalog,
             clock,
@@ -116,8 +129,14 @@ impl Handle {
             return;
         };
         let (handle, code) = (self.clone(), code.clone());
+        let line = self.line(&code);
+        let number = line.newest.fetch_add(1, Ordering::Relaxed) + 1;
         tokio::spawn(async move {
             let _permit = permit;
+            let _turn = line.turn.lock().await;
+            if line.newest.load(Ordering::Relaxed) != number {
+                return count("http", "superseded");
+            }
             let address = match handle.0.catalog.address_of(&code).await {
                 Ok(Some(address)) if handle.may_call(address) => address,
                 Ok(_) => return,
@@ -139,6 +158,13 @@ impl Handle {
                 }
             }
         });
+    }
+
+    /// The line to a device; lines that nobody uses are forgotten.
+    fn line(&self, code: &DeviceCode) -> Arc<Line> {
+        let mut lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|_, line| Arc::strong_count(line) > 1);
+        Arc::clone(lines.entry(code.clone()).or_default())
     }
 
     /// One datagram, if datagrams are on.

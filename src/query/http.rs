@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -58,7 +59,11 @@ struct Problem<'a> {
     hint: Option<&'static str>,
 }
 
-async fn sql(State(handle): State<Handle>, headers: HeaderMap, body: Bytes) -> Response {
+async fn sql(State(handle): State<Handle>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejected) => return problem(rejected.status(), "bad_body", rejected.body_text(), None, None),
+    };
     let request = match read(&headers, &body) {
         Ok(request) => request,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, "bad_request", detail, None, None),

@@ -108,6 +108,7 @@ fn analysis() -> Analysis {
             },
         ],
         provenance: Provenance {
+            name: String::new(),
             pipeline: "volant-pipelines 0.1.0".to_owned(),
             params_sha256: "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0".to_owned(),
             model: Some("shuttle-1".to_owned()),
@@ -166,6 +167,7 @@ fn empty() -> Analysis {
             affects: ["phase_delay", "energy_ratio", "rom_data", "scores"].map(str::to_owned).to_vec(),
         }],
         provenance: Provenance {
+            name: String::new(),
             pipeline: "volant-pipelines 0.1.0".to_owned(),
             params_sha256: String::new(),
             model: None,

@@ -41,6 +41,8 @@ pub(super) struct Device {
     pub(super) heard_at_us: Option<i64>,
     /// What it last said of itself, and when.
     pub(super) told: Option<(i64, DeviceStatus)>,
+    /// The session whose frames ceased while it should record, as the admins were told.
+    pub(super) silent: Option<SessionId>,
     /// A stray stream was told to stop since the device connected.
     pub(super) stray_stopped: bool,
 }

@@ -28,6 +28,8 @@ pub struct Options {
     pub start_timeout: Duration,
     /// A session (or collection) whose frames ceased is ended: what is there is analysed.
     pub idle_timeout: Duration,
+    /// A session that records and gets no frames for so long is told to the admins.
+    pub silent_after: Duration,
     /// A stopped session whose device is connected but owes `upload_complete` is analysed without it.
     pub upload_timeout: Duration,
     /// The same for a device that is not connected: it may come back and send what it holds.
@@ -47,6 +49,7 @@ impl Default for Options {
             command_resend: Duration::from_secs(3),
             start_timeout: Duration::from_secs(15 * 60),
             idle_timeout: Duration::from_secs(10 * 60),
+            silent_after: Duration::from_secs(10),
             upload_timeout: Duration::from_secs(15),
             offline_timeout: Duration::from_secs(120),
             doubt_timeout: Duration::from_secs(3),
@@ -466,6 +469,25 @@ impl Handle {
         });
     }
 
+    fn tell_admins_silence(
+        &self,
+        code: &DeviceCode,
+        session: SessionId,
+        event_code: &str,
+        event: String,
+        level: Level,
+    ) {
+        self.0.hub.send_to_admins(&AdminMessage {
+            event,
+            level,
+            code: event_code.to_owned(),
+            device_code: Some(code.clone()),
+            session_id: Some(session),
+            status: None,
+            at_us: self.0.clock.now_us(),
+        });
+    }
+
     /// Something a device said. Nothing of it can fail towards the device: it does not listen.
     pub async fn device_event(&self, code: &DeviceCode, event: DeviceEvent) {
         let device = self.device(code);
@@ -657,9 +679,8 @@ impl Service {
                     warn!(error = &error as &dyn std::error::Error, "session {session_id} could not be moved on");
                 }
             }
-            // As if its player had ended it; the device is told to stop.
             ingest::Event::Full { session_id } => {
-                if let Err(error) = self.handle.end(session_id, None).await {
+                if let Err(error) = self.handle.end_full(session_id).await {
                     // The next packet that is refused asks again.
                     warn!(error = &error as &dyn std::error::Error, "full session {session_id} could not be ended");
                 }
@@ -693,6 +714,15 @@ impl Service {
 }
 
 impl Handle {
+    /// A full session ends as if its player had ended it, and its device is told to stop. A full collection is complete:
+    /// the next one is open already.
+    async fn end_full(&self, session: SessionId) -> Result<(), Error> {
+        match self.row(session).await?.kind {
+            SessionKind::Session => self.end(session, None).await.map(drop),
+            SessionKind::Collection => self.finish(session).await.map(drop),
+        }
+    }
+
     async fn look_at_device(&self, code: &DeviceCode, device: &mut Device) -> Result<(), Error> {
         let now_us = self.0.clock.now_us();
         let options = &self.0.options;
@@ -713,6 +743,15 @@ impl Handle {
         let quiet_us = now_us - last_packet_us.unwrap_or(live.changed_at_us).max(live.changed_at_us);
         if live.status == Calibrating && frames > 0 {
             self.collecting(device, live.session).await?;
+        }
+        let silent = live.status == Collecting && quiet_us >= us(options.silent_after);
+        if silent && device.silent != Some(live.session) {
+            device.silent = Some(live.session);
+            let text = format!("device {code}: no frames of session {} for {} s", live.session, quiet_us / 1_000_000);
+            self.tell_admins_silence(code, live.session, "device_silent", text, Level::Warning);
+        } else if !silent && device.silent.take_if(|session| *session == live.session).is_some() {
+            let text = format!("device {code}: frames of session {} come again", live.session);
+            self.tell_admins_silence(code, live.session, "device_streams", text, Level::Info);
         }
         if let Some(doubted) = device.doubted
             && now_us - doubted.asked_at_us >= us(options.doubt_timeout)

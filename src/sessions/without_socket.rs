@@ -83,16 +83,24 @@ impl Handle {
         tokio::spawn(work.in_current_span()).await.map_err(|_| Error::Broke)?
     }
 
-    /// What a polling device should do. A poll is a sign of life.
-    pub async fn poll(&self, code: &DeviceCode, current_session: Option<&str>) -> Result<PollAnswer, Error> {
+    /// What a polling device should do. A poll is a sign of life. `status` is what the device says it is doing: one that
+    /// still collects for a session that is over, by a timeout say, is told to stop until it says otherwise.
+    pub async fn poll(
+        &self,
+        code: &DeviceCode,
+        current_session: Option<&str>,
+        status: Option<&str>,
+    ) -> Result<PollAnswer, Error> {
         self.alive(code).await;
         let Some(row) = self.0.catalog.latest_session_of_device(code).await? else {
             return Ok(PollAnswer::NoSession);
         };
         let known = current_session.is_some_and(|current| current == row.session_id.to_string());
+        let left_behind = known && status == Some("collecting") && !row.status.accepts_frames();
         Ok(match row.status {
             Calibrating if !known => PollAnswer::Start(row.session_id),
             Stopping => PollAnswer::Stop(row.session_id),
+            _ if left_behind => PollAnswer::Stop(row.session_id),
             _ => PollAnswer::Idle,
         })
     }
@@ -136,7 +144,8 @@ impl Handle {
         if row.status.accepts_frames() {
             if row.status != Stopping && row.kind == SessionKind::Session {
                 let stop = DeviceMessage::Stop { command_id: self.command_id(), session_id: session };
-                self.0.hub.send_to_device(&code, stop);
+                self.0.hub.send_to_device(&code, stop.clone());
+                self.0.push.send(&code, &stop);
             }
             self.complete(&code, &mut device, session, None).await?;
         }

@@ -5,6 +5,7 @@
 //! readers have their own. Commits are synchronous: what a method returned survives a power cut.
 
 mod accounts;
+mod candidates;
 mod deliveries;
 mod imports;
 mod lost;
@@ -21,6 +22,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, SqlitePool};
 
 pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
+pub use candidates::{CandidateJob, CandidateRow, Order, Switch};
 pub use deliveries::{DeliveryOutcome, DeliveryRow, WebhookRow};
 pub use imports::{Claim, ImportedResult, ImportedSession, ImportedUser, NewImport, ShownResult};
 pub use notices::Notice;
@@ -32,8 +34,11 @@ pub use rows::{
 use super::audit::Expected;
 
 /// Migrations in order. Each ends by setting the database's `user_version` to its own number, in its own transaction.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_accounts_and_channels.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_accounts_and_channels.sql"),
+    include_str!("migrations/0003_candidates.sql"),
+];
 
 /// Connections for reading.
 const READERS: u32 = 3;

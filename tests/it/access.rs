@@ -42,6 +42,7 @@ const USER: &str = "11yy3333y";
 const LISTS_SESSIONS: &str = "11yy33y3y";
 const LISTS_DEVICES: &str = "11yy333yy";
 const READS_SESSIONS: &str = "113333y3y";
+const WRITES_SESSIONS: &str = "11333333y";
 const LOGIN: &str = "111111111";
 const PLAYER_SOCKET: &str = "11y333333";
 
@@ -115,6 +116,14 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
     ("PUT", "/api/v2/me/language", r#"{"language":"zh"}"#, USER),
     ("GET", "/api/v2/openapi.json", "", PUBLIC),
     ("GET", "/api/v2/asyncapi.json", "", PUBLIC),
+    ("GET", "/api/v2/pipelines", "", READS_SESSIONS),
+    ("GET", "/api/v2/pipelines/{pipeline}/analyses", "", READS_SESSIONS),
+    ("POST", "/api/v2/pipelines/{pipeline}/analyses", "{}", WRITES_SESSIONS),
+    ("DELETE", "/api/v2/pipelines/{pipeline}/analyses", "", WRITES_SESSIONS),
+    ("POST", "/api/v2/pipelines/{pipeline}/publish", "", WRITES_SESSIONS),
+    ("GET", "/api/v2/sessions/{session_id}/analyses", "", SESSION_READ),
+    ("GET", "/api/v2/sessions/{session_id}/analyses/{pipeline}", "", SESSION_READ),
+    ("POST", "/api/v2/sessions/{session_id}/analyses/{pipeline}/publish", "", WRITES_SESSIONS),
     ("GET", "/api/v2/players", "", ADMIN),
     ("GET", "/api/v2/tokens", "", ADMIN_OR_USER),
     ("POST", "/api/v2/tokens", r#"{"device_code":"x"}"#, ADMIN),
@@ -240,6 +249,7 @@ async fn every_route_and_socket_serves_just_those_it_is_for() {
             .replace("{webhook_id}", "wh-none")
             .replace("{notification_id}", "none")
             .replace("{group_code}", "g")
+            .replace("{pipeline}", "volant-default-1")
     };
     let mut wrong = Vec::new();
     for (method, path, body, expected) in ROWS {

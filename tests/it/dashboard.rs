@@ -69,6 +69,12 @@ async fn the_dashboard_tells_the_truth_during_a_session_and_after_it() {
         assert_eq!(folder_count(&app, sql).await, frames, "{sql}");
     }
 
+    // The connection's own count: the packets, and nothing but text.
+    let (_, devices) = app.get("/api/v2/devices").await;
+    let presence = &devices["devices"][0]["presence"];
+    let bytes: usize = packets.iter().map(|packet| packet.to_string().len()).sum();
+    assert_eq!((&presence["messages"], &presence["message_bytes"]), (&json!(packets.len()), &json!(bytes)));
+
     let mut player = app.socket("/ws/miniprogram/test_user_123456/").await;
     app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
     device.next_of("stop_collection").await;

@@ -15,6 +15,8 @@ use base64::Engine as _;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::packets::session_packets;
 use crate::support::{PATIENCE, TestApp};
@@ -114,14 +116,54 @@ impl WeChat {
     }
 }
 
+/// Passes connections on to `behind`, with TLS towards the caller; its address, and the authority that vouches for it as
+/// `localhost`, as PEM.
+async fn tls_in_front_of(behind: SocketAddr) -> (SocketAddr, String) {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = certificate.signed_by(&key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A caller that does not trust us ends it here.
+                let Ok(mut caller) = acceptor.accept(stream).await else { return };
+                let mut server = tokio::net::TcpStream::connect(behind).await.unwrap();
+                tokio::io::copy_bidirectional(&mut caller, &mut server).await.ok();
+            });
+        }
+    });
+    (address, authority_pem)
+}
+
 /// A service whose WeChat is at this address.
 async fn app_with(wechat: SocketAddr, folder: &tempfile::TempDir) -> TestApp {
+    app_with_url(format!("http://{wechat}"), "", folder).await
+}
+
+async fn app_with_url(base_url: String, ca_file: &str, folder: &tempfile::TempDir) -> TestApp {
     let secret = folder.path().join("secret");
     std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
     TestApp::start_with(|config| {
         APP_ID.clone_into(&mut config.wechat.app_id);
         config.wechat.app_secret_file = secret.display().to_string();
-        config.wechat.base_url = format!("http://{wechat}");
+        config.wechat.base_url = base_url;
+        ca_file.clone_into(&mut config.wechat.ca_file);
         config.notify.wechat_after_s = 0;
         config.notify.webhooks_allow_private = true;
     })
@@ -153,6 +195,26 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
         }
     };
     tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{what}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wechat_is_reached_by_https_and_only_where_its_certificate_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, address) = WeChat::start().await;
+    let (front, authority) = tls_in_front_of(address).await;
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, authority).unwrap();
+    let ca_file = ca_file.display().to_string();
+    let by_name = format!("https://localhost:{}", front.port());
+    let by_address = format!("https://127.0.0.1:{}", front.port());
+    for (url, ca_file, status) in [(&by_name, ca_file.as_str(), 200), (&by_name, "", 503), (&by_address, &ca_file, 503)]
+    {
+        let app = app_with_url(url.clone(), ca_file, &folder).await;
+        let form = format!("code=code-of-oTLS-{}", app.address().port());
+        let (got, answer) = app.post_form("/wxapp/login/", &form).await;
+        assert_eq!(got, status, "{url} {ca_file}: {answer}");
+        app.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

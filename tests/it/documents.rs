@@ -24,7 +24,7 @@ fn openapi_is_current_and_every_operation_says_what_it_is() {
         for (method, operation) in item.as_object().unwrap() {
             operations += 1;
             assert!(operation["summary"].is_string(), "{method} {path} has no summary");
-            for status in ["400", "401", "403", "404", "500"] {
+            for status in ["401", "403", "429", "500"] {
                 let content = &operation["responses"][status]["content"];
                 assert!(content["application/problem+json"].is_object(), "{method} {path} does not document {status}");
             }
@@ -44,6 +44,102 @@ async fn a_path_that_is_no_text_is_a_problem_like_any_other() {
     for (method, path) in [("GET", "/api/v2/sessions/%FF"), ("POST", "/api/v2/devices/%FF/check")] {
         let (status, answer) = app.request(method, path, "", "").await;
         assert_eq!((status, answer["code"].as_str()), (404, Some("unknown_path")), "{path}: {answer}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_refused_under_v2_is_a_problem_in_json() {
+    let app = crate::support::TestApp::start().await;
+    let long = "x".repeat(1 << 20);
+    for (method, path, body, expected) in [
+        ("GET", "/api/v2", "", (404, "unknown_path")),
+        ("GET", "/api/v2/nothing", "", (404, "unknown_path")),
+        ("PUT", "/api/v2/status", "{}", (405, "method_not_allowed")),
+        ("GET", "/api/v2/sql", "", (405, "method_not_allowed")),
+        ("POST", "/api/v2/sql", &long, (413, "bad_body")),
+    ] {
+        let (status, answer) = app.request(method, path, "application/json", body).await;
+        assert_eq!((status, answer["code"].as_str()), (expected.0, Some(expected.1)), "{method} {path}: {answer}");
+        assert!(answer["title"].is_string() && answer.get("error").is_none(), "{method} {path}: {answer}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_come_in_pages_that_join_without_a_hole() {
+    let app = crate::support::TestApp::start().await;
+    for number in 0..5 {
+        let device = format!(r#"{{"device_code":"page-{number}"}}"#);
+        assert_eq!(app.post_json("/api/v2/tokens", &serde_json::from_str(&device).unwrap()).await.0, 201);
+        app.post_form("/wxapp/esp32/heartbeat/", &format!("device_code=page-{number}&session_id=1")).await;
+        let hook = serde_json::json!({ "url": format!("https://example.org/{number}") });
+        assert_eq!(app.post_json("/api/v2/webhooks", &hook).await.0, 201);
+    }
+    for (path, list, id) in [
+        ("/api/v2/devices", "devices", "device_code"),
+        ("/api/v2/tokens", "tokens", "token_id"),
+        ("/api/v2/webhooks", "webhooks", "webhook_id"),
+    ] {
+        let ids = |answer: &serde_json::Value| -> Vec<String> {
+            let items = answer[list].as_array().unwrap();
+            items.iter().map(|item| item[id].as_str().unwrap().to_owned()).collect()
+        };
+        let whole = ids(&app.get(path).await.1);
+        assert_eq!(whole.len(), 5, "{path}: {whole:?}");
+        let mut joined: Vec<String> = Vec::new();
+        loop {
+            let after = joined.last().map(|last| format!("&after={last}")).unwrap_or_default();
+            let (status, page) = app.get(&format!("{path}?limit=2{after}")).await;
+            assert_eq!(status, 200, "{page}");
+            let page = ids(&page);
+            assert!(page.len() <= 2);
+            if page.is_empty() {
+                break;
+            }
+            joined.extend(page);
+        }
+        assert_eq!(joined, whole, "{path}");
+        for wrong in ["limit=0", "limit=1001", "after=nobody", "before=1"] {
+            assert_eq!(app.get(&format!("{path}?{wrong}")).await.0, 400, "{path}?{wrong}");
+        }
+    }
+    app.stop().await;
+}
+
+/// The blocks of a page in one language, as they stand there.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    page.split(&fence).skip(1).filter_map(|rest| Some(rest.split_once("```")?.0.to_owned())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_the_page_about_the_api_run_as_they_stand() {
+    let app = crate::support::TestApp::start().await;
+    // Player 1 and the device are there, as a reader's would be.
+    app.start_session("2025001").await;
+    let _device = app.socket("/ws/esp32/2025001/").await;
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md")).unwrap();
+    let examples = blocks(&page, "sh");
+    assert!(!examples.is_empty());
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("password.txt"), "a password of some length\n").unwrap();
+    std::fs::write(folder.path().join(".curlrc"), "fail\nsilent\nshow-error\n").unwrap();
+    std::os::unix::fs::symlink(app.data_dir(), folder.path().join("volant-data")).unwrap();
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_volant")).parent().unwrap();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path))).unwrap();
+    for example in examples {
+        let script = example.replace("127.0.0.1:8000", &app.address().to_string());
+        let mut shell = tokio::process::Command::new("bash");
+        shell.args(["-euo", "pipefail", "-c", &script]).current_dir(folder.path());
+        shell.env("PATH", &path).env("HOME", folder.path());
+        let output = shell.output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{script}\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        for what in ["\"sessions\":", "\"command\":\"queued\"", "\"answered\":"] {
+            assert!(said.contains(what), "{what}: {said}");
+        }
     }
     app.stop().await;
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
 mod access;
+mod commands;
 mod dashboard;
 mod delivery;
 mod documents;
@@ -12,6 +13,7 @@ mod hostile;
 mod import;
 mod kill;
 mod packets;
+mod reanalysis;
 mod results;
 mod sessions;
 mod sql;

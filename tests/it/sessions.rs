@@ -158,11 +158,39 @@ async fn a_full_session_ends_and_keeps_what_it_has() {
         let answer = device.next_of("batch_sensor_data_response").await;
         assert_eq!(answer["success"], index < 10, "{answer}");
     }
+    // A repeat of what is there is no eleventh packet.
+    device.send(&packets[9]).await;
+    assert_eq!(device.next_of("batch_sensor_data_response").await["success"], true);
     // The device is told to stop, as if the player had ended the session.
     let stop = device.next_of("stop_collection").await;
     acknowledge(&mut device, &stop).await;
     upload_complete(&mut device, session).await;
     wait_for_status(&app, session, "completed").await;
     assert_eq!(app.sql_count(&format!("SELECT count(*) FROM frames WHERE session_id = {session}")).await, 300);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admins_hear_when_a_device_falls_silent_and_when_it_streams_again() {
+    let app = TestApp::start_with(|config| config.sessions.silent_after_s = 1).await;
+    let mut admin = app.socket("/ws/admin/").await;
+    let mut device = connect(&app).await;
+    let session = app.start_session(DEVICE).await;
+    device.next_of("start_collection").await;
+    send_some(&mut device, session).await;
+    let event = async |admin: &mut Socket, code: &str| loop {
+        let event = admin.next_of("system_event").await;
+        if event["code"] == code {
+            return event;
+        }
+    };
+    let silent = event(&mut admin, "device_silent").await;
+    assert_eq!((&silent["device_code"], &silent["session_id"]), (&json!(DEVICE), &json!(session)), "{silent}");
+    for packet in session_packets(&session.to_string(), DEVICE, 1, 2.0) {
+        let mut packet = packet;
+        packet["timestamp"] = json!(packet["timestamp"].as_i64().unwrap_or_default() + 60_000);
+        device.send(&packet).await;
+    }
+    event(&mut admin, "device_streams").await;
     app.stop().await;
 }

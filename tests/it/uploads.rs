@@ -247,6 +247,8 @@ async fn a_polling_device_is_led_through_a_session_that_ends_by_itself() {
     assert_eq!(state["active_sessions"][0]["status"], "calibrating", "a stranger's word counts nothing: {state}");
     let (status, confirmed) = app.post_form("/wxapp/esp32/status/", &confirm).await;
     assert_eq!((status, &confirmed["active_sessions"][0]["status"]), (200, &json!("collecting")), "{confirmed}");
+    let (_, again) = app.post_form("/wxapp/start_data_collection/", &format!("session_id={session}")).await;
+    assert_eq!(again["communication_method"], "http_polling", "{again}");
     let (_, beat) = app
         .post_form("/wxapp/esp32/heartbeat/", &format!("device_code=poller&session_id={session}&status=collecting"))
         .await;
@@ -268,6 +270,16 @@ async fn a_polling_device_is_led_through_a_session_that_ends_by_itself() {
     tokio::time::timeout(PATIENCE, stopped).await.expect("the session ends although the device never uploads");
     let (_, info) = app.get(&format!("/api/v2/sessions/{session}")).await;
     assert_eq!(info["session"]["status"], "stopped", "{info}");
+
+    // A board that missed it goes on for a session that is over: it is told again, until it says that it stopped.
+    let mut behind = format!("device_code=poller&current_session={session}&status=collecting");
+    for _ in 0..2 {
+        let (_, told) = app.post_form("/wxapp/esp32/poll_commands/", &behind).await;
+        assert_eq!((&told["command"], &told["session_id"]), (&json!("STOP_COLLECTION"), &json!(session.to_string())));
+    }
+    behind = behind.replace("collecting", "idle");
+    let (_, idle) = app.post_form("/wxapp/esp32/poll_commands/", &behind).await;
+    assert!(idle.get("command").is_none(), "{idle}");
     app.stop().await;
 }
 
@@ -301,7 +313,15 @@ async fn commands_reach_a_registered_http_server_and_udp_listeners_where_turned_
     let text = String::from_utf8_lossy(&request[..length]).into_owned();
     assert!(text.starts_with("POST /start_collection HTTP/1.1"), "{text}");
     assert!(text.ends_with(&format!("session_id={session}&device_code=sketch")), "{text}");
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+    stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+    drop(stream);
+    // Somebody says that all is there while the sketch still records: it is told to stop by the same way.
+    app.post_form("/wxapp/mark_complete/", &format!("session_id={session}")).await;
+    let (mut stream, _) = tokio::time::timeout(PATIENCE, listener.accept()).await.expect("a call").unwrap();
+    let length = stream.read(&mut request).await.unwrap();
+    let text = String::from_utf8_lossy(&request[..length]).into_owned();
+    assert!(text.starts_with("POST /stop_collection HTTP/1.1"), "{text}");
+    drop(stream);
 
     let datagram = tokio::task::spawn_blocking(move || {
         let mut bytes = [0; 512];
@@ -351,5 +371,33 @@ async fn commands_go_to_one_device_and_say_what_they_reached() {
     let (status, data) = app.post_form("/wxapp/send_data2/", "type=2&content=a text").await;
     assert!(status == 200 && data["data_id"].is_i64(), "{data}");
     assert_eq!(app.post_form("/wxapp/send_data2/", "type=1&content=a text").await.0, 400);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_to_a_full_recording_go_on_in_the_next_one() {
+    let app = TestApp::start_with(|config| config.ingest.session_limit_frames = 3).await;
+    let session = app.start_session("2025001").await;
+    let mut stored = Vec::new();
+    for step in 0..8 {
+        for (device, claimed) in [("2025001", session.to_string()), ("sketch", "7777".to_owned())] {
+            let answer = upload(&app, device, &claimed, step).await;
+            stored.push((device, answer["stored_in_session"].as_i64().unwrap()));
+        }
+    }
+    for device in ["2025001", "sketch"] {
+        assert_eq!(frames_of(&app, &format!("device_code = '{device}'")).await, 8);
+        let mut places: Vec<i64> = stored.iter().filter(|(of, _)| *of == device).map(|(_, place)| *place).collect();
+        places.dedup();
+        assert_eq!(places.len(), 3, "three frames each: {places:?}");
+    }
+    // The full collections end by themselves.
+    let full = stored.iter().find(|(device, _)| *device == "sketch").unwrap().1;
+    let ended = async {
+        while matches!(status_of(&app, &json!(full)).await.as_str(), "collecting" | "stopping") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the full collection ends");
     app.stop().await;
 }

@@ -44,7 +44,11 @@ export function overview(page) {
         tile(status.total_sessions, "total_sessions"),
         tile(status.total_frames, "total_frames"),
       );
-      replace(devices, ...(found.devices.length ? found.devices.map(device) : [h("p.empty", null, t("no_devices"))]));
+      // Those that are there first, then those that were there last.
+      const shown = found.devices.sort(
+        (a, b) => !!b.presence - !!a.presence || (b.last_seen_us ?? 0) - (a.last_seen_us ?? 0),
+      );
+      replace(devices, ...(shown.length ? shown.map(device) : [h("p.empty", null, t("no_devices"))]));
       replace(recent, list(newest.sessions));
     },
   };

@@ -5,16 +5,12 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
 use arrow::ipc::reader::StreamDecoder;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::{Request, Response, Uri, header};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use reqwest::{Client, Response, Url};
 
-use super::{Failure, Rows};
+use super::{Failure, Rows, chain};
 use crate::query::Format;
 
 /// How long a connection may take to be made.
@@ -24,30 +20,27 @@ const PROBLEM_LIMIT_BYTES: usize = 64 * 1024;
 
 /// A server's SQL route.
 pub(super) struct Remote {
-    uri: Uri,
-    address: String,
+    client: Client,
+    url: Url,
+    token: Option<String>,
     timeout_ms: Option<u64>,
 }
 
 impl Remote {
-    pub(super) fn new(url: &str, timeout_s: Option<u64>) -> Result<Self, Failure> {
+    pub(super) fn new(url: &str, token: Option<&str>, timeout_s: Option<u64>) -> Result<Self, Failure> {
         let bad =
             |why: &str| Failure::new(2, format!("--url {url}: {why}")).hint("write it like http://127.0.0.1:8000");
-        let base: Uri = url.trim_end_matches('/').parse().map_err(|_| bad("not a URL"))?;
-        match base.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(
-                    bad("https is not spoken by this command").hint("use an SSH tunnel to the server's own port")
-                );
-            }
-            _ => return Err(bad("not an http URL")),
+        let base: Url = url.parse().map_err(|_| bad("not a URL"))?;
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+            return Err(bad("not an http URL"));
         }
-        let host = base.host().ok_or_else(|| bad("no host"))?;
-        let address = format!("{host}:{}", base.port_u16().unwrap_or(80));
-        let uri =
-            format!("{}/api/v2/sql", base.to_string().trim_end_matches('/')).parse().map_err(|_| bad("not a URL"))?;
-        Ok(Self { uri, address, timeout_ms: timeout_s.map(|seconds| seconds.saturating_mul(1000)) })
+        let url = format!("{}/api/v2/sql", base.as_str().trim_end_matches('/'));
+        Ok(Self {
+            client: Client::builder().connect_timeout(CONNECT_TIMEOUT).build().map_err(|error| bad(&chain(&error)))?,
+            url: url.parse().map_err(|_| bad("not a URL"))?,
+            token: token.map(str::to_owned),
+            timeout_ms: timeout_s.map(|seconds| seconds.saturating_mul(1000)),
+        })
     }
 
     pub(super) async fn rows(&self, sql: &str) -> Result<Rows, Failure> {
@@ -91,16 +84,20 @@ impl Remote {
         let response = self.post(sql, format).await?;
         let status = response.status();
         if status.is_success() {
-            return Ok(response.into_body().into_data_stream().map(|piece| piece.map_err(|_| cut())).boxed());
+            return Ok(response.bytes_stream().map(|piece| piece.map_err(|_| cut())).boxed());
         }
-        let body = Limited::new(response.into_body(), PROBLEM_LIMIT_BYTES)
-            .collect()
-            .await
-            .map(http_body_util::Collected::to_bytes);
-        Err(problem(status.as_u16(), &body.unwrap_or_default()))
+        let mut body = BytesMut::new();
+        let mut pieces = response.bytes_stream();
+        while let Some(Ok(piece)) = pieces.next().await {
+            if body.len() + piece.len() > PROBLEM_LIMIT_BYTES {
+                break;
+            }
+            body.extend_from_slice(&piece);
+        }
+        Err(problem(status.as_u16(), &body))
     }
 
-    async fn post(&self, sql: &str, format: Format) -> Result<Response<Incoming>, Failure> {
+    async fn post(&self, sql: &str, format: Format) -> Result<Response, Failure> {
         let format = match format {
             Format::Json => "json",
             Format::Jsonl => "jsonl",
@@ -111,25 +108,14 @@ impl Remote {
         if let Some(timeout_ms) = self.timeout_ms {
             body["timeout_ms"] = timeout_ms.into();
         }
-        let unreachable = |why: String| {
-            Failure::new(4, format!("reach {}: {why}", self.address))
+        let mut request = self.client.post(self.url.clone()).json(&body);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        request.send().await.map_err(|error| {
+            Failure::new(4, format!("reach {}: {}", self.url.authority(), chain(&error)))
                 .hint("is the server running? volant serve starts it")
-        };
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.address))
-            .await
-            .map_err(|_| unreachable("no answer".to_owned()))?
-            .map_err(|error| unreachable(error.to_string()))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| unreachable(error.to_string()))?;
-        // The connection ends when the answer has been read or dropped; what went wrong shows on the answer.
-        tokio::spawn(connection);
-        let request = Request::post(self.uri.path())
-            .header(header::HOST, self.uri.authority().map_or("", |authority| authority.as_str()))
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body.to_string())))
-            .map_err(|error| unreachable(error.to_string()))?;
-        sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))
+        })
     }
 }
 
@@ -162,6 +148,10 @@ fn problem(status: u16, body: &[u8]) -> Failure {
             .hint("does --url name a Volant server, and are you allowed to ask it?");
     };
     let failure = Failure::new(exit, detail);
+    if status == 401 {
+        return failure
+            .hint("give a token with --token or VOLANT_TOKEN; volant tokens create --key --scope sql makes one");
+    }
     match problem["hint"].as_str() {
         Some(hint) => failure.hint(hint),
         None => failure,

@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use schemas::DeviceCode;
 use serde_json::{Value, json};
 
-use super::sessions::{Told, command, sent_note};
+use super::sessions::{POLLING, SOCKET, Told, command, sent_note, way};
 use super::{Answer, Routes, help};
 use crate::gateway::access::{Access, Want, device_code, session_id};
 use crate::gateway::error::ApiError;
@@ -67,7 +67,7 @@ async fn poll_commands(context: Shared, access: Access, request: Request) -> Ans
             "message": access.say(key),
         })
     };
-    Ok(Json(match state.sessions.poll(&device, current).await? {
+    Ok(Json(match state.sessions.poll(&device, current, params.get("status")).await? {
         PollAnswer::Start(session) => commanded("START_COLLECTION", session, "poll_start"),
         PollAnswer::Stop(session) => commanded("STOP_COLLECTION", session, "poll_stop"),
         PollAnswer::Idle => json!({
@@ -170,8 +170,8 @@ async fn get_device_status(AxumState(context): Shared, access: Access, request: 
     let heard_at_us = state.sessions.heard_at_us(&device).await;
     let live = state.sessions.live_of(&device).await?;
     let (method, connection) = match (&presence, heard_at_us) {
-        (Some(_), _) => ("websocket", "connected"),
-        (None, Some(_)) => ("http_polling", "polling"),
+        (Some(_), _) => (SOCKET, "connected"),
+        (None, Some(_)) => (POLLING, "polling"),
         (None, None) => ("none", "disconnected"),
     };
     Ok(Json(json!({
@@ -244,7 +244,7 @@ async fn start(state: &State, access: &Access, params: &Params) -> Result<Value,
         "sent": begun.sent == Sent::Queued,
         "result": sent_note(access, begun.sent, Told::Start),
         "command_message": command(state, &begun.session, begun.command),
-        "communication_method": "websocket",
+        "communication_method": way(state, &begun.session.device_code, begun.sent).await,
         "timestamp": LocalTime(state.clock.now_us()),
     }))
 }
@@ -268,7 +268,7 @@ async fn stop(state: &State, access: &Access, params: &Params) -> Result<Value, 
         "status": ended.session.status,
         "sent": ended.command.is_some() && ended.sent == Sent::Queued,
         "result": sent_note(access, ended.sent, Told::Stop),
-        "communication_method": "websocket",
+        "communication_method": way(state, &ended.session.device_code, ended.sent).await,
         "timestamp": LocalTime(state.clock.now_us()),
     });
     if let Some(message) = ended.command {

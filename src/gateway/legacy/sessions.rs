@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Request, State as AxumState};
 use axum::routing::{get, post};
+use schemas::DeviceCode;
 use serde_json::{Value, json};
 
 use super::{Answer, Routes, help};
@@ -62,7 +63,7 @@ async fn start_data_collection(AxumState(context): Shared, access: Access, reque
         "status": begun.session.status,
         "device_code": begun.session.device_code,
         "websocket_message": command(state, &begun.session, begun.command),
-        "communication_method": "websocket",
+        "communication_method": way(state, &begun.session.device_code, begun.sent).await,
         "timestamp": LocalTime(state.clock.now_us()),
     });
     let outcome = if begun.sent == Sent::Queued { "result" } else { "websocket_error" };
@@ -125,6 +126,16 @@ async fn get_latest_session(AxumState(context): Shared, access: Access, request:
 pub(super) fn command(state: &State, session: &SessionInfo, command: DeviceMessage) -> Value {
     let message = device_message(&session.device_code, command, state.clock.now_us());
     serde_json::to_value(&message).unwrap_or_default()
+}
+
+/// How a device is reached by a socket, and how one that polls.
+pub(super) const SOCKET: &str = "websocket";
+pub(super) const POLLING: &str = "http_polling";
+
+/// How a command reaches its device: by its socket, unless it has none and was heard to poll.
+pub(super) async fn way(state: &State, device: &DeviceCode, sent: Sent) -> &'static str {
+    let polls = sent == Sent::NotConnected && state.sessions.heard_at_us(device).await.is_some();
+    if polls { POLLING } else { SOCKET }
 }
 
 /// What a device is told.

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{self, Body, Path, Query, limit};
+use super::extract::{self, Body, ItemPage, Path, Query, limit};
 use super::{Problems, fresh};
 use crate::accounts::{AuditRow, Scope, Subject, TokenInfo};
 use crate::gateway::access::Access;
@@ -89,11 +89,19 @@ struct Tokens {
 
 /// List tokens
 ///
-/// All for admins, their own for users. The tokens themselves are known to nobody.
-#[utoipa::path(get, path = "/api/v2/tokens", tag = "accounts", responses((status = 200, body = Tokens), Problems))]
-async fn tokens(AxumState(context): Shared, access: Access) -> Result<Response, ApiError> {
+/// The newest first: all for admins, their own for users. The tokens themselves are known to nobody.
+#[utoipa::path(
+    get, path = "/api/v2/tokens", tag = "accounts", params(ItemPage),
+    responses((status = 200, body = Tokens), Problems)
+)]
+async fn tokens(
+    AxumState(context): Shared,
+    access: Access,
+    Query(page): Query<ItemPage>,
+) -> Result<Response, ApiError> {
     let user = access.admin_or_user()?;
-    Ok(fresh(Tokens { tokens: context.state.accounts.tokens(user).await? }))
+    let tokens = context.state.accounts.tokens(user).await?;
+    Ok(fresh(Tokens { tokens: page.of(tokens, |token| &token.token_id)? }))
 }
 
 /// What a token is to speak for: exactly one of device, user, admin and scopes.

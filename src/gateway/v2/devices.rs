@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{self, Body, Path};
+use super::extract::{self, Body, ItemPage, Path, Query};
 use super::sessions::{Session, sent};
 use super::{Problems, fresh};
 use crate::gateway::access::{Access, device_code};
@@ -43,6 +43,9 @@ struct Presence {
     last_frame_us: Option<i64>,
     last_pong_us: Option<i64>,
     round_trip_us: Option<i64>,
+    /// Messages of this connection, and their length.
+    messages: u64,
+    message_bytes: u64,
     /// Connections of this code since the server started; all but the first are reconnects.
     connects: u64,
     /// How often a newer connection took an older one's place, since the server started.
@@ -52,9 +55,26 @@ struct Presence {
 impl From<DevicePresence> for Presence {
     fn from(presence: DevicePresence) -> Self {
         let DevicePresence {
-            connected_since_us, last_frame_us, last_pong_us, round_trip_us, connects, takeovers, ..
+            device_code: _,
+            connected_since_us,
+            last_frame_us,
+            last_pong_us,
+            round_trip_us,
+            messages,
+            message_bytes,
+            connects,
+            takeovers,
         } = presence;
-        Self { connected_since_us, last_frame_us, last_pong_us, round_trip_us, connects, takeovers }
+        Self {
+            connected_since_us,
+            last_frame_us,
+            last_pong_us,
+            round_trip_us,
+            messages,
+            message_bytes,
+            connects,
+            takeovers,
+        }
     }
 }
 
@@ -92,10 +112,12 @@ struct Devices {
 
 /// List devices
 ///
-/// Connected ones first, then by the last sign of life: all for admins and the scope `devices:read`, those they are bound
-/// to for users.
-#[utoipa::path(get, path = "/api/v2/devices", tag = "devices", responses((status = 200, body = Devices), Problems))]
-async fn list(AxumState(context): Shared, access: Access) -> Result<Response, ApiError> {
+/// By code: all for admins and the scope `devices:read`, those they are bound to for users.
+#[utoipa::path(
+    get, path = "/api/v2/devices", tag = "devices", params(ItemPage),
+    responses((status = 200, body = Devices), Problems)
+)]
+async fn list(AxumState(context): Shared, access: Access, Query(page): Query<ItemPage>) -> Result<Response, ApiError> {
     let state = &context.state;
     let only = access.reads_devices_of(state).await?;
     let shown = |code: &DeviceCode| only.as_ref().is_none_or(|only| only.contains(code));
@@ -116,10 +138,8 @@ async fn list(AxumState(context): Shared, access: Access) -> Result<Response, Ap
             devices.push(Device::new(&code, None, Some(presence)));
         }
     }
-    devices.sort_by(|a, b| {
-        let key = |device: &Device| (device.presence.is_some(), device.last_seen_us);
-        key(b).cmp(&key(a)).then_with(|| a.device_code.cmp(&b.device_code))
-    });
+    devices.sort_by(|a, b| a.device_code.cmp(&b.device_code));
+    let devices = page.of(devices, |device| &device.device_code)?;
     Ok(fresh(Devices { now_us: state.clock.now_us(), devices }))
 }
 

@@ -7,8 +7,10 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use schemas::{DeviceCode, SessionId};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use utoipa::IntoParams;
 
 use crate::gateway::Context;
 use crate::gateway::error::ApiError;
@@ -85,6 +87,34 @@ pub(super) fn page(asked: Option<i64>, least: i64) -> Result<Option<i64>, ApiErr
     match asked {
         Some(number) if number < least => Err(ApiError::bad_request(format!("a page begins at {least} or later"))),
         asked => Ok(asked),
+    }
+}
+
+/// A page of a list whose items are known by a text.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ItemPage {
+    /// Only items after this one: the last of the page before.
+    after: Option<String>,
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<i64>,
+}
+
+impl ItemPage {
+    /// Items of a page at most, which is what comes where nothing is asked.
+    const LIMIT: i64 = 1000;
+
+    /// This page of `items`; `id` is what `after` names.
+    pub(super) fn of<T>(&self, mut items: Vec<T>, id: impl Fn(&T) -> &str) -> Result<Vec<T>, ApiError> {
+        let limit = limit(self.limit, Self::LIMIT, Self::LIMIT)?;
+        if let Some(after) = &self.after {
+            let place = items.iter().position(|item| id(item) == after);
+            let place = place.ok_or_else(|| ApiError::bad_request("there is no item of that name to begin after"))?;
+            items.drain(..=place);
+        }
+        items.truncate(limit as usize);
+        Ok(items)
     }
 }
 

@@ -8,6 +8,7 @@ mod accounts;
 mod devices;
 mod extract;
 mod notifications;
+mod pipelines;
 mod sessions;
 mod status;
 
@@ -16,6 +17,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::path::{Operation, Parameter};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -35,12 +38,42 @@ pub fn openapi_text() -> String {
 }
 
 fn document_router() -> OpenApiRouter<Arc<Context>> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let mut router = OpenApiRouter::with_openapi(Document::openapi())
         .merge(status::router())
         .merge(accounts::router())
         .merge(sessions::router())
+        .merge(pipelines::router())
         .merge(devices::router())
-        .merge(notifications::router())
+        .merge(notifications::router());
+    for (path, item) in &mut router.get_openapi_mut().paths.paths {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        for (method, operation) in ["get", "post", "put", "delete"].into_iter().zip(operations) {
+            if let Some(operation) = operation {
+                let never = impossible(method, path, operation);
+                operation.responses.responses.retain(|status, _| !never.contains(&status.as_str()));
+            }
+        }
+    }
+    router
+}
+
+/// Statuses that an operation cannot answer with, of all that [`Problems`] lists: what nobody asks cannot be wrong.
+fn impossible(method: &str, path: &str, operation: &Operation) -> Vec<&'static str> {
+    let mut never = Vec::new();
+    if operation.request_body.is_none() {
+        never.extend(["408", "413", "415"]);
+    }
+    if method == "get" {
+        never.extend(["409", "422"]);
+        let parameters = operation.parameters.as_deref().unwrap_or_default();
+        if parameters.is_empty() {
+            never.push("400");
+        }
+        if !path.contains('{') && !parameters.iter().any(names_a_user) {
+            never.push("404");
+        }
+    }
+    never
 }
 
 #[derive(OpenApi)]
@@ -58,6 +91,7 @@ fn document_router() -> OpenApiRouter<Arc<Context>> {
         (name = "service", description = "The service itself, logging in"),
         (name = "accounts", description = "Players, tokens, admins' log"),
         (name = "sessions", description = "Recording sessions and their results"),
+        (name = "analysis", description = "Pipelines, and sessions analysed by another one"),
         (name = "devices", description = "Devices, their connections, groups and pairing"),
         (name = "notifications", description = "Notices and where they go"),
         (name = "data", description = "SQL")
@@ -111,6 +145,10 @@ struct SqlRequest {
     /// Lowers the server's limit, ms.
     #[schema(minimum = 1)]
     timeout_ms: Option<u64>,
+}
+
+fn names_a_user(parameter: &RefOr<Parameter>) -> bool {
+    matches!(parameter, RefOr::T(parameter) if parameter.name == "user_id")
 }
 
 /// What went wrong (RFC 9457).

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::extract::{Body, Path, Query, limit};
+use super::extract::{Body, ItemPage, Path, Query, limit};
 use super::{Problems, fresh};
 use crate::gateway::access::Access;
 use crate::gateway::error::ApiError;
@@ -139,13 +139,18 @@ struct Webhooks {
 
 /// List webhooks
 ///
-/// All for admins, their own for users.
+/// The oldest first: all for admins, their own for users.
 #[utoipa::path(
-    get, path = "/api/v2/webhooks", tag = "notifications", responses((status = 200, body = Webhooks), Problems)
+    get, path = "/api/v2/webhooks", tag = "notifications", params(ItemPage),
+    responses((status = 200, body = Webhooks), Problems)
 )]
-async fn webhooks(AxumState(context): Shared, access: Access) -> Result<Response, ApiError> {
+async fn webhooks(
+    AxumState(context): Shared,
+    access: Access,
+    Query(page): Query<ItemPage>,
+) -> Result<Response, ApiError> {
     let user = access.admin_or_user()?;
-    let rows = context.state.notify.webhooks(user).await?;
+    let rows = page.of(context.state.notify.webhooks(user).await?, |row| &row.webhook_id)?;
     Ok(fresh(Webhooks { webhooks: rows.into_iter().map(Webhook::from).collect() }))
 }
 

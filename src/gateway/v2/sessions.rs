@@ -191,7 +191,7 @@ async fn session(AxumState(context): Shared, access: Access, Path(id): Path<Stri
     Ok(fresh(OneSession { now_us: context.state.clock.now_us(), session: session.into() }))
 }
 
-async fn seen(context: &Context, access: &Access, id: &str, want: Want) -> Result<SessionInfo, ApiError> {
+pub(super) async fn seen(context: &Context, access: &Access, id: &str, want: Want) -> Result<SessionInfo, ApiError> {
     access.session(&context.state, extract::session(id)?, &Params::default(), want).await
 }
 

@@ -1,0 +1,259 @@
+"""The analysis of a recording as one writes it with NumPy and SciPy, stage by stage, each timed.
+
+Usage: analysis.py RECORDING ROUNDS     prints {"stage": seconds, …} (the fastest of the rounds) and what was found.
+
+Every stage does the work of the Rust stage of the same name on the same input, in whole-array operations wherever there is
+one; what is a recursion in time (the orientation filter) is a loop, as in the Python packages for it. One thread.
+"""
+
+import json
+import os
+import sys
+import time
+
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[threads] = "1"
+
+import numpy as np
+import pyarrow.parquet as pq
+from scipy import ndimage, signal
+
+G = 9.80665
+GRID_HZ = 100.0
+ROLES = ["waist", "shoulder", "wrist", "racket"]
+
+
+def read(path):
+    table = pq.read_table(path)
+    sensor = table["sensor"].to_numpy(zero_copy_only=False)
+    columns = {name: table[name].to_numpy() for name in ["t_ms", "ax", "ay", "az", "gx", "gy", "gz"]}
+    track = {}
+    for role in ROLES:
+        rows = sensor == role
+        if rows.any():
+            t = columns["t_ms"][rows] / 1e3
+            acc = np.column_stack([columns[c][rows] for c in ("ax", "ay", "az")])
+            gyro = np.column_stack([columns[c][rows] for c in ("gx", "gy", "gz")])
+            track[role] = (t, acc, gyro)
+    return track
+
+
+# ---- calibrate: order, unit, gaps, saturation, anti-aliased grid, gravity -----------------------------------------------
+
+
+def calibrate(track):
+    out = {}
+    for role, (t, acc, gyro) in track.items():
+        order = np.argsort(t, kind="stable")
+        t, acc, gyro = t[order], acc[order], gyro[order]
+        keep = np.concatenate([[True], np.diff(t) > 0])
+        t, acc, gyro = t[keep], acc[keep], gyro[keep]
+        rate = 1.0 / np.median(np.diff(t))
+        if np.median(np.linalg.norm(acc, axis=1)) < 3.0:
+            acc = acc * G
+        gaps = np.flatnonzero(np.diff(t) > 5.0 / rate)
+        limit = np.max(np.abs(gyro))
+        saturated = np.any(np.abs(gyro) >= 0.999 * limit, axis=1)
+        samples = np.column_stack([acc, gyro])
+        if rate > 1.2 * GRID_HZ:
+            low_pass = signal.butter(2, 0.4 * GRID_HZ, fs=rate, output="sos")
+            samples = signal.sosfiltfilt(low_pass, samples, axis=0)
+        grid_t = np.arange(t[0], t[-1], 1.0 / GRID_HZ)
+        grid = np.column_stack([np.interp(grid_t, t, samples[:, c]) for c in range(6)])
+        gravity = gravity_of(grid)
+        out[role] = (grid_t, grid, gravity, len(gaps), saturated.mean(), samples, t)
+    return out
+
+
+def gravity_of(grid, tau_s=0.5):
+    """Gyro carries the estimate along, the accelerometer pulls it back at rest."""
+    dt = 1.0 / GRID_HZ
+    acc, rate = grid[:, :3], np.radians(grid[:, 3:])
+    magnitude = np.linalg.norm(acc, axis=1)
+    off = (magnitude / G - 1.0) / 0.1
+    pull = dt / tau_s * np.exp(-(off**2) - np.sum(grid[:, 3:] ** 2, axis=1) / 1e4)
+    out = np.empty_like(acc)
+    x, y, z = acc[0] * (G / magnitude[0])
+    for i, ((ax, ay, az), (wx, wy, wz), k) in enumerate(zip(acc.tolist(), rate.tolist(), pull.tolist())):
+        x, y, z = x - dt * (wy * z - wz * y), y - dt * (wz * x - wx * z), z - dt * (wx * y - wy * x)
+        x, y, z = x + k * (ax - x), y + k * (ay - y), z + k * (az - z)
+        scale = G / (x * x + y * y + z * z) ** 0.5
+        x, y, z = x * scale, y * scale, z * scale
+        out[i] = x, y, z
+    return out
+
+
+# ---- segment: energy score, adaptive threshold, prominent peaks at a distance, edges, impact ----------------------------
+
+
+def segment(sensor):
+    grid_t, grid, _, _, _, samples, t = sensor
+    acc = (np.linalg.norm(grid[:, :3], axis=1) / G - 1.0) / 1.2
+    gyro = np.linalg.norm(grid[:, 3:], axis=1) / 300.0
+    score = ndimage.uniform_filter1d(ndimage.uniform_filter1d(np.hypot(acc, gyro), 25), 15)
+    thin = score[::5]
+    high = ndimage.percentile_filter(thin, 96.0, size=600, origin=299)
+    threshold = np.clip(0.4 * np.repeat(high, 5)[: len(score)], 0.7, 2.0)
+    peaks, found = signal.find_peaks(score, height=threshold, distance=80, prominence=0.0, wlen=400)
+    peaks = peaks[found["prominences"] >= 0.5 * score[peaks]]
+    jerk = np.linalg.norm(np.diff(samples[:, :3], axis=0), axis=1) / np.diff(t)
+    swings = []
+    for peak in peaks:
+        level = max(0.12 * score[peak], 0.12)
+        before = score[max(0, peak - 120) : peak]
+        after = score[peak + 1 : peak + 141]
+        below = np.flatnonzero(before <= level)
+        start = peak - len(before) + (below[-1] if len(below) else int(np.argmin(before)))
+        below = np.flatnonzero(after <= level)
+        end = peak + 1 + (below[0] if len(below) else int(np.argmin(after)))
+        near = slice(max(start, peak - 40), min(end, peak + 40) + 1)
+        fastest = near.start + int(np.argmax(gyro[near]))
+        i, j = np.searchsorted(t, [grid_t[start], grid_t[end]])
+        a, b = np.searchsorted(t, [grid_t[fastest] - 0.12, grid_t[fastest] + 0.12])
+        spike = a + int(np.argmax(jerk[a : b - 1])) if b - a > 2 else a
+        hit = jerk[spike] > 8.0 * np.median(jerk[i : j - 1]) if j - i > 8 else False
+        swings.append((start, fastest, end, t[spike] if hit else grid_t[fastest]))
+    return swings
+
+
+# ---- classify: windows, hand figures, MiniRocket, two linear heads ------------------------------------------------------
+
+POINTS = 75
+rng = np.random.default_rng(1)
+KERNELS = np.array([(a, b, c) for a in range(9) for b in range(a + 1, 9) for c in range(b + 1, 9)])
+DILATIONS = [1, 2, 3, 5, 9]
+CHANNELS = rng.integers(0, 8, size=(len(DILATIONS), 84))
+BIASES = rng.normal(size=(len(DILATIONS), 84, 3))
+RIDGE = rng.normal(size=(len(DILATIONS) * 84 * 3, 12))
+LDA = rng.normal(size=(174, 12))
+
+
+def classify(sensor, swings):
+    grid = sensor[1]
+    if not swings:
+        return np.zeros((0, 12))
+    at = np.array([peak for _, peak, _, _ in swings])
+    rows = np.clip(at[:, None] + np.arange(-70, 80, 2)[None, :], 0, len(grid) - 1)
+    windows = np.empty((len(swings), 8, POINTS))
+    windows[:, :3] = np.moveaxis(grid[rows][:, :, :3], 2, 1) / G
+    windows[:, 3:6] = np.moveaxis(grid[rows][:, :, 3:], 2, 1) / 500.0
+    windows[:, 6] = np.linalg.norm(windows[:, :3], axis=1)
+    windows[:, 7] = np.linalg.norm(windows[:, 3:6], axis=1)
+    return softmax(rocket(windows) @ RIDGE) * 0.8 + softmax(hand(windows) @ LDA) * 0.2
+
+
+def softmax(scores):
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+def rocket(windows):
+    """Shares of positive values of 84 kernels (two weights: -1, and 2 at three places) at five dilations."""
+    features = []
+    for d, dilation in enumerate(DILATIONS):
+        pad = 4 * dilation
+        padded = np.pad(windows, ((0, 0), (0, 0), (pad, pad)))
+        taps = np.stack([padded[:, :, k * dilation : k * dilation + POINTS] for k in range(9)], axis=2)
+        total = taps.sum(axis=2)
+        for k, kernel in enumerate(KERNELS):
+            channel = CHANNELS[d, k]
+            value = 3.0 * taps[:, channel, kernel].sum(axis=1) - total[:, channel]
+            features.append((value[:, :, None] > BIASES[d, k]).mean(axis=1))
+    return np.concatenate(features, axis=1)
+
+
+def hand(windows):
+    parts = [windows.mean(axis=2), windows.std(axis=2), windows.min(axis=2), windows.max(axis=2)]
+    parts += [np.percentile(windows, q, axis=2) for q in (10, 25, 50, 75, 90)]
+    centred = windows - parts[0][:, :, None]
+    parts += [(centred**3).mean(axis=2), (centred**4).mean(axis=2)]
+    parts += [windows.argmax(axis=2), windows.argmin(axis=2), np.abs(np.diff(windows, axis=2)).mean(axis=2)]
+    spectrum = np.abs(np.fft.rfft(centred, axis=2)) ** 2
+    parts += [spectrum[:, :, band].sum(axis=2) for band in (slice(1, 4), slice(4, 8), slice(8, 16), slice(16, None))]
+    for a in range(6):
+        for b in range(a + 1, 6):
+            parts.append((centred[:, a] * centred[:, b]).mean(axis=1, keepdims=True))
+    for half in (slice(0, POINTS // 2), slice(POINTS // 2, None)):
+        parts.append(windows[:, :, half].mean(axis=2)[:, :8])
+    return np.concatenate(parts, axis=1)[:, :174]
+
+
+# ---- kinetics: peaks of the chain, delays, cross-correlation, speed, smoothness -----------------------------------------
+
+
+def motion(sensors):
+    low_pass = signal.butter(2, 15.0, fs=GRID_HZ, output="sos")
+    return {
+        role: np.linalg.norm(signal.sosfiltfilt(low_pass, sensor[1][:, 3:], axis=0), axis=1)
+        for role, sensor in sensors.items()
+    }
+
+
+def kinetics(sensors, swings):
+    rates = motion(sensors)
+    figures = []
+    reference = sensors["racket"]
+    for start, fastest, end, impact in swings:
+        own = {}
+        peaks = {}
+        for role, rate in rates.items():
+            first = int(np.searchsorted(sensors[role][0], impact - 0.35))
+            last = int(np.searchsorted(sensors[role][0], impact + 0.2))
+            if last - first < 5:
+                continue
+            k = first + int(np.argmax(rate[first:last]))
+            if 0 < k < len(rate) - 1:
+                left, mid, right = rate[k - 1 : k + 2]
+                bend = left - 2 * mid + right
+                peaks[role] = sensors[role][0][k] + (0.5 * (left - right) / bend / GRID_HZ if bend else 0.0)
+                own[f"peak_{role}"] = mid
+        for inner, outer in zip(ROLES, ROLES[1:]):
+            if inner in peaks and outer in peaks:
+                own[f"delay_{inner}_{outer}"] = peaks[outer] - peaks[inner]
+                a = rates[inner][start : end + 1] - rates[inner][start : end + 1].mean()
+                b = rates[outer][start : end + 1] - rates[outer][start : end + 1].mean()
+                if len(a) == len(b) and len(a) > 8:
+                    cross = signal.correlate(b, a, mode="full") / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-12)
+                    middle = len(a) - 1
+                    window = cross[middle - min(30, middle) : middle + 31]
+                    own[f"lag_{inner}_{outer}"] = (int(np.argmax(window)) - min(30, middle)) / GRID_HZ
+        rate = rates["racket"][start : end + 1]
+        if len(rate) > 8:
+            size = int(2 ** (np.ceil(np.log2(len(rate))) + 4))
+            spectrum = np.abs(np.fft.rfft(rate, size))
+            spectrum /= spectrum.max() + 1e-12
+            frequency = np.fft.rfftfreq(size, 1.0 / GRID_HZ)
+            inside = np.flatnonzero((frequency <= 10.0) & (spectrum >= 0.05))
+            part = spectrum[inside[0] : inside[-1] + 1]
+            own["sparc"] = -np.sum(np.hypot(1.0 / max(len(part) - 1, 1), np.diff(part)))
+            smooth = signal.savgol_filter(rate, min(15, len(rate) // 2 * 2 - 1), 3, deriv=2, delta=1.0 / GRID_HZ)
+            duration = len(rate) / GRID_HZ
+            own["ldlj"] = -np.log(duration**3 / rate.max() ** 2 * np.trapezoid(smooth**2, dx=1.0 / GRID_HZ))
+        dynamic = reference[1][start : end + 1, :3] - reference[2][start : end + 1]
+        own["peak_accel"] = np.linalg.norm(dynamic, axis=1).max()
+        own["speed"] = np.radians(rates["racket"][fastest]) * 0.52
+        figures.append(own)
+    return figures
+
+
+def main():
+    path, rounds = sys.argv[1], int(sys.argv[2])
+    track = read(path)
+    best = {}
+    for _ in range(rounds):
+        clock = [time.perf_counter()]
+        sensors = calibrate(track)
+        clock.append(time.perf_counter())
+        swings = segment(sensors["racket"])
+        clock.append(time.perf_counter())
+        classify(sensors["racket"], swings)
+        clock.append(time.perf_counter())
+        kinetics(sensors, swings)
+        clock.append(time.perf_counter())
+        for stage, seconds in zip(["calibrate", "segment", "classify", "kinetics"], np.diff(clock)):
+            best[stage] = min(best.get(stage, np.inf), float(seconds))
+    frames = sum(len(t) for t, _, _ in track.values())
+    print(json.dumps({"stages": best, "frames": frames, "swings": len(swings)}))
+
+
+main()

@@ -1,0 +1,82 @@
+//! The new API of a running server, as commands ask it.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use reqwest::{Method, RequestBuilder, Url};
+use serde_json::Value;
+
+/// How long a server may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Which server, and as whom.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Target {
+    /// The server
+    #[arg(long, value_name = "URL", env = "VOLANT_URL", default_value = "http://127.0.0.1:8000", global = true)]
+    pub url: Url,
+    /// A token of that server; `volant tokens create` makes one
+    #[arg(long, value_name = "TOKEN", env = "VOLANT_TOKEN", hide_env_values = true, global = true)]
+    pub token: Option<String>,
+}
+
+/// A server that can be asked.
+#[derive(Debug)]
+pub(super) struct Server {
+    client: reqwest::Client,
+    target: Target,
+}
+
+impl Server {
+    pub(super) fn new(target: &Target) -> anyhow::Result<Self> {
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build().context("make a client")?;
+        Ok(Self { client, target: target.clone() })
+    }
+
+    /// Asks for `path`, which starts below `/api/v2/`.
+    pub(super) async fn get(&self, path: &[&str], query: &[(&str, String)]) -> anyhow::Result<Value> {
+        self.ask(self.request(Method::GET, path)?.query(query)).await
+    }
+
+    /// Posts to `path`, which starts below `/api/v2/`.
+    pub(super) async fn post(&self, path: &[&str], body: Option<&Value>) -> anyhow::Result<Value> {
+        let request = self.request(Method::POST, path)?;
+        self.ask(match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
+    }
+
+    /// Deletes `path`, which starts below `/api/v2/`.
+    pub(super) async fn delete(&self, path: &[&str]) -> anyhow::Result<Value> {
+        self.ask(self.request(Method::DELETE, path)?).await
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> anyhow::Result<RequestBuilder> {
+        let mut url = self.target.url.clone();
+        match url.path_segments_mut() {
+            Ok(mut segments) => segments.pop_if_empty().extend(["api", "v2"]).extend(path),
+            Err(()) => anyhow::bail!("--url {}: write it like http://127.0.0.1:8000", self.target.url),
+        };
+        let request = self.client.request(method, url);
+        Ok(match &self.target.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        })
+    }
+
+    async fn ask(&self, request: RequestBuilder) -> anyhow::Result<Value> {
+        let answer = request
+            .send()
+            .await
+            .with_context(|| format!("reach {}; is the server running? volant serve starts it", self.target.url))?;
+        let status = answer.status();
+        let body: Value = answer.json().await.with_context(|| format!("read the answer ({status})"))?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let text = |name: &str| body[name].as_str().unwrap_or_default();
+        anyhow::bail!("{} ({}, {})", text("detail"), status.as_u16(), text("code"))
+    }
+}

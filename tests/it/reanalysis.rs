@@ -1,0 +1,161 @@
+//! Old sessions by another pipeline: side by side, compared, published, and on after a restart.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::commands::ask;
+use crate::packets::session_packets;
+use crate::support::{PATIENCE, TestApp};
+
+const BUILTIN: &str = "volant-default-1";
+
+/// A recorded and analysed session.
+async fn recorded(app: &TestApp, device_code: &str, seed: u64) -> i64 {
+    let session = app.start_session(device_code).await;
+    let mut device = app.socket(&format!("/ws/esp32/{device_code}/")).await;
+    for packet in session_packets(&session.to_string(), device_code, seed, 12.0) {
+        device.send(&packet).await;
+        assert_eq!(device.next_of("batch_sensor_data_response").await["success"], true);
+    }
+    app.request("POST", &format!("/api/v2/sessions/{session}/complete"), "", "").await;
+    eventually(async || app.get(&format!("/api/v2/sessions/{session}/result")).await.0 == 200).await;
+    session
+}
+
+async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it comes to hold");
+}
+
+fn write_pipeline(app: &TestApp, name: &str, rest: &str) {
+    let folder = app.data_dir().join("pipelines");
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = format!("name = \"{name}\"\nextends = \"{BUILTIN}\"\n{rest}");
+    std::fs::write(folder.join(format!("{name}.toml")), text).unwrap();
+}
+
+async fn candidates(app: &TestApp, pipeline: &str) -> Value {
+    app.get(&format!("/api/v2/pipelines/{pipeline}/analyses")).await.1
+}
+
+async fn ordered(app: &TestApp, pipeline: &str, order: &Value) -> i64 {
+    let (status, answer) = app.post_json(&format!("/api/v2/pipelines/{pipeline}/analyses"), order).await;
+    assert_eq!(status, 202, "{answer}");
+    eventually(async || {
+        let states = candidates(app, pipeline).await["states"].clone();
+        states["queued"].is_null() && states["running"].is_null()
+    })
+    .await;
+    answer["sessions"].as_i64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_pipeline_stands_beside_the_published_results_until_it_is_published() {
+    let app = TestApp::start().await;
+    let first = recorded(&app, "d1", 4).await;
+    let second = recorded(&app, "d2", 5).await;
+    let result = async |session: i64| app.get(&format!("/api/v2/sessions/{session}/result")).await.1;
+    let before = result(first).await;
+    let swings = before["analysis"]["strokes"].as_array().unwrap().len();
+    assert!(swings > 1, "{swings}");
+
+    write_pipeline(&app, "deaf", "model = \"none\"\n[segment]\nfloor = 20.0\nceiling = 20.0\n");
+    write_pipeline(&app, "same", "");
+    write_pipeline(&app, "broken", "[segment]\nflor = 1.0\n");
+    let (_, known) = app.get("/api/v2/pipelines").await;
+    let names: Vec<&str> =
+        known["pipelines"].as_array().unwrap().iter().map(|known| known["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["deaf", "same", BUILTIN]);
+    assert_eq!(known["refused"][0]["file"], "broken.toml");
+    assert!(known["refused"][0]["problem"].as_str().unwrap().contains("flor"), "{known}");
+    assert_eq!(app.post_json("/api/v2/pipelines/broken/analyses", &json!({})).await.0, 404);
+
+    // Nothing that is published changes by an order, and an order is done once.
+    assert_eq!(ordered(&app, "deaf", &json!({})).await, 2);
+    assert_eq!(ordered(&app, "deaf", &json!({})).await, 0);
+    assert_eq!(ordered(&app, "same", &json!({ "session_ids": [first] })).await, 1);
+    assert_eq!(result(first).await, before);
+    let deaf = candidates(&app, "deaf").await;
+    let row = &deaf["candidates"][0];
+    assert_eq!(
+        (&row["session_id"], &row["published_strokes"], &row["strokes"]),
+        (&json!(first), &json!(swings), &json!(0))
+    );
+    let (_, own) = app.get(&format!("/api/v2/sessions/{first}/analyses")).await;
+    assert_eq!(own["candidates"].as_array().map(Vec::len), Some(2));
+    let same = &own["candidates"][1];
+    assert_eq!((&same["common_strokes"], &same["renamed_strokes"]), (&json!(swings), &json!(0)), "{same}");
+
+    // The same computation gives the same answer, to the last bit, whoever ordered it.
+    let (_, again) = app.get(&format!("/api/v2/sessions/{first}/analyses/same")).await;
+    assert_eq!(again["analysis"]["strokes"], before["analysis"]["strokes"]);
+    assert_eq!(again["analysis"]["session"], before["analysis"]["session"]);
+
+    // Published, for one session: results, SQL and report show it; nobody hears of it, the other session stays.
+    let notices = app.get("/api/v2/notifications?user_id=1").await.1["notifications"].as_array().map(Vec::len);
+    let publish = format!("/api/v2/sessions/{first}/analyses/deaf/publish");
+    assert_eq!(app.request("POST", &publish, "", "").await, (202, json!({ "sessions": 1 })));
+    eventually(async || result(first).await["analysis"]["strokes"] == json!([])).await;
+    let after = result(first).await;
+    assert_eq!((&after["analysis_id"], &after["revision"]), (&before["analysis_id"], &before["revision"]));
+    let strokes = format!("SELECT count(*) FROM strokes WHERE session_id = {first}");
+    assert_eq!(app.sql_count(&strokes).await, 0);
+    assert!(app.sql_count(&format!("SELECT count(*) FROM strokes WHERE session_id = {second}")).await > 0);
+    let named = app.sql(&format!("SELECT pipeline FROM results WHERE session_id = {first}")).await;
+    assert!(named[0]["pipeline"].as_str().unwrap().starts_with("deaf "), "{named:?}");
+    let told = app.get("/api/v2/notifications?user_id=1").await.1["notifications"].as_array().map(Vec::len);
+    assert_eq!(told, notices);
+
+    // And back.
+    app.request("POST", &format!("/api/v2/sessions/{first}/analyses/same/publish"), "", "").await;
+    eventually(async || result(first).await["analysis"]["strokes"] == before["analysis"]["strokes"]).await;
+    assert_eq!(app.sql_count(&strokes).await, swings as i64);
+    let (_, own) = app.get(&format!("/api/v2/sessions/{first}/analyses")).await;
+    assert!(own["candidates"][0]["published_at_us"].is_null() && own["candidates"][1]["published_at_us"].is_i64());
+
+    // A pipeline that was edited does its sessions again when they are ordered again.
+    write_pipeline(&app, "deaf", "model = \"none\"\n[segment]\nfloor = 19.0\nceiling = 20.0\n");
+    assert_eq!(ordered(&app, "deaf", &json!({ "device_code": "d2" })).await, 1);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_survive_a_restart_and_are_carried_out_from_the_command_line() {
+    let app = TestApp::start().await;
+    let mut sessions = Vec::new();
+    for number in 0..3 {
+        sessions.push(recorded(&app, &format!("d{number}"), 10 + number).await);
+    }
+    write_pipeline(&app, "wrist-only", "sensors = [\"wrist\"]\n");
+    let (status, answer) = app.post_json("/api/v2/pipelines/wrist-only/analyses", &json!({})).await;
+    assert_eq!((status, &answer["sessions"]), (202, &json!(3)));
+    let app = TestApp::start_in(app.stop().await, |_| {}).await;
+    eventually(async || candidates(&app, "wrist-only").await["states"] == json!({ "done": 3 })).await;
+
+    let url = app.url();
+    let listed = ask(&["reanalyze", "--url", &url, "--json"]).await;
+    assert_eq!(listed["pipelines"].as_array().map(Vec::len), Some(2), "{listed}");
+    let done = ask(&["reanalyze", "wrist-only", "--publish", "--url", &url, "--json"]).await;
+    assert_eq!((&done["ordered"], &done["published"], &done["failed"]), (&json!(0), &json!(3), &json!(0)), "{done}");
+    for session in sessions {
+        let (_, result) = app.get(&format!("/api/v2/sessions/{session}/result")).await;
+        let sensors = result["analysis"]["session"]["sensors"].as_object().unwrap();
+        assert_eq!(sensors.keys().collect::<Vec<_>>(), ["wrist"]);
+    }
+    app.stop().await;
+
+    // A service may use a pipeline of its own for new sessions, and does not start with one that is not there.
+    let folder = tempfile::tempdir().unwrap();
+    let app = TestApp::start_in(folder, |_| {}).await;
+    write_pipeline(&app, "mine", "[kinetics]\nracket_radius_m = 0.6\n");
+    let app = TestApp::start_in(app.stop().await, |config| "mine".clone_into(&mut config.analysis.pipeline)).await;
+    let session = recorded(&app, "d1", 4).await;
+    let (_, result) = app.get(&format!("/api/v2/sessions/{session}/result")).await;
+    assert_eq!(result["analysis"]["provenance"]["name"], "mine");
+    app.stop().await;
+}
