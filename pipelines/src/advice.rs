@@ -310,7 +310,7 @@ impl Rule {
                 .replace("{figure}", &self.figure)
         };
         let class = found.class.map_or_else(String::new, |class| class.replace('_', " "));
-        let class_zh = found.class.map_or_else(String::new, |class| class_zh(class).to_owned());
+        let class_zh = found.class.map_or_else(String::new, class_zh);
         Advice {
             code: self.code.clone(),
             text: say(&self.en, &class),
@@ -430,21 +430,8 @@ fn number(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-fn class_zh(class: &str) -> &str {
-    match class {
-        "clear" => "高远球",
-        "drop" => "吊球",
-        "smash" => "杀球",
-        "drive" => "平抽球",
-        "lift" => "挑球",
-        "net_shot" => "放网前球",
-        "push" => "推球",
-        "kill" => "扑球",
-        "block" => "挡网",
-        "short_serve" => "发短球",
-        "long_serve" => "发长球",
-        other => other,
-    }
+fn class_zh(class: &str) -> String {
+    schemas::StrokeKind::from_name(class).map_or_else(|| class.replace('_', " "), |kind| kind.name_zh().to_owned())
 }
 
 fn limit_value(limit: &Limit, report: &ReportParams) -> Option<f64> {

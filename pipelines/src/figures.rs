@@ -331,7 +331,7 @@ pub const FIGURES: &[Figure] = &[
         "−1 to 1",
         "Pearson's r of ‖ω‖, 0.4 s before to 0.2 s after impact, with the mean curve of the player's other strokes of the class",
         "own-template practice",
-        "five strokes of the class, gyro, no hole",
+        "five strokes of a class with a name, gyro, no hole",
     ),
     session(
         "phase_delay.{legacy_pair}",

@@ -34,6 +34,9 @@ pub(crate) struct Samples<'a> {
     signal: &'a Signal,
     origin_ns: i64,
     range: std::ops::Range<usize>,
+    /// Of each sample of the range.
+    t_s: Vec<f64>,
+    rate: Vec<f64>,
 }
 
 /// A parabola through a summit.
@@ -52,16 +55,20 @@ impl<'a> Samples<'a> {
     /// The samples inside `from_ns..=to_ns`; `None` if they are too few to show a peak.
     pub(crate) fn of(signal: &'a Signal, from_ns: i64, to_ns: i64) -> Option<Self> {
         let range = signal.raw_window(from_ns, to_ns);
-        (range.len() >= 3).then_some(Self { signal, origin_ns: from_ns, range })
+        if range.len() < 3 {
+            return None;
+        }
+        let t_s = signal.raw_t_ns[range.clone()].iter().map(|&t_ns| span_s(from_ns, t_ns)).collect();
+        let rate = signal.raw[range.clone()].iter().map(|v| norm([v[3], v[4], v[5]])).collect();
+        Some(Self { signal, origin_ns: from_ns, range, t_s, rate })
     }
 
     fn t_s(&self, i: usize) -> f64 {
-        span_s(self.origin_ns, self.signal.raw_t_ns[i])
+        self.t_s[i - self.range.start]
     }
 
     fn rate(&self, i: usize) -> f64 {
-        let v = &self.signal.raw[i];
-        norm([v[3], v[4], v[5]])
+        self.rate[i - self.range.start]
     }
 
     fn measured(&self, i: usize) -> bool {
