@@ -412,20 +412,21 @@ fn remove_gyro_bias(values: &mut [Lanes]) {
     }
     stretches.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| norm(a.1).total_cmp(&norm(b.1))));
     stretches.truncate((stretches.len() / 2).max(3));
-    let bias = spatial_median(stretches.iter().map(|(_, mean)| *mean));
+    let means: Vec<[f32; 3]> = stretches.into_iter().map(|(_, mean)| mean).collect();
+    let bias = spatial_median(&means);
     for v in values {
         (0..3).for_each(|c| v[3 + c] -= bias[c]);
     }
 }
 
 /// The point with the least sum of distances to all points (Weiszfeld's iteration): a median that turns with its points.
-fn spatial_median(points: impl Iterator<Item = [f32; 3]> + Clone) -> [f32; 3] {
+fn spatial_median(points: &[[f32; 3]]) -> [f32; 3] {
     // Distances below this, °/s, are all alike to a gyro.
     const LEAST: f64 = 0.01;
     let mut centre = [0.0_f64; 3];
     for round in 0..12 {
         let (mut sum, mut weights) = ([0.0_f64; 3], 0.0);
-        for point in points.clone() {
+        for point in points {
             let point = point.map(f64::from);
             let distance = (0..3).map(|c| (point[c] - centre[c]).powi(2)).sum::<f64>().sqrt();
             // The first round is the plain mean.

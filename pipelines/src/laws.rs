@@ -24,7 +24,7 @@ fn says(analysis: &Analysis, code: IssueCode, sensor: Option<SensorRole>) -> boo
     analysis.issues.iter().any(|issue| issue.code == code && issue.sensor == sensor)
 }
 
-fn near<'a>(found: &'a Analysis, impact_ms: f64, within_ms: f64) -> Option<&'a Stroke> {
+fn near(found: &Analysis, impact_ms: f64, within_ms: f64) -> Option<&Stroke> {
     found.strokes.iter().find(|stroke| (stroke.impact_ms - impact_ms).abs() < within_ms)
 }
 
