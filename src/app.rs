@@ -153,6 +153,13 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         job_ready,
         notify.waker(),
     )?;
+    let live_service = analysis::LiveService::new(
+        &config.analysis_options(),
+        clock.clone(),
+        catalog.clone(),
+        ingest.clone(),
+        hub.clone(),
+    )?;
     let source = query::Rooms::new(ingest.clone(), catalog.clone(), hub.clone());
     let files = query::Folder::open(paths.root())?.files();
     let query = query::Handle::start(config.query_options(), files, Arc::new(source))?;
@@ -184,6 +191,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     tasks.spawn(notify_service.run(stopping.clone()));
     tasks.spawn(channels.run(stopping.clone()));
     tasks.spawn(analysis_service.run(stopping.clone()));
+    tasks.spawn(live_service.run(stopping.clone()));
     tasks.spawn(async move {
         if let Err(error) = gateway::serve(listener, router, &options, stopping).await {
             error!(error = &error as &dyn std::error::Error, "the server ended");

@@ -502,6 +502,7 @@ mod tests {
                 stroke: class.to_owned(),
                 confidence: None,
                 probabilities: BTreeMap::new(),
+                levels: BTreeMap::new(),
                 metrics: figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
             })
             .collect()

@@ -6,6 +6,7 @@ use schemas::SensorRole;
 use serde::{Deserialize, Serialize};
 
 use crate::advice::Advice;
+use crate::model::LevelAnswer;
 
 /// The result of analysing one recording. Serialises to the JSON of `volant analyze --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,10 @@ pub struct Stroke {
     pub confidence: Option<f64>,
     /// Every class with its probability; they sum to 1. Empty when no model ran.
     pub probabilities: BTreeMap<String, f64>,
+    /// The answer in levels above the class: `side` (forehand, backhand) and `height` (overhead, level, underhand), each
+    /// with its probabilities, and absent where the model is not sure. Empty when no model ran.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub levels: BTreeMap<String, LevelAnswer>,
     /// Figures of this stroke, unit in the name; a figure that cannot be computed is absent.
     pub metrics: BTreeMap<String, f64>,
 }
@@ -133,6 +138,8 @@ pub enum IssueCode {
     DuplicateTimes,
     /// Values that no sensor can measure.
     Implausible,
+    /// Movements that the model's gate took for no swing.
+    CandidatesRejected,
     /// The figures are those of another system, not of this pipeline.
     Imported,
     /// That system stored constants where it could not measure.

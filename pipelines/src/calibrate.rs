@@ -265,7 +265,7 @@ fn clean(track: &SensorTrack, params: &CalibrateParams) -> Option<Clean> {
 
     let factor = if has_acc {
         let acc: Vec<[f32; 3]> = values.iter().map(|v| [v[0], v[1], v[2]]).collect();
-        acc_to_mps2(&acc)
+        params.acc_to_mps2.or_else(|| acc_to_mps2(&acc))
     } else {
         None
     };

@@ -6,7 +6,7 @@
 //! extends = "volant-default-1"        # only what differs is written; without it every value is
 //! stages = ["calibrate", "segment", "classify", "kinetics", "report"]
 //! sensors = ["wrist"]
-//! model = "volant-strokes-1"          # one that ships, a file beside this one, or "none"
+//! model = "volant-strokes-2"          # one that ships, a file beside this one, or "none"
 //!
 //! [segment]
 //! floor = 0.9
@@ -366,14 +366,19 @@ mod tests {
         assert!(quality.strokes.is_empty() && quality.session.recommendations.is_empty());
         assert_eq!(quality.session.sensors, whole.session.sensors);
         let swings = run("stages = [\"calibrate\", \"segment\"]");
-        assert_eq!(swings.strokes.len(), whole.strokes.len());
+        // Only a model's gate leaves proposals out.
+        assert!(swings.strokes.len() >= whole.strokes.len());
         assert!(swings.strokes.iter().all(|stroke| stroke.confidence.is_none() && stroke.metrics.is_empty()));
         let unnamed = run("stages = [\"calibrate\", \"segment\", \"kinetics\", \"report\"]");
-        for (stroke, of_whole) in unnamed.strokes.iter().zip(&whole.strokes) {
-            let mut of_whole = of_whole.metrics.clone();
-            // Likeness is among strokes of one name.
-            of_whole.remove("template_correlation");
-            assert_eq!((&stroke.metrics, stroke.confidence), (&of_whole, None));
+        for of_whole in &whole.strokes {
+            let same = |stroke: &&crate::Stroke| stroke.start_ms.to_bits() == of_whole.start_ms.to_bits();
+            let stroke = unnamed.strokes.iter().find(same).unwrap();
+            // The template is that of the strokes of one name.
+            let own = |stroke: &crate::Stroke| -> Vec<(String, f64)> {
+                let figures = stroke.metrics.iter().filter(|(name, _)| *name != "template_correlation");
+                figures.map(|(name, value)| (name.clone(), *value)).collect()
+            };
+            assert_eq!((own(stroke), stroke.confidence), (own(of_whole), None));
         }
         let wrist = run("sensors = [\"wrist\"]");
         assert_eq!(wrist.session.sensors.keys().collect::<Vec<_>>(), [&SensorRole::Wrist]);

@@ -148,6 +148,10 @@ fn remedy(code: IssueCode) -> [&'static str; 2] {
             "Nothing to do for a few; many mean a loose cable or a damaged sensor.",
             "少量无需处理；大量出现说明接线松动或传感器损坏。",
         ],
+        IssueCode::CandidatesRejected => [
+            "Nothing to do where they were no strokes; if strokes are missing, calibrate the model with a few labelled swings of this player.",
+            "若确非击球则无需处理；若漏计击球，请用该球员的少量已标注挥拍校准模型。",
+        ],
         IssueCode::SensorSwapped => [
             "Check which sensor is worn where; if they were exchanged, correct the assignment and analyse the session again.",
             "核对各传感器的佩戴位置；若互换，请更正后重新分析。",

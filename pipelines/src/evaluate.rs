@@ -5,9 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::{median, span_s};
+use crate::adapt::adapt;
+use crate::calibrate::{Signal, median, span_s};
+use crate::features::{Span, Window};
+use crate::levels::LEVELS;
 use crate::model::{Model, OTHER};
 use crate::params::Params;
+use crate::reliability::{ReliabilityBin, calibration_error, expected_error, merged, reliability};
+use crate::segment::Swing;
 use crate::train::{
     Example, LabelledTrack, Mark, MarkQuality, Prepared, TrainError, TrainOptions, accuracy_and_macro_f1, argmax,
     examples, is_ignored, match_marks, ns, train,
@@ -30,7 +35,7 @@ pub struct EvaluateOptions {
     /// Largest distance of a mark's peak and a swing's impact, ms.
     pub tolerance_ms: f64,
     /// Labelled swings of each class of the player being judged that training may see, at weight
-    /// [`EvaluateOptions::CALIBRATION_WEIGHT`]; they are not judged. Only with [`Judge::LeaveOnePlayerOut`].
+    /// [`EvaluateOptions::CALIBRATION_WEIGHT`]; they are not judged. A judge that is a model is adapted to each player.
     pub calibrate: usize,
 }
 
@@ -45,7 +50,24 @@ impl Default for EvaluateOptions {
     }
 }
 
-/// How swings were found.
+/// What the detector proposed, before a gate rejected any of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Proposals {
+    /// Marks with a proposal.
+    pub found: usize,
+    /// Proposals without a mark.
+    pub false_alarms: usize,
+    /// found / (found + false alarms); absent without proposals.
+    pub precision: Option<f64>,
+    /// found / marks; absent without marks.
+    pub recall: Option<f64>,
+    /// Harmonic mean of both.
+    pub f1: Option<f64>,
+    /// Per minute of these recordings.
+    pub false_alarms_per_min: Option<f64>,
+}
+
+/// How swings were found: by the detector, and by the gate of the judge's model where it has one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Segmentation {
     /// Marks that count.
@@ -74,6 +96,10 @@ pub struct Segmentation {
     pub named_f1: Option<f64>,
     /// Swings without a mark that the judge named anything but `other`.
     pub named_false_alarms: Option<usize>,
+    /// Before the gate.
+    pub before_gate: Proposals,
+    /// Proposals at a mark that the gate rejected; absent without a gate.
+    pub rejected_swings: Option<usize>,
 }
 
 /// What was found in recordings without any mark.
@@ -81,12 +107,16 @@ pub struct Segmentation {
 pub struct Idle {
     /// Length, min.
     pub minutes: f64,
-    /// Swings found.
+    /// Swings found, by detector and gate.
     pub false_alarms: usize,
     /// Per minute.
     pub false_alarms_per_min: Option<f64>,
     /// Of these, named anything but `other`; absent without a judge.
     pub named_false_alarms: Option<usize>,
+    /// Proposals before the gate.
+    pub before_gate: usize,
+    /// Per minute.
+    pub before_gate_per_min: Option<f64>,
 }
 
 /// Figures of one player.
@@ -98,6 +128,34 @@ pub struct PlayerFigures {
     pub accuracy: f64,
     /// Mean F1 over the player's classes.
     pub macro_f1: f64,
+}
+
+/// Figures of one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClassFigures {
+    /// Swings of this class.
+    pub examples: usize,
+    /// Share of swings so named that were of this class; absent if none was so named.
+    pub precision: Option<f64>,
+    /// Share of the class that was so named; absent if none occurs.
+    pub recall: Option<f64>,
+    /// Harmonic mean of both; absent if the class neither occurs nor was named.
+    pub f1: Option<f64>,
+}
+
+/// How well one level above the type is told: side or height.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LevelFigures {
+    /// Swings whose class says it.
+    pub examples: usize,
+    /// Share told right, taking the likeliest value of every swing.
+    pub accuracy: f64,
+    /// Share of swings that got an answer.
+    pub coverage: f64,
+    /// Share told right of these.
+    pub accuracy_when_sure: Option<f64>,
+    /// Expected calibration error, 0 to 1.
+    pub calibration_error: f64,
 }
 
 /// How marked swings were named, wherever the detector put them.
@@ -119,6 +177,14 @@ pub struct Classification {
     pub confusion: Vec<Vec<usize>>,
     /// By player.
     pub players: BTreeMap<String, PlayerFigures>,
+    /// By class.
+    pub by_class: BTreeMap<String, ClassFigures>,
+    /// Reliability diagram: whether the probability of the best class comes true.
+    pub reliability: Vec<ReliabilityBin>,
+    /// Expected calibration error over its bins, 0 to 1.
+    pub calibration_error: f64,
+    /// Side and height, where the names of two classes or more say them.
+    pub levels: BTreeMap<String, LevelFigures>,
 }
 
 /// The whole judgement.
@@ -140,12 +206,52 @@ struct Named {
     player: String,
     truth: String,
     best: String,
+    confidence: f64,
     sure: bool,
+    /// Of each level that the true class has: told right, its probability, sure.
+    levels: Vec<(&'static str, bool, f64, bool)>,
+}
+
+/// What a judge says about one place in a recording.
+struct Verdict {
+    best: String,
+    confidence: f64,
+    sure: bool,
+    values: Vec<f64>,
+}
+
+impl Verdict {
+    fn is_stroke(&self) -> bool {
+        self.sure && self.best != OTHER
+    }
+
+    fn named(self, model: &Model, mark: &Mark) -> Named {
+        let truth = model.header().classes.binary_search(&mark.stroke).ok();
+        let answers = model.levels(&self.values);
+        let levels = LEVELS
+            .iter()
+            .filter_map(|&level| {
+                let truth = model.header().levels[truth?].at(level)?;
+                let said = answers.get(level)?;
+                let best = said.probabilities.iter().reduce(|best, next| if next.1 > best.1 { next } else { best })?;
+                Some((level, best.0 == truth, *best.1, said.answer.is_some()))
+            })
+            .collect();
+        Named {
+            player: mark.player.clone(),
+            truth: mark.stroke.clone(),
+            best: self.best,
+            confidence: self.confidence,
+            sure: self.sure,
+            levels,
+        }
+    }
 }
 
 /// Judges swings, and names if somebody gives any, against the marks of `recordings`.
 ///
-/// Matching is one to one, nearest first. Swings near or inside a mark that is ambiguous are neither right nor wrong.
+/// Matching is one to one, nearest first. Swings near or inside a mark that is ambiguous are neither right nor wrong. A
+/// model's gate decides which proposals are swings; names are judged at every mark, found or not.
 ///
 /// # Errors
 /// Training for a left-out player fails.
@@ -155,80 +261,31 @@ pub fn evaluate(
     judge: Judge<'_>,
     options: &EvaluateOptions,
 ) -> Result<Evaluation, TrainError> {
-    let prepared: Vec<Prepared> = recordings.par_iter().map(|r| Prepared::of(r.track, params)).collect();
+    let prepared: Vec<Prepared> = recordings.par_iter().map(|r| Prepared::of(r, params)).collect();
     let mut notes = Vec::new();
     let models = models(recordings, params, judge, options, &mut notes)?;
     let judged = !matches!(judge, Judge::Nobody);
-    let tolerance_ns = ns(options.tolerance_ms);
+    let parts: Vec<OfRecording> = recordings
+        .par_iter()
+        .zip(&prepared)
+        .map(|(recording, prepared)| of_recording(recording, prepared, &models, params, options))
+        .collect();
     let mut found = Tally::default();
     let mut idle = Idle::default();
     let mut named: Vec<Named> = Vec::new();
-    for (recording, prepared) in recordings.iter().zip(&prepared) {
-        let of = |quality: MarkQuality| -> Vec<&Mark> {
-            recording.marks.iter().filter(|mark| mark.quality == quality).collect()
-        };
-        let (counted, whole, ignored) = (of(MarkQuality::Counted), of(MarkQuality::Window), of(MarkQuality::Ignored));
-        let answer = |peak_ns: i64, player: &str| -> Option<(String, bool)> {
-            let model = models.for_player(player)?;
-            let signal = prepared.signal().filter(|signal| model.serves(signal))?;
-            let answer = model.classify(signal, peak_ns, params.classify.confidence_min)?;
-            let values: Vec<(&String, f64)> = answer.probabilities.iter().map(|(name, p)| (name, *p)).collect();
-            let best = values[argmax(&values.iter().map(|v| v.1).collect::<Vec<_>>())].0.clone();
-            let sure = answer.stroke == best;
-            Some((best, sure))
-        };
-        for mark in whole {
-            if models.is_spent(mark) {
-                continue;
-            }
-            if let Some((best, sure)) = answer(ns(mark.peak_ms), &mark.player) {
-                named.push(Named { player: mark.player.clone(), truth: mark.stroke.clone(), best, sure });
-            }
-        }
-        if recording.marks.iter().any(|mark| mark.quality == MarkQuality::Window) {
-            continue;
-        }
-        let minutes = prepared
-            .signal()
-            .map_or(0.0, |signal| span_s(signal.raw_t_ns[0], signal.raw_t_ns[signal.raw_t_ns.len() - 1]) / 60.0);
-        let pairs = match_marks(&counted, &prepared.swings, tolerance_ns);
-        let player = recording.marks.first().map_or(recording.name, |mark| mark.player.as_str());
-        let alarms: Vec<bool> = prepared
-            .swings
-            .iter()
-            .enumerate()
-            .filter(|(s, swing)| !pairs.iter().any(|pair| pair.1 == *s) && !is_ignored(swing, &ignored, tolerance_ns))
-            .map(|(_, swing)| answer(swing.peak_ns, player).is_some_and(|(best, sure)| sure && best != OTHER))
-            .collect();
-        if recording.marks.is_empty() {
-            idle.minutes += minutes;
-            idle.false_alarms += alarms.len();
-            if judged {
-                *idle.named_false_alarms.get_or_insert(0) += alarms.iter().filter(|named| **named).count();
-            }
-            continue;
-        }
-        found.minutes += minutes;
-        found.marks += counted.len();
-        found.found += pairs.len();
-        found.alarms += alarms.len();
-        found.named_alarms += alarms.iter().filter(|named| **named).count();
-        for (m, mark) in counted.iter().enumerate() {
-            let swing = pairs.iter().find(|pair| pair.0 == m).map(|pair| &prepared.swings[pair.1]);
-            if let Some(swing) = swing {
-                found.errors_ms.push((swing.impact_ns - ns(mark.peak_ms)).abs() as f64 / 1e6);
-            }
-            if models.is_spent(mark) {
-                continue;
-            }
-            let peak_ns = swing.map_or_else(|| ns(mark.peak_ms), |swing| swing.peak_ns);
-            if let Some((best, sure)) = answer(peak_ns, &mark.player) {
-                if swing.is_some() && sure {
-                    found.answered += usize::from(best != OTHER);
-                    found.right += usize::from(best == mark.stroke);
+    for part in parts {
+        named.extend(part.named);
+        match part.swings {
+            Some((tally, true)) => found.add(tally),
+            Some((tally, false)) => {
+                idle.minutes += tally.minutes;
+                idle.false_alarms += tally.alarms;
+                idle.before_gate += tally.proposed_alarms;
+                if judged {
+                    *idle.named_false_alarms.get_or_insert(0) += tally.named_alarms;
                 }
-                named.push(Named { player: mark.player.clone(), truth: mark.stroke.clone(), best, sure });
             }
+            None => {}
         }
     }
     if judged && named.is_empty() {
@@ -238,11 +295,117 @@ pub fn evaluate(
         segmentation: (found.marks > 0).then(|| found.figures(options.tolerance_ms, judged)),
         idle: (idle.minutes > 0.0).then(|| {
             idle.false_alarms_per_min = Some(idle.false_alarms as f64 / idle.minutes);
+            idle.before_gate_per_min = Some(idle.before_gate as f64 / idle.minutes);
             idle
         }),
         classification: (!named.is_empty()).then(|| classification(&named)),
         notes,
     })
+}
+
+/// What one recording adds to the figures.
+struct OfRecording {
+    named: Vec<Named>,
+    /// Counts of swings, and whether the recording has marks; absent where the whole is one example.
+    swings: Option<(Tally, bool)>,
+}
+
+fn of_recording(
+    recording: &LabelledTrack<'_>,
+    prepared: &Prepared,
+    models: &Models<'_>,
+    params: &Params,
+    options: &EvaluateOptions,
+) -> OfRecording {
+    let tolerance_ns = ns(options.tolerance_ms);
+    let of = |quality: MarkQuality| -> Vec<&Mark> {
+        recording.marks.iter().filter(|mark| mark.quality == quality).collect()
+    };
+    let (counted, whole, ignored) = (of(MarkQuality::Counted), of(MarkQuality::Window), of(MarkQuality::Ignored));
+    let model_for = |player: &str| -> Option<(&Model, &Signal)> {
+        let model = models.for_player(player)?;
+        prepared.signal().filter(|signal| model.serves(signal)).map(|signal| (model, signal))
+    };
+    let verdict = |span: &Span, player: &str| -> Option<Verdict> {
+        let (model, signal) = model_for(player)?;
+        let values = model.probabilities(signal, span)?;
+        let best = argmax(&values);
+        let sure = values[best] >= params.classify.confidence_min.max(model.header().confidence_min);
+        Some(Verdict { best: model.header().classes[best].clone(), confidence: values[best], sure, values })
+    };
+    let mut named: Vec<Named> = Vec::new();
+    let mut name = |verdict: Verdict, mark: &Mark| {
+        if let Some(model) = models.for_player(&mark.player) {
+            named.push(verdict.named(model, mark));
+        }
+    };
+    for mark in whole.iter().filter(|mark| !models.is_spent(mark)) {
+        if let Some(verdict) = verdict(&mark.span(), &mark.player) {
+            name(verdict, mark);
+        }
+    }
+    if !whole.is_empty() {
+        return OfRecording { named, swings: None };
+    }
+    let player = recording.marks.first().map_or(recording.name, |mark| mark.player.as_str());
+    let passes = |swing: &Swing| -> Option<bool> {
+        let (model, signal) = model_for(player)?;
+        let windows = model.windows(|spec| Window::cut(signal, &swing.span(), spec))?;
+        model.gate(signal.role, &windows).map(|answer| answer.kept)
+    };
+    let gated: Vec<Option<bool>> = prepared.swings.iter().map(passes).collect();
+    let has_gate = gated.iter().any(Option::is_some);
+    let kept: Vec<Swing> = prepared
+        .swings
+        .iter()
+        .zip(&gated)
+        .filter(|(_, passed)| passed.unwrap_or(true))
+        .map(|(swing, _)| *swing)
+        .collect();
+    let mut tally = Tally {
+        minutes: prepared
+            .signal()
+            .map_or(0.0, |signal| span_s(signal.raw_t_ns[0], signal.raw_t_ns[signal.raw_t_ns.len() - 1]) / 60.0),
+        marks: counted.len(),
+        ..Tally::default()
+    };
+    let alarms = |swings: &[Swing], pairs: &[(usize, usize)]| -> Vec<Swing> {
+        let free = |s: usize| !pairs.iter().any(|pair| pair.1 == s);
+        let alarms =
+            swings.iter().enumerate().filter(|(s, swing)| free(*s) && !is_ignored(swing, &ignored, tolerance_ns));
+        alarms.map(|(_, swing)| *swing).collect()
+    };
+    let proposed = match_marks(&counted, &prepared.swings, tolerance_ns);
+    tally.proposed = proposed.len();
+    tally.proposed_alarms = alarms(&prepared.swings, &proposed).len();
+    tally.rejected = has_gate.then(|| proposed.iter().filter(|pair| gated[pair.1] == Some(false)).count());
+    let pairs = match_marks(&counted, &kept, tolerance_ns);
+    tally.found = pairs.len();
+    let false_alarms = alarms(&kept, &pairs);
+    tally.alarms = false_alarms.len();
+    tally.named_alarms = false_alarms
+        .iter()
+        .filter(|swing| verdict(&swing.span(), player).is_some_and(|verdict| verdict.is_stroke()))
+        .count();
+    for (m, mark) in counted.iter().enumerate() {
+        let swing = pairs.iter().find(|pair| pair.0 == m).map(|pair| &kept[pair.1]);
+        if let Some(swing) = swing {
+            tally.errors_ms.push((swing.impact_ns - ns(mark.peak_ms)).abs() as f64 / 1e6);
+        }
+        if models.is_spent(mark) {
+            continue;
+        }
+        let proposal = proposed.iter().find(|pair| pair.0 == m).map(|pair| &prepared.swings[pair.1]);
+        let span = proposal.map_or_else(|| mark.span(), Swing::span);
+        if let Some(verdict) = verdict(&span, &mark.player) {
+            if swing.is_some() && verdict.sure {
+                tally.answered += usize::from(verdict.best != OTHER);
+                tally.right += usize::from(verdict.best == mark.stroke);
+            }
+            name(verdict, mark);
+        }
+    }
+    OfRecording { named, swings: Some((tally, !recording.marks.is_empty())) }
 }
 
 /// Counts of swings found.
@@ -253,6 +416,11 @@ struct Tally {
     found: usize,
     alarms: usize,
     named_alarms: usize,
+    /// Found, and alarms, before the gate.
+    proposed: usize,
+    proposed_alarms: usize,
+    /// Proposals at a mark that the gate rejected.
+    rejected: Option<usize>,
     /// Found and named anything but `other`.
     answered: usize,
     right: usize,
@@ -260,6 +428,22 @@ struct Tally {
 }
 
 impl Tally {
+    fn add(&mut self, other: Self) {
+        self.minutes += other.minutes;
+        self.marks += other.marks;
+        self.found += other.found;
+        self.alarms += other.alarms;
+        self.named_alarms += other.named_alarms;
+        self.proposed += other.proposed;
+        self.proposed_alarms += other.proposed_alarms;
+        if let Some(rejected) = other.rejected {
+            *self.rejected.get_or_insert(0) += rejected;
+        }
+        self.answered += other.answered;
+        self.right += other.right;
+        self.errors_ms.extend(other.errors_ms);
+    }
+
     fn figures(&mut self, tolerance_ms: f64, judged: bool) -> Segmentation {
         let ratio = |a: usize, b: usize| (b > 0).then(|| a as f64 / b as f64);
         let named_total = self.answered + self.named_alarms + self.marks;
@@ -277,6 +461,15 @@ impl Tally {
             found_and_named: judged.then_some(self.right),
             named_f1: if judged { ratio(2 * self.right, named_total) } else { None },
             named_false_alarms: judged.then_some(self.named_alarms),
+            before_gate: Proposals {
+                found: self.proposed,
+                false_alarms: self.proposed_alarms,
+                precision: ratio(self.proposed, self.proposed + self.proposed_alarms),
+                recall: ratio(self.proposed, self.marks),
+                f1: ratio(2 * self.proposed, self.proposed + self.proposed_alarms + self.marks),
+                false_alarms_per_min: (self.minutes > 0.0).then(|| self.proposed_alarms as f64 / self.minutes),
+            },
+            rejected_swings: self.rejected,
         }
     }
 }
@@ -316,7 +509,8 @@ fn models<'a>(
 ) -> Result<Models<'a>, TrainError> {
     let train_options = match judge {
         Judge::Nobody => return Ok(Models::None),
-        Judge::Model(model) => return Ok(Models::One(model)),
+        Judge::Model(model) if options.calibrate == 0 => return Ok(Models::One(model)),
+        Judge::Model(model) => return Ok(adapted(recordings, params, model, options, notes)),
         Judge::LeaveOnePlayerOut(options) => options,
     };
     let players: BTreeSet<&str> = recordings
@@ -344,8 +538,7 @@ fn models<'a>(
                 if own.is_empty() {
                     continue;
                 }
-                let part = LabelledTrack { marks: &own, ..(*recording).clone() };
-                let examples = examples(&part, params).into_iter().filter(|e| own.iter().any(|m| m.stroke == e.stroke));
+                let examples = marked_examples(recording, &own, params).into_iter();
                 training
                     .extend(examples.map(|example| Example { weight: EvaluateOptions::CALIBRATION_WEIGHT, ..example }));
             }
@@ -361,6 +554,42 @@ fn models<'a>(
         }
     }
     Ok(Models::PerPlayer(per_player, spent))
+}
+
+/// The model, adapted to each player by the first swings of each class.
+fn adapted<'a>(
+    recordings: &[LabelledTrack<'_>],
+    params: &Params,
+    model: &'a Model,
+    options: &EvaluateOptions,
+    notes: &mut Vec<String>,
+) -> Models<'a> {
+    let players: BTreeSet<&str> = recordings.iter().flat_map(|r| r.marks).map(|m| m.player.as_str()).collect();
+    let (mut per_player, mut spent) = (BTreeMap::new(), BTreeSet::new());
+    for player in players {
+        let mut own: Vec<Example> = Vec::new();
+        for recording in recordings {
+            let marks = calibrating(recording.marks, player, options.calibrate, &mut spent);
+            if !marks.is_empty() {
+                own.extend(marked_examples(recording, &marks, params));
+            }
+        }
+        let adapted = match adapt(model, &own, EvaluateOptions::CALIBRATION_WEIGHT, model.name()) {
+            Ok(adapted) => adapted,
+            Err(error) => {
+                notes.push(format!("{player} is judged by the model as it is: {error}"));
+                model.clone()
+            }
+        };
+        per_player.insert(player.to_owned(), adapted);
+    }
+    Models::PerPlayer(per_player, spent)
+}
+
+/// The examples of these marks alone: what else the detector proposes there is somebody else's swing.
+fn marked_examples(recording: &LabelledTrack<'_>, marks: &[Mark], params: &Params) -> Vec<Example> {
+    let part = LabelledTrack { marks, ..recording.clone() };
+    examples(&part, params).into_iter().filter(|e| marks.iter().any(|m| m.stroke == e.stroke)).collect()
 }
 
 /// The first `count` marks of each class of a player that are not spent yet; spends them.
@@ -397,7 +626,34 @@ fn classification(named: &[Named]) -> Classification {
         let examples = confusion.iter().flatten().sum();
         players.insert(player.to_owned(), PlayerFigures { examples, accuracy, macro_f1 });
     }
+    let mut levels = BTreeMap::new();
+    for level in LEVELS {
+        let told: Vec<(bool, f64, bool)> = named
+            .iter()
+            .flat_map(|n| &n.levels)
+            .filter(|of| of.0 == level)
+            .map(|&(_, right, probability, sure)| (right, probability, sure))
+            .collect();
+        if told.is_empty() {
+            continue;
+        }
+        let count = |wanted: &dyn Fn(&(bool, f64, bool)) -> bool| told.iter().filter(|one| wanted(one)).count();
+        let (sure, right) = (count(&|one| one.2), count(&|one| one.2 && one.0));
+        let figures = LevelFigures {
+            examples: told.len(),
+            accuracy: count(&|one| one.0) as f64 / told.len() as f64,
+            coverage: sure as f64 / told.len() as f64,
+            accuracy_when_sure: (sure > 0).then(|| right as f64 / sure as f64),
+            calibration_error: calibration_error(told.iter().map(|one| (one.0, one.1))),
+        };
+        levels.insert(level.to_owned(), figures);
+    }
+    let diagram = reliability(named.iter().map(|n| (n.best == n.truth, n.confidence)));
     Classification {
+        by_class: by_class(&classes, &confusion),
+        calibration_error: expected_error(&diagram),
+        reliability: diagram,
+        levels,
         examples: named.len(),
         accuracy,
         macro_f1,
@@ -407,6 +663,22 @@ fn classification(named: &[Named]) -> Classification {
         confusion,
         players,
     }
+}
+
+fn by_class(classes: &[String], confusion: &[Vec<usize>]) -> BTreeMap<String, ClassFigures> {
+    let ratio = |a: usize, b: usize| (b > 0).then(|| a as f64 / b as f64);
+    let figures = |i: usize| {
+        let truth: usize = confusion[i].iter().sum();
+        let answered: usize = confusion.iter().map(|row| row[i]).sum();
+        let right = confusion[i][i];
+        ClassFigures {
+            examples: truth,
+            precision: ratio(right, answered),
+            recall: ratio(right, truth),
+            f1: ratio(2 * right, truth + answered),
+        }
+    };
+    classes.iter().enumerate().map(|(i, class)| (class.clone(), figures(i))).collect()
 }
 
 /// The figures of several evaluations together: counts add up, shares are of the sums. Players of the same name in two
@@ -422,6 +694,9 @@ pub fn merge(parts: &[(&str, &Evaluation)]) -> Evaluation {
             marks: sum(&|s| s.marks),
             found: sum(&|s| s.found),
             alarms: sum(&|s| s.false_alarms),
+            proposed: sum(&|s| s.before_gate.found),
+            proposed_alarms: sum(&|s| s.before_gate.false_alarms),
+            rejected: segmentations.iter().filter_map(|s| s.rejected_swings).reduce(|a, b| a + b),
             ..Tally::default()
         };
         let mut whole = tally.figures(first.tolerance_ms, false);
@@ -438,8 +713,11 @@ pub fn merge(parts: &[(&str, &Evaluation)]) -> Evaluation {
     let idle = (!idles.is_empty()).then(|| {
         let minutes: f64 = idles.iter().map(|i| i.minutes).sum();
         let false_alarms = idles.iter().map(|i| i.false_alarms).sum();
+        let before_gate = idles.iter().map(|i| i.before_gate).sum();
         Idle {
             minutes,
+            before_gate,
+            before_gate_per_min: (minutes > 0.0).then(|| before_gate as f64 / minutes),
             false_alarms,
             false_alarms_per_min: (minutes > 0.0).then(|| false_alarms as f64 / minutes),
             named_false_alarms: idles
@@ -482,14 +760,40 @@ fn merge_classifications(parts: &[(&str, &Evaluation)]) -> Option<Classification
         .iter()
         .flat_map(|(name, c)| c.players.iter().map(move |(player, f)| (format!("{name}/{player}"), f.clone())))
         .collect();
+    let diagrams: Vec<&[ReliabilityBin]> = there.iter().map(|(_, c)| c.reliability.as_slice()).collect();
+    let diagram = merged(&diagrams);
+    let mut levels = BTreeMap::new();
+    for level in LEVELS {
+        let parts: Vec<&LevelFigures> = there.iter().filter_map(|(_, c)| c.levels.get(level)).collect();
+        let examples: usize = parts.iter().map(|part| part.examples).sum();
+        if examples == 0 {
+            continue;
+        }
+        let sum = |of: &dyn Fn(&LevelFigures) -> f64| parts.iter().map(|p| of(p) * p.examples as f64).sum::<f64>();
+        let sure = sum(&|p| p.coverage);
+        let right = sum(&|p| p.accuracy_when_sure.unwrap_or(0.0) * p.coverage);
+        let figures = LevelFigures {
+            examples,
+            accuracy: sum(&|p| p.accuracy) / examples as f64,
+            coverage: sure / examples as f64,
+            accuracy_when_sure: (sure > 0.0).then(|| right / sure),
+            // The mean error of the sets: an upper bound of that of all answers together.
+            calibration_error: sum(&|p| p.calibration_error) / examples as f64,
+        };
+        levels.insert(level.to_owned(), figures);
+    }
     Some(Classification {
         examples,
         accuracy,
         macro_f1,
         coverage: sure / examples as f64,
         accuracy_when_sure: (sure > 0.0).then(|| right / sure),
+        by_class: by_class(&classes, &confusion),
         classes,
         confusion,
         players,
+        calibration_error: expected_error(&diagram),
+        reliability: diagram,
+        levels,
     })
 }

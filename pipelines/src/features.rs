@@ -1,6 +1,7 @@
 //! What the classifier sees of a swing: a window of eight channels, and about 170 figures of it that a person could name.
 
 use crate::calibrate::{G, Signal};
+use crate::filter::Lanes;
 
 /// Channels in model files, in order, with their units.
 pub(crate) const CHANNELS: [&str; 8] = [
@@ -27,27 +28,63 @@ pub struct WindowSpec {
     pub before_s: f64,
     /// Time after the peak, s.
     pub after_s: f64,
+    /// The window is stretched over the whole example instead, wherever its peak and however long it is.
+    pub stretched: bool,
 }
 
 impl WindowSpec {
-    /// For sensors that sample a stroke properly (8 Hz and more): 0.7 s before to 0.8 s after the peak at 50 Hz.
-    pub const NORMAL: Self = Self { rate_hz: 50.0, before_s: 0.7, after_s: 0.8 };
-    /// For very slow recordings, where a stroke is one sample or none: its surroundings at 5 Hz.
-    pub const SPARSE: Self = Self { rate_hz: 5.0, before_s: 2.4, after_s: 2.4 };
+    /// For sensors that sample a stroke properly (8 Hz and more): 0.7 s before to 0.8 s after the peak at 50 Hz, and
+    /// what leads up to it at half the rate.
+    pub const NORMAL: [Self; 2] = [
+        Self { rate_hz: 50.0, before_s: 0.7, after_s: 0.8, stretched: false },
+        Self { rate_hz: 25.0, before_s: 1.2, after_s: 0.8, stretched: false },
+    ];
+    /// For very slow recordings, where a stroke is one sample or none: its surroundings, near and wide. Players differ in
+    /// what they do between strokes, so the wide one alone does worse on new players.
+    pub const SPARSE: [Self; 3] = [
+        Self { rate_hz: 10.0, before_s: 1.2, after_s: 1.2, stretched: false },
+        Self { rate_hz: 10.0, before_s: 1.6, after_s: 1.6, stretched: false },
+        Self { rate_hz: 5.0, before_s: 2.4, after_s: 2.4, stretched: false },
+    ];
+    /// For recordings of which each is one example of a few seconds: a hundred steps from its start to its end, which
+    /// does not depend on how fast somebody moved, and the four seconds around its peak, which do.
+    pub const WHOLE: [Self; 2] = [
+        Self { rate_hz: 25.0, before_s: 2.0, after_s: 2.0, stretched: true },
+        Self { rate_hz: 25.0, before_s: 2.0, after_s: 2.0, stretched: false },
+    ];
 
-    /// For recordings of which each is one example of a few seconds: all of it at 25 Hz.
-    pub const WHOLE: Self = Self { rate_hz: 25.0, before_s: 2.0, after_s: 2.0 };
-
-    /// The window for swings in recordings of this rate, Hz.
+    /// The windows for swings in recordings of this rate, Hz.
     #[must_use]
-    pub fn for_rate(rate_hz: f64) -> Self {
-        if rate_hz < 8.0 { Self::SPARSE } else { Self::NORMAL }
+    pub fn for_rate(rate_hz: f64) -> &'static [Self] {
+        if rate_hz < 8.0 { &Self::SPARSE } else { &Self::NORMAL }
     }
 
     /// Number of points.
     #[must_use]
     pub fn points(&self) -> usize {
         ((self.before_s + self.after_s) * self.rate_hz).round() as usize + 1
+    }
+}
+
+/// Where something lies in a recording, ns since its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start_ns: i64,
+    pub(crate) peak_ns: i64,
+    pub(crate) end_ns: i64,
+}
+
+impl Span {
+    /// Time of a window's first point, and the distance of its points, s.
+    fn points(&self, spec: &WindowSpec) -> (i64, f64) {
+        let steps = (spec.points() - 1) as f64;
+        let length_s = (i128::from(self.end_ns) - i128::from(self.start_ns)) as f64 / 1e9;
+        // No example of which the whole is one movement lasts as long as this.
+        if spec.stretched && (0.05..60.0).contains(&length_s) {
+            return (self.start_ns, length_s / steps);
+        }
+        let before = (spec.before_s * spec.rate_hz).round() / spec.rate_hz;
+        (self.peak_ns.saturating_sub((before * 1e9) as i64), 1.0 / spec.rate_hz)
     }
 }
 
@@ -58,30 +95,56 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Cuts the window around `peak_ns`. Beyond the borders of the recording's island the border value stands, as if
-    /// nothing moved there. `None` if the peak lies in no island.
-    pub(crate) fn cut(signal: &Signal, peak_ns: i64, spec: &WindowSpec) -> Option<Self> {
-        let island = signal.island_at(peak_ns)?;
-        let points = &signal.grid[island.start..island.end()];
-        let centre = (peak_ns - island.t0_ns) as f64 / signal.step_ns as f64;
-        let grid_hz = 1.0 / signal.step_s();
-        let stride = grid_hz / spec.rate_hz;
-        // Coarser than the grid: the mean over a point's own share of time, or faster movement would alias.
-        let delivered_hz = if signal.rate_hz > 0.0 { signal.rate_hz.min(grid_hz) } else { grid_hz };
-        let parts = ((delivered_hz / spec.rate_hz).round() as usize).clamp(1, 4);
+    /// Cuts the window of what lies at `span`. Beyond the borders of the recording's island the border value stands, as
+    /// if nothing moved there. `None` if the peak lies in no island.
+    pub(crate) fn cut(signal: &Signal, span: &Span, spec: &WindowSpec) -> Option<Self> {
+        let island = signal.island_at(span.peak_ns)?;
+        let (first_ns, step_s) = span.points(spec);
+        let border = signal.raw_window(island.t0_ns, island.last_ns(signal.step_ns).saturating_add(signal.step_ns - 1));
+        let last_ns = first_ns.saturating_add((step_s * spec.points() as f64 * 1e9) as i64);
+        let wanted = signal.raw_window(first_ns.saturating_sub((step_s * 1e9) as i64), last_ns);
+        // One more sample on either side: values between two samples need both.
+        let from = wanted.start.saturating_sub(1).max(border.start);
+        let to = (wanted.end + 1).min(border.end);
+        let t_ns = signal.raw_t_ns.get(from..to)?;
+        Self::of_samples(t_ns, signal.raw.get(from..to)?, signal.rate_hz, span, spec)
+    }
+
+    /// The window of samples at their own times, which reach as far as there is anything to see.
+    ///
+    /// Straight from the samples, not from the working grid: the same samples give the same window whatever came before
+    /// them, live and afterwards.
+    pub(crate) fn of_samples(
+        t_ns: &[i64],
+        samples: &[Lanes],
+        rate_hz: f64,
+        span: &Span,
+        spec: &WindowSpec,
+    ) -> Option<Self> {
+        let last = t_ns.len().checked_sub(1)?;
+        let (first_ns, step_s) = span.points(spec);
+        // Where the sensor is faster than the window, a point is the mean over its own share of time, or faster movement
+        // would alias; where it is slower, the line between two samples.
+        let share_s = if rate_hz > 0.0 { (step_s - 1.0 / rate_hz).max(0.0) } else { 0.0 };
+        let parts = if share_s > 0.0 { ((rate_hz * step_s * 2.0).round() as usize).clamp(2, 32) } else { 1 };
         let n = spec.points();
         let mut channels: [Vec<f32>; 8] = std::array::from_fn(|_| Vec::with_capacity(n));
+        let mut right = 0;
         for k in 0..n {
-            let middle = centre + (k as f64 - (spec.before_s * spec.rate_hz).round()) * stride;
+            let middle_s = k as f64 * step_s;
             let mut mean = [0.0_f32; 6];
             for part in 0..parts {
-                let offset = ((part as f64 + 0.5) / parts as f64 - 0.5) * stride;
-                let at = (middle + offset).clamp(0.0, (points.len() - 1) as f64);
-                let left = at as usize;
-                let right = (left + 1).min(points.len() - 1);
-                let share = (at - left as f64) as f32;
+                let offset_s = ((part as f64 + 0.5) / parts as f64 - 0.5) * share_s;
+                let at = first_ns.saturating_add(((middle_s + offset_s) * 1e9) as i64).clamp(t_ns[0], t_ns[last]);
+                while right < last && t_ns[right] < at {
+                    right += 1;
+                }
+                let left = if t_ns[right] <= at { right } else { right.saturating_sub(1) };
+                let width = t_ns[right] - t_ns[left];
+                let share = if width > 0 { (at - t_ns[left]) as f32 / width as f32 } else { 0.0 };
+                let (a, b) = (&samples[left], &samples[right]);
                 for (lane, value) in mean.iter_mut().enumerate() {
-                    *value += (points[left][lane] + (points[right][lane] - points[left][lane]) * share) / parts as f32;
+                    *value += (a[lane] + (b[lane] - a[lane]) * share) / parts as f32;
                 }
             }
             let acc = [mean[0], mean[1], mean[2]].map(|c| c / G as f32);
@@ -103,12 +166,16 @@ impl Window {
 
 /// Values around the peak that are features: so many on either side and the peak's own.
 const BESIDE: usize = 3;
+/// Parts of the window whose means are features: the course of the whole movement.
+const COURSE: usize = 13;
+/// Ranks of a channel's values that are features, as shares.
+const RANKS: [f64; 7] = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0];
 /// Features of one channel.
-const PER_CHANNEL: usize = 10 + 2 * BESIDE + 1;
+const PER_CHANNEL: usize = 9 + RANKS.len() + COURSE + 2 * BESIDE + 1;
 /// Bands of the spectrum of a magnitude, as shares of the Nyquist frequency.
 const BANDS: [(f64, f64); 4] = [(0.0, 0.08), (0.08, 0.2), (0.2, 0.45), (0.45, 1.0)];
-/// Number of hand-made features: per channel, 16 correlations, 8 band shares, 3 of posture, 6 turns and 5 of timing.
-pub(crate) const HAND: usize = 8 * PER_CHANNEL + 16 + 2 * BANDS.len() + 3 + 6 + 5;
+/// Number of hand-made features: per channel, 28 correlations, 8 band shares, 3 of posture, 6 turns and 5 of timing.
+pub(crate) const HAND: usize = 8 * PER_CHANNEL + 28 + 2 * BANDS.len() + 3 + 6 + 5;
 
 /// The hand-made features of a window, in an order that model files rely on.
 pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
@@ -120,15 +187,25 @@ pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
         window.channels.iter().map(|channel| channel.iter().map(|&v| f64::from(v)).collect()).collect();
     let moments: Vec<(f64, f64)> = channels.iter().map(|channel| mean_and_deviation(channel)).collect();
     for (channel, &(mean, deviation)) in channels.iter().zip(&moments) {
-        let (low_at, low) = extreme(channel, |a, b| a < b);
-        let (high_at, high) = extreme(channel, |a, b| a > b);
+        let (low_at, _) = extreme(channel, |a, b| a < b);
+        let (high_at, _) = extreme(channel, |a, b| a > b);
         let safe = deviation.max(1e-6);
         let skew = channel.iter().map(|v| ((v - mean) / safe).powi(3)).sum::<f64>() / n as f64;
         let tails = channel.iter().map(|v| ((v - mean) / safe).powi(4)).sum::<f64>() / n as f64;
-        let steps = channel.windows(2).map(|w| (w[1] - w[0]).abs()).sum::<f64>() / n as f64;
+        let steps: Vec<f64> = channel.windows(2).map(|w| w[1] - w[0]).collect();
+        let (_, bend) = mean_and_deviation(&steps);
+        let length = steps.iter().map(|step| step.abs()).sum::<f64>() / n as f64;
         let crossings = channel.windows(2).filter(|w| (w[0] > mean) != (w[1] > mean)).count() as f64 / n as f64;
-        out.extend([mean, deviation, low, high, low_at, high_at, skew, tails.min(50.0), steps, crossings]);
-        // A course of values through the peak, three twenty-fifths of a second apart in a normal window.
+        out.extend([mean, deviation, low_at, high_at, skew, tails.min(50.0), length, bend, crossings]);
+        let mut sorted = channel.clone();
+        sorted.sort_by(f64::total_cmp);
+        out.extend(RANKS.map(|rank| sorted[(rank * (n - 1) as f64).round() as usize]));
+        out.extend((0..COURSE).map(|part| {
+            let (from, to) = (part * n / COURSE, ((part + 1) * n / COURSE).max(part * n / COURSE + 1).min(n));
+            let values = &channel[from.min(n - 1)..to];
+            values.iter().sum::<f64>() / values.len() as f64
+        }));
+        // A finer course through the peak, three twenty-fifths of a second apart in a normal window.
         for beside in 0..=2 * BESIDE {
             let at = (peak + beside * step).saturating_sub(BESIDE * step).min(n - 1);
             out.push(channel[at]);
@@ -140,11 +217,8 @@ pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
             channels[a].iter().zip(&channels[b]).map(|(x, y)| (x - mean_a) * (y - mean_b)).sum::<f64>() / n as f64;
         covariance / (dev_a * dev_b).max(1e-9)
     };
-    for (a, b) in [(0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5), (6, 7)] {
-        out.push(correlation(a, b));
-    }
-    for a in 0..3 {
-        for b in 3..6 {
+    for a in 0..8 {
+        for b in a + 1..8 {
             out.push(correlation(a, b));
         }
     }

@@ -56,29 +56,6 @@ pub(crate) fn zero_phase(samples: &mut [Lanes], section: &Biquad) {
     section.run(samples.iter_mut().rev());
 }
 
-/// Centred moving average of `2 · half + 1` points; at the ends the average is over the points there are.
-pub(crate) fn moving_average(values: &[f32], half: usize) -> Vec<f32> {
-    if half == 0 || values.is_empty() {
-        return values.to_vec();
-    }
-    // A running sum in f64 over a bounded recording: the rounding error stays below 1e-9 of the largest value.
-    let mut sum: f64 = values.iter().take(half).map(|&v| f64::from(v)).sum();
-    let mut count = half.min(values.len());
-    (0..values.len())
-        .map(|i| {
-            if let Some(&next) = values.get(i + half) {
-                sum += f64::from(next);
-                count += 1;
-            }
-            if i > half {
-                sum -= f64::from(values[i - half - 1]);
-                count -= 1;
-            }
-            (sum / count as f64) as f32
-        })
-        .collect()
-}
-
 /// Savitzky-Golay smoothing (`derivative` 0) or differentiation (1, 2; per sample) of equally spaced values.
 ///
 /// `window` is the odd number of points each polynomial of degree `order` is fitted to; ends use the outermost fit.
@@ -205,19 +182,6 @@ mod tests {
         let peak = (0..400).max_by(|&a, &b| pulse[a][0].total_cmp(&pulse[b][0])).unwrap();
         assert_eq!(peak, 200);
         assert!((pulse[195][0] - pulse[205][0]).abs() < 1e-4, "not symmetric");
-    }
-
-    #[test]
-    fn the_moving_average_is_the_plain_mean() {
-        let values: Vec<f32> = (0..40u8).map(|i| f32::from(i % 11 * 7 % 11)).collect();
-        let fast = moving_average(&values, 3);
-        for (i, &got) in fast.iter().enumerate() {
-            let (from, to) = (i.saturating_sub(3), (i + 4).min(values.len()));
-            let mean = values[from..to].iter().sum::<f32>() / (to - from) as f32;
-            assert!((got - mean).abs() < 1e-5);
-        }
-        assert_eq!(moving_average(&[], 3), Vec::<f32>::new());
-        assert_eq!(moving_average(&[2.0], 3), vec![2.0]);
     }
 
     #[test]

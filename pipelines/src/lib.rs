@@ -3,6 +3,7 @@
 //! Pure and synchronous: no I/O, no clock, no randomness that is not seeded by an argument; the same input gives the same
 //! output bit for bit, whatever the number of threads.
 
+mod adapt;
 mod advice;
 mod analysis;
 pub mod calibrate;
@@ -20,13 +21,16 @@ mod history;
 mod kinetics;
 #[cfg(test)]
 mod laws;
+mod levels;
 mod linear;
+mod live;
 mod load;
 mod model;
 mod orientation;
 mod params;
 mod peak;
 mod pipeline;
+mod reliability;
 mod report;
 mod rocket;
 mod segment;
@@ -36,6 +40,7 @@ mod tests;
 mod train;
 mod trend;
 
+pub use adapt::{ADAPT_SWINGS_MAX, AdaptError, adapt};
 pub use advice::{Advice, AdviceError, EVIDENCE_STROKES_MAX, Evidence, Rules};
 pub use analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
@@ -45,13 +50,20 @@ pub use curriculum::{GeneratedRecording, generated_player};
 pub use definition::{Pipeline, PipelineError, Stage};
 pub use doctor::{Finding, diagnose};
 pub use evaluate::{
-    Classification, EvaluateOptions, Evaluation, Idle, Judge, PlayerFigures, Segmentation, evaluate, merge,
+    ClassFigures, Classification, EvaluateOptions, Evaluation, Idle, Judge, LevelFigures, PlayerFigures, Proposals,
+    Segmentation, evaluate, merge,
 };
 pub use features::WindowSpec;
 pub use figures::{FIGURES, Figure, Per, figure, names as figure_names, page as figures_page};
 pub use history::{HISTORY_STROKES_MIN, History, compare};
-pub use model::{Figures, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training};
+pub use levels::{ClassLevels, LEVELS, class_levels};
+pub use live::{Live, LiveEvent, LiveSample, LiveSession, LiveStroke, LiveSwing};
+pub use model::{
+    Figures, GateHeader, HeadHeader, LevelAnswer, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training,
+};
 pub use params::{CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams};
 pub use pipeline::{PIPELINE, analyze};
+pub use reliability::ReliabilityBin;
 pub use report::{ADVICE, advice_text};
+pub use segment::{CalibratedSample, LATENCY_S, Segmenter, SensorKind, Swing};
 pub use train::{Example, LabelledTrack, Mark, MarkQuality, TrainError, TrainOptions, examples, train};

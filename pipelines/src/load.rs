@@ -143,6 +143,7 @@ mod tests {
                 stroke: "clear".into(),
                 confidence: None,
                 probabilities: BTreeMap::new(),
+                levels: BTreeMap::new(),
                 metrics: BTreeMap::new(),
             })
             .collect()

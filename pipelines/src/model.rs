@@ -5,12 +5,16 @@
 //!
 //! | tensor | type, shape | |
 //! |---|---|---|
-//! | `<role>.rocket.channels` | U8 \[kernels\] | channels that each kernel sees, bit i is channel i |
-//! | `<role>.rocket.thresholds` | F32 \[features\] | kernel by kernel |
-//! | `<role>.rocket.mean`, `.scale` | F32 \[features\] | normaliser |
-//! | `<role>.ridge.weights`, `.offsets` | F32 \[classes, features\], \[classes\] | |
-//! | `<role>.hand.mean`, `.scale` | F32 \[figures\] | normaliser |
-//! | `<role>.lda.weights`, `.offsets` | F32 \[classes, figures\], \[classes\] | |
+//! | `<role>.<w>.rocket.channels` | U8 \[kernels\] | channels that each kernel sees, bit i is channel i |
+//! | `<role>.<w>.rocket.thresholds` | F32 \[features\] | kernel by kernel |
+//! | `<role>.<w>.rocket.mean`, `.scale` | F32 \[features\] | normaliser |
+//! | `<role>.<w>.ridge.weights`, `.offsets` | F32 \[classes, features\], \[classes\] | |
+//! | `<role>.<w>.hand.mean`, `.scale` | F32 \[figures\] | normaliser |
+//! | `<role>.<w>.lda.weights`, `.offsets` | F32 \[classes, figures\], \[classes\] | |
+//! | `<role>.gate.mean`, `.scale`, `.weights`, `.centre`, `.offset` | F32 \[figures\], offset \[1\] | if it has a gate |
+//!
+//! `<role>` is the sensor, `<w>` the number of the window in the header's list. Version 1 had one window, no gate and no
+//! levels; no file of it was published.
 //!
 //! Reading refuses everything that this build would compute differently: another format version, other channels or
 //! units, another number of figures, a tensor that is missing, surplus, misshapen or not finite. A new reader of an old
@@ -26,29 +30,33 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::calibrate::Signal;
-use crate::features::{CHANNELS, HAND, Window, WindowSpec, hand_features};
+use crate::features::{CHANNELS, HAND, Span, Window, WindowSpec, hand_features};
+use crate::levels::{ClassLevels, LEVELS, level_probabilities};
 use crate::linear::{Linear, Normaliser, softmax};
 use crate::params::hex;
 use crate::rocket::{KERNELS, Rocket};
+use crate::segment::SensorKind;
+use crate::train::argmax;
 
 /// The answer for a swing that is none of the model's classes, or that the model is not sure about.
 pub const OTHER: &str = "other";
 
 /// Version of the model file; see the module's text.
-pub const MODEL_FORMAT_VERSION: u32 = 1;
+pub const MODEL_FORMAT_VERSION: u32 = 2;
 
 /// Largest model file that is read, bytes: a hundred times the one that ships.
 const BYTES_MAX: usize = 40 << 20;
 /// The key of the header's metadata.
 const KEY: &str = "volant";
 /// The model that ships with the product; its card lies beside it.
-const BUILTIN: &[u8] = include_bytes!("../models/volant-strokes-1.safetensors");
+const BUILTIN: &[u8] = include_bytes!("../models/volant-strokes-2.safetensors");
 
-/// A trained classifier: two heads for each sensor role it was trained for, mixed.
+/// A trained classifier: for each sensor role it was trained for two heads on each of its windows, and a gate.
 #[derive(Clone, Debug)]
 pub struct Model {
     pub(crate) header: ModelHeader,
     pub(crate) heads: Vec<Head>,
+    pub(crate) gates: Vec<Gate>,
     sha256: String,
 }
 
@@ -66,18 +74,34 @@ pub struct ModelHeader {
     pub channels: Vec<String>,
     /// Number of hand-made figures.
     pub hand_figures: usize,
-    /// The window around a swing's peak.
-    pub window: WindowSpec,
+    /// What is known of each class, in the order of `classes`.
+    pub levels: Vec<ClassLevels>,
+    /// The windows around a swing's peak; each has heads of its own, and their answers are averaged.
+    pub windows: Vec<WindowSpec>,
     /// Lowest and highest measured rate of a sensor that the model serves, Hz.
     pub rate_hz: [f64; 2],
+    /// Temperature of the averaged answer: what makes held-out probabilities come true.
+    pub temperature: f64,
     /// Probability of the best class below which the answer is `other`.
     pub confidence_min: f64,
-    /// One for each sensor role.
+    /// Probability below which a level above the type is not answered, by level.
+    pub level_confidence_min: BTreeMap<String, f64>,
+    /// One for each sensor role and window.
     pub heads: Vec<HeadHeader>,
+    /// At most one for each sensor role.
+    pub gates: Vec<GateHeader>,
     /// What it was trained on.
     pub training: Training,
     /// How it did on players it had not seen; absent if all examples were of one player.
     pub leave_one_player_out: Option<Figures>,
+}
+
+impl ModelHeader {
+    /// How far after a swing's peak the model looks, s.
+    pub(crate) fn reach_after_s(&self) -> f64 {
+        // Half a point's share of time lies behind the last point.
+        self.windows.iter().map(|window| window.after_s + 0.5 / window.rate_hz).fold(0.0, f64::max)
+    }
 }
 
 /// What a model file says about the heads of one sensor role.
@@ -86,6 +110,8 @@ pub struct ModelHeader {
 pub struct HeadHeader {
     /// The sensor.
     pub role: SensorRole,
+    /// Number of its window.
+    pub window: usize,
     /// Dilations of the kernels.
     pub dilations: Vec<usize>,
     /// Temperature of the ridge head's scores.
@@ -94,6 +120,24 @@ pub struct HeadHeader {
     pub temperature_lda: f64,
     /// Weight of the ridge head's probabilities, 0 to 1; the discriminant head has the rest.
     pub ridge_share: f64,
+}
+
+/// What a model file says about the gate of one sensor role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateHeader {
+    /// The sensor.
+    pub role: SensorRole,
+    /// Score below which a candidate is no swing; the score is 0 midway between swings and other movement.
+    pub threshold: f64,
+    /// Distance from the other movement of the training beyond which nothing is rejected.
+    pub reach: f64,
+    /// Swings and other movement that it was trained on.
+    pub examples: [usize; 2],
+    /// Share of swings that it kept, when it had not seen them.
+    pub swings_kept: f64,
+    /// Share of other movement that it rejected, when it had not seen it.
+    pub others_rejected: f64,
 }
 
 /// What a model was trained on.
@@ -112,6 +156,9 @@ pub struct Training {
     pub seed: u64,
     /// The pipeline that cut the windows.
     pub pipeline: String,
+    /// SHA-256 of the model that was adapted to one player; absent in a model that was trained from its examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapted_from: Option<String>,
 }
 
 /// Figures of a classifier.
@@ -124,6 +171,8 @@ pub struct Figures {
     pub macro_f1: f64,
     /// Swings.
     pub examples: usize,
+    /// Expected calibration error over ten bins of confidence, 0 to 1.
+    pub calibration_error: f64,
 }
 
 /// Why a model file was refused.
@@ -186,10 +235,11 @@ pub enum ModelError {
     },
 }
 
-/// The heads of one sensor role.
+/// The heads of one sensor role on one window.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Head {
     pub(crate) role: SensorRole,
+    pub(crate) window: usize,
     pub(crate) rocket: Rocket,
     pub(crate) rocket_norm: Normaliser,
     pub(crate) ridge: Linear,
@@ -224,12 +274,57 @@ impl Head {
     }
 }
 
+/// Tells swings from other movement.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Gate {
+    pub(crate) header: GateHeader,
+    pub(crate) norm: Normaliser,
+    /// Direction from other movement to swings.
+    pub(crate) weights: Vec<f32>,
+    /// Offset of the score.
+    pub(crate) offset: f32,
+    /// Mean of the other movement.
+    pub(crate) centre: Vec<f32>,
+}
+
+/// What a gate says about one candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct GateAnswer {
+    pub(crate) score: f64,
+    /// Root mean square distance from the mean of other movement, in its standard deviations.
+    pub(crate) distance: f64,
+    pub(crate) kept: bool,
+}
+
+impl Gate {
+    pub(crate) fn answer(&self, hand: &[f32]) -> GateAnswer {
+        let mut figures = hand.to_vec();
+        self.norm.apply(&mut figures);
+        let score =
+            figures.iter().zip(&self.weights).map(|(x, w)| f64::from(x * w)).sum::<f64>() + f64::from(self.offset);
+        let square: f64 = figures.iter().zip(&self.centre).map(|(x, c)| f64::from(x - c).powi(2)).sum();
+        let distance = (square / figures.len().max(1) as f64).sqrt();
+        // What resembles nothing that was ever rejected is not rejected either.
+        GateAnswer { score, distance, kept: score >= self.header.threshold || distance > self.header.reach }
+    }
+}
+
 /// What a model says about one swing.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) stroke: String,
     pub(crate) confidence: f64,
     pub(crate) probabilities: BTreeMap<String, f64>,
+    pub(crate) levels: BTreeMap<String, LevelAnswer>,
+}
+
+/// One level of the answer about a swing: its side or its height.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LevelAnswer {
+    /// The likeliest value; absent where the model is not sure.
+    pub answer: Option<String>,
+    /// Probability of each value. What they lack to 1 is that of classes whose name does not say.
+    pub probabilities: BTreeMap<String, f64>,
 }
 
 impl Model {
@@ -242,8 +337,8 @@ impl Model {
     }
 
     /// Puts a model together; its hash is that of its file.
-    pub(crate) fn new(header: ModelHeader, heads: Vec<Head>) -> Result<Self, ModelError> {
-        let mut model = Self { header, heads, sha256: String::new() };
+    pub(crate) fn new(header: ModelHeader, heads: Vec<Head>, gates: Vec<Gate>) -> Result<Self, ModelError> {
+        let mut model = Self { header, heads, gates, sha256: String::new() };
         model.sha256 = hex(&Sha256::digest(model.to_bytes()?));
         Ok(model)
     }
@@ -268,35 +363,80 @@ impl Model {
 
     /// True if the model was trained for sensors like this one.
     pub(crate) fn serves(&self, signal: &Signal) -> bool {
+        let kind = SensorKind { rate_hz: signal.rate_hz, has_acc: signal.has_acc, has_gyro: signal.has_gyro };
+        self.serves_kind(signal.role, &kind)
+    }
+
+    /// True if the model was trained for such sensors at `role`.
+    pub(crate) fn serves_kind(&self, role: SensorRole, kind: &SensorKind) -> bool {
         let [low, high] = self.header.rate_hz;
-        signal.has_acc
-            && signal.has_gyro
-            && (low..=high).contains(&signal.rate_hz)
-            && self.heads.iter().any(|head| head.role == signal.role)
+        kind.has_acc
+            && kind.has_gyro
+            && (low..=high).contains(&kind.rate_hz)
+            && self.heads.iter().any(|head| head.role == role)
     }
 
-    /// Probability of each class for the swing that peaks at `peak_ns`, in the order of the classes.
-    pub(crate) fn probabilities(&self, signal: &Signal, peak_ns: i64) -> Option<Vec<f64>> {
-        let head = self.heads.iter().find(|head| head.role == signal.role)?;
-        let window = Window::cut(signal, peak_ns, &self.header.window)?;
-        Some(head.probabilities(&window, &self.header.window))
+    /// Probability of each class for the swing at `span`, in the order of the classes.
+    pub(crate) fn probabilities(&self, signal: &Signal, span: &Span) -> Option<Vec<f64>> {
+        let windows = self.windows(|spec| Window::cut(signal, span, spec))?;
+        self.probabilities_of(signal.role, &windows)
     }
 
-    /// Names the swing that peaks at `peak_ns`. The name is `other` where the best class is that, or where the best
-    /// stays below `confidence_min` or the model's own minimum; its confidence then is the probability that the model
-    /// gives to `other`, or what it leaves beside its best class if it knows no `other`.
-    pub(crate) fn classify(&self, signal: &Signal, peak_ns: i64, confidence_min: f64) -> Option<Answer> {
-        let values = self.probabilities(signal, peak_ns)?;
-        let best = (0..values.len()).reduce(|best, i| if values[i] > values[best] { i } else { best })?;
+    /// All windows of this model, by whatever cuts one.
+    pub(crate) fn windows(&self, cut: impl Fn(&WindowSpec) -> Option<Window>) -> Option<Vec<Window>> {
+        self.header.windows.iter().map(cut).collect()
+    }
+
+    /// Probability of each class for the swing in these windows.
+    pub(crate) fn probabilities_of(&self, role: SensorRole, windows: &[Window]) -> Option<Vec<f64>> {
+        let answers: Vec<Vec<f64>> = self
+            .heads
+            .iter()
+            .filter(|head| head.role == role)
+            .map(|head| Some(head.probabilities(windows.get(head.window)?, self.header.windows.get(head.window)?)))
+            .collect::<Option<_>>()?;
+        average(&answers, self.header.temperature)
+    }
+
+    /// What the gate of this sensor says; `None` where the model has none.
+    pub(crate) fn gate(&self, role: SensorRole, windows: &[Window]) -> Option<GateAnswer> {
+        let gate = self.gates.iter().find(|gate| gate.header.role == role)?;
+        Some(gate.answer(&hand_features(windows.first()?, self.header.windows.first()?)))
+    }
+
+    /// Names the swing at `span`; see [`Model::name_swing`].
+    pub(crate) fn classify(&self, signal: &Signal, span: &Span, confidence_min: f64) -> Option<Answer> {
+        Some(self.name_swing(&self.probabilities(signal, span)?, confidence_min))
+    }
+
+    /// Names a swing. The name is `other` where the best class is that, or where the best stays below `confidence_min` or
+    /// the model's own minimum; its confidence then is the probability that the model gives to `other`, or what it
+    /// leaves beside its best class if it knows no `other`.
+    pub(crate) fn name_swing(&self, values: &[f64], confidence_min: f64) -> Answer {
+        let best = argmax(values);
         let probabilities: BTreeMap<String, f64> =
             self.header.classes.iter().cloned().zip(values.iter().copied()).collect();
-        let sure = values[best] >= confidence_min.max(self.header.confidence_min);
-        let (stroke, confidence) = if sure {
-            (self.header.classes[best].clone(), values[best])
-        } else {
-            (OTHER.to_owned(), probabilities.get(OTHER).copied().unwrap_or(1.0 - values[best]))
+        let top = values.get(best).copied().unwrap_or(0.0);
+        let sure = top >= confidence_min.max(self.header.confidence_min);
+        let (stroke, confidence) = match self.header.classes.get(best) {
+            Some(class) if sure => (class.clone(), top),
+            _ => (OTHER.to_owned(), probabilities.get(OTHER).copied().unwrap_or(1.0 - top)),
         };
-        Some(Answer { stroke, confidence, probabilities })
+        Answer { stroke, confidence, probabilities, levels: self.levels(values) }
+    }
+
+    /// The levels above the type. A level that fewer than two values are known of says nothing and is absent.
+    pub(crate) fn levels(&self, values: &[f64]) -> BTreeMap<String, LevelAnswer> {
+        LEVELS
+            .iter()
+            .filter_map(|&level| {
+                let probabilities = level_probabilities(&self.header.levels, level, values);
+                let least = self.header.level_confidence_min.get(level).copied().unwrap_or(0.5);
+                let best = probabilities.iter().reduce(|best, next| if next.1 > best.1 { next } else { best })?;
+                let answer = (*best.1 >= least).then(|| best.0.clone());
+                (probabilities.len() > 1).then(|| (level.to_owned(), LevelAnswer { answer, probabilities }))
+            })
+            .collect()
     }
 
     /// The model as a file. The same model gives the same bytes.
@@ -307,9 +447,9 @@ impl Model {
         let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
         let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         for head in &self.heads {
-            let role = head.role;
+            let place = format!("{}.{}", head.role, head.window);
             let mut vector = |name: &str, values: &[f32]| {
-                tensors.push((format!("{role}.{name}"), Dtype::F32, vec![values.len()], floats(values)));
+                tensors.push((format!("{place}.{name}"), Dtype::F32, vec![values.len()], floats(values)));
             };
             vector("rocket.thresholds", &head.rocket.thresholds);
             vector("rocket.mean", &head.rocket_norm.mean);
@@ -321,10 +461,22 @@ impl Model {
             for (name, linear) in [("ridge.weights", &head.ridge), ("lda.weights", &head.lda)] {
                 let shape = linear.weights.shape().to_vec();
                 let values: Vec<f32> = linear.weights.iter().copied().collect();
-                tensors.push((format!("{role}.{name}"), Dtype::F32, shape, floats(&values)));
+                tensors.push((format!("{place}.{name}"), Dtype::F32, shape, floats(&values)));
             }
             let channels = head.rocket.channels.clone();
-            tensors.push((format!("{role}.rocket.channels"), Dtype::U8, vec![channels.len()], channels));
+            tensors.push((format!("{place}.rocket.channels"), Dtype::U8, vec![channels.len()], channels));
+        }
+        for gate in &self.gates {
+            for (name, values) in [
+                ("mean", &gate.norm.mean),
+                ("scale", &gate.norm.scale),
+                ("weights", &gate.weights),
+                ("centre", &gate.centre),
+                ("offset", &vec![gate.offset]),
+            ] {
+                let name = format!("{}.gate.{name}", gate.header.role);
+                tensors.push((name, Dtype::F32, vec![values.len()], floats(values)));
+            }
         }
         let header = serde_json::to_string(&self.header).map_err(|source| ModelError::Header { source })?;
         let views = tensors
@@ -358,15 +510,17 @@ impl Model {
         let tensors = SafeTensors::deserialize(bytes).map_err(container)?;
         let heads =
             header.heads.iter().map(|head| read_head(head, &header, &tensors)).collect::<Result<Vec<_>, _>>()?;
-        let known = header.heads.len() * TENSORS_PER_HEAD;
+        let gates = header.gates.iter().map(|gate| read_gate(gate, &tensors)).collect::<Result<Vec<_>, _>>()?;
+        let known = header.heads.len() * TENSORS_PER_HEAD + header.gates.len() * TENSORS_PER_GATE;
         if tensors.len() != known {
             return Err(ModelError::Tensor { name: "list".into(), problem: "holds tensors that no head names" });
         }
-        Ok(Self { header, heads, sha256: hex(&Sha256::digest(bytes)) })
+        Ok(Self { header, heads, gates, sha256: hex(&Sha256::digest(bytes)) })
     }
 }
 
 const TENSORS_PER_HEAD: usize = 10;
+const TENSORS_PER_GATE: usize = 5;
 
 /// Enough of a header to say which version it is, whatever else that version holds.
 #[derive(Deserialize)]
@@ -389,18 +543,29 @@ fn check(header: &ModelHeader) -> Result<(), ModelError> {
             expected: HAND.to_string(),
         });
     }
-    let window = &header.window;
     let positive = |value: f64, most: f64| value > 0.0 && value <= most;
+    let share = |value: f64| (0.0..=1.0).contains(&value);
+    let windows = &header.windows;
     let ranges = [
+        ("list of windows", (1..=8).contains(&windows.len())),
         (
             "window",
-            positive(window.rate_hz, 1000.0) && positive(window.before_s, 10.0) && positive(window.after_s, 10.0),
+            windows.iter().all(|window| {
+                positive(window.rate_hz, 1000.0) && positive(window.before_s, 10.0) && positive(window.after_s, 10.0)
+            }),
         ),
-        ("window length", (2..=1000).contains(&window.points())),
+        ("window length", windows.iter().all(|window| (2..=1000).contains(&window.points()))),
         ("rate", positive(header.rate_hz[0], header.rate_hz[1]) && positive(header.rate_hz[1], 1e6)),
-        ("least confidence", (0.0..=1.0).contains(&header.confidence_min)),
+        ("temperature", positive(header.temperature, 100.0)),
+        ("least confidence", share(header.confidence_min)),
+        (
+            "least confidence of a level",
+            header.level_confidence_min.iter().all(|(level, &least)| LEVELS.contains(&level.as_str()) && share(least)),
+        ),
         ("list of classes", (2..=200).contains(&header.classes.len()) && header.classes.is_sorted_by(|a, b| a < b)),
-        ("list of heads", (1..=4).contains(&header.heads.len())),
+        ("list of levels", header.levels.len() == header.classes.len()),
+        ("list of heads", (1..=4 * windows.len()).contains(&header.heads.len())),
+        ("list of gates", header.gates.len() <= 4),
     ];
     for (what, fits) in ranges {
         if !fits {
@@ -408,10 +573,11 @@ fn check(header: &ModelHeader) -> Result<(), ModelError> {
         }
     }
     for (i, head) in header.heads.iter().enumerate() {
-        let again = header.heads[..i].iter().any(|other| other.role == head.role);
+        let again = header.heads[..i].iter().any(|other| other.role == head.role && other.window == head.window);
         let dilations = &head.dilations;
         let fits = !again
             && head.role.chain_index().is_some()
+            && head.window < header.windows.len()
             && (1..=16).contains(&dilations.len())
             && dilations.iter().all(|d| (1..=1000).contains(d))
             && positive(head.temperature_ridge, 1e6)
@@ -421,76 +587,113 @@ fn check(header: &ModelHeader) -> Result<(), ModelError> {
             return Err(ModelError::Range { what: "head" });
         }
     }
+    for (i, gate) in header.gates.iter().enumerate() {
+        let again = header.gates[..i].iter().any(|other| other.role == gate.role);
+        if again || gate.role.chain_index().is_none() || !gate.threshold.is_finite() || !gate.reach.is_finite() {
+            return Err(ModelError::Range { what: "gate" });
+        }
+    }
     Ok(())
+}
+
+/// Reads the tensors of one head or gate, whose names start with `place`.
+struct Reader<'a, 'b> {
+    place: String,
+    tensors: &'a SafeTensors<'b>,
+}
+
+impl Reader<'_, '_> {
+    fn wrong(&self, name: &str, problem: &'static str) -> ModelError {
+        ModelError::Tensor { name: format!("{}.{name}", self.place), problem }
+    }
+
+    /// A tensor; `None` in `shape` is any length.
+    fn bytes(&self, name: &str, dtype: Dtype, shape: &[Option<usize>]) -> Result<Vec<u8>, ModelError> {
+        let view =
+            self.tensors.tensor(&format!("{}.{name}", self.place)).map_err(|_| self.wrong(name, "it is missing"))?;
+        if view.dtype() != dtype {
+            return Err(self.wrong(name, "it has the wrong type"));
+        }
+        let fits = view.shape().len() == shape.len()
+            && view.shape().iter().zip(shape).all(|(found, wanted)| wanted.is_none_or(|wanted| wanted == *found));
+        if !fits {
+            return Err(self.wrong(name, "it has the wrong shape"));
+        }
+        Ok(view.data().to_vec())
+    }
+
+    fn floats(&self, name: &str, shape: &[Option<usize>]) -> Result<Vec<f32>, ModelError> {
+        let values: Vec<f32> = self
+            .bytes(name, Dtype::F32, shape)?
+            .chunks_exact(4)
+            .map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]]))
+            .collect();
+        if values.iter().all(|v| v.is_finite()) { Ok(values) } else { Err(self.wrong(name, "it is not finite")) }
+    }
+
+    fn normaliser(&self, name: &str, width: usize) -> Result<Normaliser, ModelError> {
+        let scale = self.floats(&format!("{name}scale"), &[Some(width)])?;
+        if scale.iter().any(|s| *s <= 0.0) {
+            return Err(self.wrong(&format!("{name}scale"), "it is not positive"));
+        }
+        Ok(Normaliser { mean: self.floats(&format!("{name}mean"), &[Some(width)])?, scale })
+    }
+
+    fn linear(&self, name: &str, classes: usize, width: usize) -> Result<Linear, ModelError> {
+        let values = self.floats(&format!("{name}.weights"), &[Some(classes), Some(width)])?;
+        let weights = Array2::from_shape_vec((classes, width), values)
+            .map_err(|_| self.wrong(&format!("{name}.weights"), "it has the wrong shape"))?;
+        Ok(Linear { weights, offsets: self.floats(&format!("{name}.offsets"), &[Some(classes)])? })
+    }
+}
+
+fn read_gate(gate: &GateHeader, tensors: &SafeTensors<'_>) -> Result<Gate, ModelError> {
+    let reader = Reader { place: format!("{}.gate", gate.role), tensors };
+    let offset = reader.floats("offset", &[Some(1)])?;
+    Ok(Gate {
+        header: gate.clone(),
+        norm: reader.normaliser("", HAND)?,
+        weights: reader.floats("weights", &[Some(HAND)])?,
+        offset: offset[0],
+        centre: reader.floats("centre", &[Some(HAND)])?,
+    })
 }
 
 fn read_head(head: &HeadHeader, header: &ModelHeader, tensors: &SafeTensors<'_>) -> Result<Head, ModelError> {
     let classes = header.classes.len();
     let kernels = KERNELS * head.dilations.len();
-    let bytes = |name: &str, dtype: Dtype, shape: &[Option<usize>]| -> Result<Vec<u8>, ModelError> {
-        let name = format!("{}.{name}", head.role);
-        let wrong = |problem| ModelError::Tensor { name: name.clone(), problem };
-        let view = tensors.tensor(&name).map_err(|_| wrong("it is missing"))?;
-        if view.dtype() != dtype {
-            return Err(wrong("it has the wrong type"));
-        }
-        let fits = view.shape().len() == shape.len()
-            && view.shape().iter().zip(shape).all(|(found, wanted)| wanted.is_none_or(|wanted| wanted == *found));
-        if !fits {
-            return Err(wrong("it has the wrong shape"));
-        }
-        Ok(view.data().to_vec())
-    };
-    let floats = |name: &str, shape: &[Option<usize>]| -> Result<Vec<f32>, ModelError> {
-        let values: Vec<f32> = bytes(name, Dtype::F32, shape)?
-            .chunks_exact(4)
-            .map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]]))
-            .collect();
-        if values.iter().all(|v| v.is_finite()) {
-            Ok(values)
-        } else {
-            Err(ModelError::Tensor { name: format!("{}.{name}", head.role), problem: "it is not finite" })
-        }
-    };
-    let thresholds = floats("rocket.thresholds", &[None])?;
+    let reader = Reader { place: format!("{}.{}", head.role, head.window), tensors };
+    let thresholds = reader.floats("rocket.thresholds", &[None])?;
     let features = thresholds.len();
     if features == 0 || !features.is_multiple_of(kernels) {
-        return Err(ModelError::Tensor {
-            name: format!("{}.rocket.thresholds", head.role),
-            problem: "it is no multiple of the kernels",
-        });
+        return Err(reader.wrong("rocket.thresholds", "it is no multiple of the kernels"));
     }
-    let linear = |name: &str, width: usize| -> Result<Linear, ModelError> {
-        let values = floats(&format!("{name}.weights"), &[Some(classes), Some(width)])?;
-        let weights = Array2::from_shape_vec((classes, width), values).map_err(|_| ModelError::Tensor {
-            name: format!("{}.{name}.weights", head.role),
-            problem: "it has the wrong shape",
-        })?;
-        Ok(Linear { weights, offsets: floats(&format!("{name}.offsets"), &[Some(classes)])? })
-    };
-    let normaliser = |name: &str, width: usize| -> Result<Normaliser, ModelError> {
-        let scale = floats(&format!("{name}.scale"), &[Some(width)])?;
-        if scale.iter().any(|s| *s <= 0.0) {
-            return Err(ModelError::Tensor {
-                name: format!("{}.{name}.scale", head.role),
-                problem: "it is not positive",
-            });
-        }
-        Ok(Normaliser { mean: floats(&format!("{name}.mean"), &[Some(width)])?, scale })
-    };
     Ok(Head {
         role: head.role,
+        window: head.window,
         rocket: Rocket {
             dilations: head.dilations.clone(),
-            channels: bytes("rocket.channels", Dtype::U8, &[Some(kernels)])?,
+            channels: reader.bytes("rocket.channels", Dtype::U8, &[Some(kernels)])?,
             thresholds,
         },
-        rocket_norm: normaliser("rocket", features)?,
-        ridge: linear("ridge", features)?,
-        hand_norm: normaliser("hand", HAND)?,
-        lda: linear("lda", HAND)?,
+        rocket_norm: reader.normaliser("rocket.", features)?,
+        ridge: reader.linear("ridge", classes, features)?,
+        hand_norm: reader.normaliser("hand.", HAND)?,
+        lda: reader.linear("lda", classes, HAND)?,
         temperature_ridge: head.temperature_ridge,
         temperature_lda: head.temperature_lda,
         ridge_share: head.ridge_share,
     })
+}
+
+/// The mean of several answers about one swing, its contrast set by `temperature`; `None` without answers.
+pub(crate) fn average(answers: &[Vec<f64>], temperature: f64) -> Option<Vec<f64>> {
+    let mut mean = vec![0.0; answers.first()?.len()];
+    for answer in answers {
+        for (sum, value) in mean.iter_mut().zip(answer) {
+            *sum += value / answers.len() as f64;
+        }
+    }
+    let logarithms: Vec<f64> = mean.iter().map(|p| p.max(1e-12).ln()).collect();
+    Some(softmax(&logarithms, temperature))
 }

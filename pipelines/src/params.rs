@@ -47,6 +47,10 @@ pub struct CalibrateParams {
     pub gravity_tau_s: f64,
     /// Most points of the working grid for one sensor.
     pub grid_points_max: usize,
+    /// Factor from acceleration as sent to m/s², where the format says it; never in a file. Without, each sensor's rest
+    /// decides.
+    #[serde(skip)]
+    pub acc_to_mps2: Option<f32>,
 }
 
 /// From the grid to swings.
@@ -71,12 +75,10 @@ pub struct SegmentParams {
     pub percentile: f64,
     /// How far back the percentile looks, s.
     pub history_s: f64,
-    /// How far ahead the percentile looks, s.
-    pub lookahead_s: f64,
     /// Least prominence of a peak as a share of its height.
     pub prominence: f64,
-    /// How far valleys are sought on either side, s.
-    pub prominence_window_s: f64,
+    /// How long a valley that is no rest must last to end a swing, s.
+    pub settle_s: f64,
     /// Least distance between peaks while the pace is unknown, s.
     pub spacing_s: f64,
     /// Least distance between peaks at the fastest pace, s.
@@ -109,6 +111,8 @@ pub struct SegmentParams {
 pub struct ClassifyParams {
     /// Probability below which the answer is `other`.
     pub confidence_min: f64,
+    /// Whether a model's gate may reject movements that the detector proposes.
+    pub gate: bool,
 }
 
 /// From swings to the kinetic chain.
@@ -220,7 +224,7 @@ impl Params {
 
     fn validate(&self) -> Result<(), ParamsError> {
         let Self { calibrate: c, segment: s, classify: y, kinetics: k, report: r, .. } = self;
-        let ranges: [(&'static str, f64, f64, f64); 52] = [
+        let ranges: [(&'static str, f64, f64, f64); 51] = [
             ("calibrate.grid_hz", f64::from(c.grid_hz), 50.0, 400.0),
             ("calibrate.bridge_s", c.bridge_s, 0.02, 3.0),
             ("calibrate.gap_flag_ms", c.gap_flag_ms, 1.0, 1000.0),
@@ -239,9 +243,8 @@ impl Params {
             ("segment.fraction", s.fraction, 0.0, 1.0),
             ("segment.percentile", s.percentile, 50.0, 100.0),
             ("segment.history_s", s.history_s, 1.0, 600.0),
-            ("segment.lookahead_s", s.lookahead_s, 0.0, 30.0),
-            ("segment.prominence", s.prominence, 0.0, 1.0),
-            ("segment.prominence_window_s", s.prominence_window_s, 0.1, 30.0),
+            ("segment.prominence", s.prominence, 0.0, 0.95),
+            ("segment.settle_s", s.settle_s, 0.0, 1.0),
             ("segment.spacing_s", s.spacing_s, 0.1, 10.0),
             ("segment.spacing_s_min", s.spacing_s_min, 0.1, 10.0),
             ("segment.spacing_s_max", s.spacing_s_max, 0.1, 10.0),

@@ -12,6 +12,7 @@ use crate::analysis::{
 use crate::calibrate::{Signal, calibrate, median, norm, span_s};
 use crate::correlate::repeatability;
 use crate::definition::Stage;
+use crate::features::Window;
 use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Model, OTHER};
 use crate::params::Params;
@@ -60,25 +61,25 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     let chosen = choose_sensor(&signals)
         .filter(|_| runs(Stage::Segment))
         .and_then(|signal| sensors[signal.role.chain_index()?]);
-    let swings = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
+    let model = model.filter(|_| runs(Stage::Classify));
+    let proposed = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
+    let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
+    let swings = match (usable_model, chosen) {
+        (Some(model), Some((signal, _))) if params.classify.gate => gated(&proposed, signal, model),
+        _ => proposed.clone(),
+    };
     let chain = Chain {
         sensors,
         sync_s: sync_s(track, params),
         params,
         shaft: sensors[3].and_then(|(racket, _)| shaft_axis(racket, &swings)),
     };
-    let model = model.filter(|_| runs(Stage::Classify));
-    let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
     let mut strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
-        swings.par_iter().map(|swing| stroke(swing, signal, motion, &chain, track, usable_model)).collect()
+        let measured = runs(Stage::Kinetics).then_some(motion);
+        swings.par_iter().map(|swing| stroke(swing, signal, measured, &chain, track, usable_model)).collect()
     });
-    if let Some((signal, motion)) = chosen {
+    if let Some((signal, motion)) = chosen.filter(|_| runs(Stage::Kinetics)) {
         add_repeatability(signal, motion, &swings, &mut strokes);
-    }
-    if !runs(Stage::Kinetics) {
-        for stroke in &mut strokes {
-            stroke.metrics.clear();
-        }
     }
     // What nobody looked for is not missing.
     let mut unsaid = Issues::default();
@@ -87,6 +88,7 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     if runs(Stage::Kinetics) {
         said.of_wearing(&strokes, &signals);
     }
+    said.of_gate(proposed.len() - swings.len(), chosen.map(|(signal, _)| signal));
     if runs(Stage::Classify) {
         said.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
     }
@@ -111,6 +113,19 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     }
 }
 
+/// The proposals that the model's gate takes for swings.
+pub(crate) fn gated(proposed: &[Swing], signal: &Signal, model: &Model) -> Vec<Swing> {
+    let kept: Vec<bool> = proposed
+        .par_iter()
+        .map(|swing| {
+            let windows = model.windows(|spec| Window::cut(signal, &swing.span(), spec));
+            let answer = windows.and_then(|windows| model.gate(signal.role, &windows));
+            answer.is_none_or(|answer| answer.kept)
+        })
+        .collect();
+    proposed.iter().zip(kept).filter(|(_, kept)| *kept).map(|(swing, _)| *swing).collect()
+}
+
 fn add_repeatability(signal: &Signal, motion: &Motion, swings: &[Swing], strokes: &mut [Stroke]) {
     let impacts: Vec<(i64, &str)> =
         swings.iter().zip(strokes.iter()).map(|(swing, stroke)| (swing.impact_ns, stroke.stroke.as_str())).collect();
@@ -131,14 +146,13 @@ fn sync_s(track: &Track, params: &Params) -> f64 {
     }
 }
 
-fn stroke(
+fn figures_of(
     swing: &Swing,
     signal: &Signal,
     motion: &Motion,
     chain: &Chain<'_>,
     track: &Track,
-    model: Option<&Model>,
-) -> Stroke {
+) -> BTreeMap<String, f64> {
     let mut metrics = of_swing(swing, signal, motion, chain);
     for (name, role, component) in [
         ("rom_waist_deg", SensorRole::Waist, 2),
@@ -149,11 +163,23 @@ fn stroke(
             metrics.insert(name.to_owned(), range);
         }
     }
-    let answer = model.and_then(|model| model.classify(signal, swing.peak_ns, chain.params.classify.confidence_min));
-    let (stroke, confidence, probabilities) = match answer {
-        Some(answer) => (answer.stroke, Some(answer.confidence), answer.probabilities),
+    metrics
+}
+
+fn stroke(
+    swing: &Swing,
+    signal: &Signal,
+    measured: Option<&Motion>,
+    chain: &Chain<'_>,
+    track: &Track,
+    model: Option<&Model>,
+) -> Stroke {
+    let metrics = measured.map_or_else(BTreeMap::new, |motion| figures_of(swing, signal, motion, chain, track));
+    let answer = model.and_then(|model| model.classify(signal, &swing.span(), chain.params.classify.confidence_min));
+    let (stroke, confidence, probabilities, levels) = match answer {
+        Some(answer) => (answer.stroke, Some(answer.confidence), answer.probabilities, answer.levels),
         // Something was swung; nobody can say what.
-        None => (OTHER.to_owned(), None, BTreeMap::new()),
+        None => (OTHER.to_owned(), None, BTreeMap::new(), BTreeMap::new()),
     };
     Stroke {
         start_ms: swing.start_ns as f64 / 1e6,
@@ -163,6 +189,7 @@ fn stroke(
         stroke,
         confidence,
         probabilities,
+        levels,
         metrics,
     }
 }
@@ -436,6 +463,20 @@ impl Issues {
                 &affects,
             ),
         }
+    }
+
+    fn of_gate(&mut self, rejected: usize, chosen: Option<&Signal>) {
+        let Some(signal) = chosen.filter(|_| rejected > 0) else { return };
+        self.add(
+            IssueCode::CandidatesRejected,
+            Severity::Info,
+            Some(signal.role),
+            [
+                format!("{rejected} movements were left out: they look like the other movement that the model knows."),
+                format!("有 {rejected} 次动作与模型所知的非挥拍动作相似，未计入。"),
+            ],
+            &["strokes"],
+        );
     }
 
     fn of_model(&mut self, model: Option<&Model>, usable: Option<&Model>, strokes: &[Stroke], chosen: Option<&Signal>) {

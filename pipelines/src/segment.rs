@@ -1,31 +1,51 @@
 //! Swings: where one starts, peaks, hits and ends.
 //!
 //! A fixed threshold finds half of the swings of one player and doubles another's; here the threshold follows the last
-//! half minute, and peaks keep the distance that the pace of play dictates. Everything a decision uses lies at most
-//! [`SegmentParams::history_s`] back and a few seconds ahead, so that a live stream can come to the same swings.
+//! half minute, and peaks keep the distance that the pace of play dictates. There is one form of it, which takes samples
+//! as they come: the swings of a whole recording are those of a [`Segmenter`] that was given all of it, so that a live
+//! stream and its recording cannot differ.
+//!
+//! A swing is known at most [`LATENCY_S`] and one sample after its end: two moving averages need the samples of 0.2 s
+//! around a point, and a valley that is no rest must last [`SegmentParams::settle_s`]. What is kept is the score of the
+//! last seconds and of [`SegmentParams::history_s`], and the samples of the longest swing: nothing grows with the recording.
+
+use std::collections::VecDeque;
 
 use schemas::SensorRole;
 
-use crate::calibrate::{G, GAP, Island, Signal, median, norm, span_s};
-use crate::filter::{Lanes, moving_average};
-use crate::params::SegmentParams;
+use crate::calibrate::{G, GAP, Signal, median, norm, span_s};
+use crate::features::Span;
+use crate::filter::Lanes;
+use crate::params::{CalibrateParams, SegmentParams};
 
 /// Rate below which a swing is a few samples, Hz.
 const SPARSE_HZ: f64 = 40.0;
 
-/// One swing, times in ns since session start. `start ≤ impact ≤ end`; swings of a recording do not overlap.
+/// With the parameters that ship a swing is known this long after its end at the latest, and one sample period, s.
+pub const LATENCY_S: f64 = 0.3;
+
+/// One swing, times in ns since session start. `start ≤ peak, impact ≤ end`; swings of a recording do not overlap.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Swing {
-    pub(crate) start_ns: i64,
-    /// The peak of the energy score: where the classifier's window is centred.
-    pub(crate) peak_ns: i64,
+pub struct Swing {
+    /// It has left rest, or the swing before.
+    pub start_ns: i64,
+    /// The fastest rotation: where the classifier's window is centred.
+    pub peak_ns: i64,
     /// The hit, or the fastest rotation where none was felt.
-    pub(crate) impact_ns: i64,
+    pub impact_ns: i64,
     /// Largest change of acceleration at the hit, m/s³; `None` where none was felt.
-    pub(crate) impact_jerk: Option<f64>,
-    pub(crate) end_ns: i64,
-    /// Score of the peak.
-    pub(crate) strength: f64,
+    pub impact_jerk: Option<f64>,
+    /// It has come to rest, or the next one begins.
+    pub end_ns: i64,
+    /// Largest energy score, 1 for about a g and a half or 300 °/s.
+    pub strength: f64,
+}
+
+impl Swing {
+    /// Where the classifier looks.
+    pub(crate) fn span(&self) -> Span {
+        Span { start_ns: self.start_ns, peak_ns: self.peak_ns, end_ns: self.end_ns }
+    }
 }
 
 /// The sensor that swings are found on: the racket, unless it was away for more than a fifth of the wrist's time; then
@@ -47,280 +67,741 @@ pub(crate) fn choose_sensor<'a>(signals: &[Option<&'a Signal>; 4]) -> Option<&'a
 
 /// The swings of `signal` in time order.
 pub(crate) fn segment(signal: &Signal, params: &SegmentParams) -> Vec<Swing> {
-    let score = energy_score(signal, params);
-    let step_s = signal.step_s();
-    let mut peaks = Vec::new();
+    let mut segmenter = Segmenter::of_signal(signal, params);
+    let mut swings = Vec::new();
     for island in &signal.islands {
-        let values = &score[island.start..island.end()];
-        let threshold = Threshold::over(values, step_s, params);
-        peaks.extend(
-            find_peaks(values, step_s, params).into_iter().filter(|&at| f64::from(values[at]) >= threshold.at(at)).map(
-                |at| Peak {
-                    index: island.start + at,
-                    height: values[at],
-                    t_ns: signal.time_ns(island, island.start + at),
-                },
-            ),
-        );
-    }
-    let spaced = keep_pace(&peaks, params);
-    let mut swings: Vec<Swing> = Vec::with_capacity(spaced.len());
-    for (i, peak) in spaced.iter().enumerate() {
-        let Some(island) = signal.island_at(peak.t_ns) else { continue };
-        let before = i.checked_sub(1).map(|i| spaced[i].index).filter(|&index| index >= island.start);
-        let after = spaced.get(i + 1).map(|next| next.index).filter(|&index| index < island.end());
-        swings.push(delimit(signal, island, &score, peak, before, after, params));
-    }
-    // Neighbours meet at most at the valley between them.
-    for i in 1..swings.len() {
-        if swings[i].start_ns <= swings[i - 1].end_ns {
-            swings[i].start_ns = (swings[i - 1].end_ns + 1).min(swings[i].impact_ns);
+        let covered =
+            signal.raw_window(island.t0_ns, island.last_ns(signal.step_ns).saturating_add(signal.step_ns - 1));
+        for i in covered {
+            swings.extend(segmenter.take(signal.raw_t_ns[i], &signal.raw[i]));
         }
+        swings.extend(segmenter.finish());
     }
     swings
 }
 
-/// e(t) of every grid point.
-pub(crate) fn energy_score(signal: &Signal, params: &SegmentParams) -> Vec<f32> {
-    // Where a swing turns round between two samples, vectors interpolated across it pass through nothing; magnitudes do
-    // not.
-    let acc_unit = if signal.has_acc { (1.0 / (G * params.acc_scale_g)) as f32 } else { 0.0 };
-    let gyro_unit = (1.0 / params.gyro_scale_dps) as f32;
-    let g = G as f32;
-    let score = |v: &Lanes| {
-        let a = ((v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt() - g) * acc_unit;
-        let w2 = (v[3] * v[3] + v[4] * v[4] + v[5] * v[5]) * gyro_unit * gyro_unit;
-        (a * a + w2).sqrt()
-    };
-    let half = |seconds: f64| (seconds / signal.step_s() / 2.0).round() as usize;
-    let mut out = Vec::with_capacity(signal.grid.len());
-    let mut right = 0;
-    for island in &signal.islands {
-        let plain: Vec<f32> = if signal.rate_hz >= SPARSE_HZ {
-            signal.grid[island.start..island.end()].iter().map(score).collect()
-        } else {
-            (island.start..island.end())
-                .map(|index| {
-                    let at = signal.time_ns(island, index);
-                    while right + 1 < signal.raw.len() && signal.raw_t_ns[right] < at {
-                        right += 1;
-                    }
-                    let left = if signal.raw_t_ns[right] <= at { right } else { right.saturating_sub(1) };
-                    let width = span_s(signal.raw_t_ns[left], signal.raw_t_ns[right]);
-                    let share = if width > 0.0 { (span_s(signal.raw_t_ns[left], at) / width) as f32 } else { 0.0 };
-                    let (a, b) = (score(&signal.raw[left]), score(&signal.raw[right]));
-                    a + (b - a) * share
-                })
-                .collect()
-        };
-        let once = moving_average(&plain, half(params.smooth_s));
-        out.extend(moving_average(&once, half(params.smooth_again_s)));
-    }
-    out
+/// A calibrated sample of one sensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CalibratedSample {
+    /// Since session start, ns; later than the sample before.
+    pub t_ns: i64,
+    /// Specific force, m/s².
+    pub acc_mps2: [f32; 3],
+    /// Angular velocity, °/s.
+    pub gyro_dps: [f32; 3],
 }
 
-/// The height a peak must reach, in steps of half a second.
-struct Threshold {
-    block: usize,
-    values: Vec<f64>,
+/// What a segmenter must know of its sensor beforehand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SensorKind {
+    /// Samples a second, as measured.
+    pub rate_hz: f64,
+    /// It measures acceleration.
+    pub has_acc: bool,
+    /// It measures angular velocity.
+    pub has_gyro: bool,
 }
 
-impl Threshold {
-    fn over(score: &[f32], step_s: f64, params: &SegmentParams) -> Self {
-        // The score is smoothed over a quarter of a second: 20 values a second say all there is.
-        let thin = ((0.05 / step_s).round() as usize).max(1);
-        let block = ((0.5 / step_s).round() as usize).max(1);
-        let back = (params.history_s / step_s) as usize;
-        let ahead = (params.lookahead_s / step_s) as usize;
-        let mut recent: Vec<f32> = Vec::new();
-        let values = (0..score.len())
-            .step_by(block)
-            .map(|i| {
-                recent.clear();
-                recent.extend(score[i.saturating_sub(back)..(i + ahead).min(score.len())].iter().step_by(thin));
-                let rank = ((recent.len().saturating_sub(1)) as f64 * params.percentile / 100.0).round() as usize;
-                let high = if recent.is_empty() {
-                    0.0
-                } else {
-                    f64::from(*recent.select_nth_unstable_by(rank, f32::total_cmp).1)
-                };
-                (params.fraction * high).min(params.ceiling).max(params.floor)
-            })
-            .collect();
-        Self { block, values }
+/// Finds swings in the calibrated samples of one sensor, as they come.
+///
+/// ```
+/// use volant_pipelines::{CalibratedSample, Params, Segmenter, SensorKind};
+///
+/// let kind = SensorKind { rate_hz: 100.0, has_acc: true, has_gyro: true };
+/// let mut segmenter = Segmenter::new(kind, Params::builtin());
+/// let rest = CalibratedSample { t_ns: 0, acc_mps2: [0.0, 0.0, 9.8], gyro_dps: [0.0; 3] };
+/// assert!(segmenter.push(&[rest]).is_empty());
+/// assert!(segmenter.finish().is_empty());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Segmenter {
+    params: SegmentParams,
+    kind: SensorKind,
+    step_ns: i64,
+    bridge_ns: i64,
+    /// Samples that a swing yet to be reported may need.
+    samples: VecDeque<(i64, Lanes)>,
+    keep_ns: i64,
+    /// Time of the first sample since the last hole.
+    t0_ns: i64,
+    /// Points of the score since the last hole.
+    cells: Cells,
+    once: MovingAverage,
+    twice: MovingAverage,
+    hills: Hills,
+}
+
+impl Segmenter {
+    /// A segmenter that has seen nothing.
+    #[must_use]
+    pub fn new(kind: SensorKind, params: &crate::Params) -> Self {
+        let period_s = if kind.rate_hz > 0.0 { 1.0 / kind.rate_hz } else { 0.0 };
+        Self::with(kind, &params.segment, grid_step_ns(&params.calibrate), bridge_ns(period_s, &params.calibrate))
     }
 
-    fn at(&self, index: usize) -> f64 {
-        self.values[index / self.block]
+    /// For a signal whose holes the caller reports by [`Segmenter::finish`].
+    fn of_signal(signal: &Signal, params: &SegmentParams) -> Self {
+        let kind = SensorKind { rate_hz: signal.rate_hz, has_acc: signal.has_acc, has_gyro: signal.has_gyro };
+        Self::with(kind, params, signal.step_ns, i64::MAX)
     }
-}
 
-#[derive(Clone, Copy, Debug)]
-struct Peak {
-    /// In the grid.
-    index: usize,
-    height: f32,
-    t_ns: i64,
-}
-
-/// Local maxima that stand out from their valleys; a flat top counts once, at its middle.
-fn find_peaks(score: &[f32], step_s: f64, params: &SegmentParams) -> Vec<usize> {
-    let reach = (params.prominence_window_s / step_s) as usize;
-    let floor = params.floor as f32;
-    let mut peaks = Vec::new();
-    let mut i = 0;
-    while i < score.len() {
-        let top = score[i];
-        let mut end = i;
-        while end + 1 < score.len() && score[end + 1].total_cmp(&top).is_eq() {
-            end += 1;
+    fn with(kind: SensorKind, params: &SegmentParams, step_ns: i64, bridge_ns: i64) -> Self {
+        let step_s = step_ns as f64 / 1e9;
+        let half = |seconds: f64| (seconds / step_s / 2.0).round() as usize;
+        // From the start of the longest swing to the moment that its end is known.
+        let keep_s = params.reach_before_s
+            + params.reach_after_s
+            + 2.0 * (params.smooth_s + params.smooth_again_s + params.settle_s + params.spacing_s_max)
+            + params.fastest_reach_s;
+        Self {
+            params: params.clone(),
+            kind,
+            step_ns,
+            bridge_ns,
+            samples: VecDeque::new(),
+            keep_ns: (keep_s * 1e9) as i64,
+            t0_ns: 0,
+            cells: Cells::new(step_ns),
+            once: MovingAverage::new(half(params.smooth_s)),
+            twice: MovingAverage::new(half(params.smooth_again_s)),
+            hills: Hills::new(params, step_s),
         }
-        let rises = i > 0 && score[i - 1] < top;
-        let falls = end + 1 < score.len() && score[end + 1] < top;
-        if rises && falls && top >= floor {
-            let left = valley(score[..i].iter().rev().take(reach), top);
-            let right = valley(score[end + 1..].iter().take(reach), top);
-            if f64::from(top - left.max(right)) >= params.prominence * f64::from(top) {
-                peaks.push(usize::midpoint(i, end));
+    }
+
+    /// Takes the next samples and returns the swings that are known now, in time order. Samples that are not later than
+    /// the one before are passed over; a hole too long to bridge ends the swing before it.
+    pub fn push(&mut self, samples: &[CalibratedSample]) -> Vec<Swing> {
+        let mut swings = Vec::new();
+        for sample in samples {
+            let ([ax, ay, az], [gx, gy, gz]) = (sample.acc_mps2, sample.gyro_dps);
+            let lanes = [ax, ay, az, gx, gy, gz, 0.0, 0.0];
+            // No session lasts a century.
+            if lanes.iter().all(|value| value.is_finite()) && sample.t_ns.unsigned_abs() < 1 << 61 {
+                swings.extend(self.take(sample.t_ns, &lanes));
             }
         }
-        i = end + 1;
+        swings
     }
-    peaks
+
+    /// Says that nothing follows, or nothing for long: what is known of the last swing is all there is. Samples after
+    /// this begin anew, with the threshold and the pace that were.
+    pub fn finish(&mut self) -> Vec<Swing> {
+        let mut swings = Vec::new();
+        let mut scores = Vec::new();
+        scores.extend(self.cells.finish());
+        let mut smooth = Vec::new();
+        for score in scores {
+            self.once.push(score, &mut smooth);
+        }
+        self.once.finish(&mut smooth);
+        let mut smoother = Vec::new();
+        for score in smooth {
+            self.twice.push(score, &mut smoother);
+        }
+        self.twice.finish(&mut smoother);
+        for score in smoother {
+            swings.extend(self.hills.push(score).map(|hill| self.delimit(&hill)));
+        }
+        swings.extend(self.hills.finish().map(|hill| self.delimit(&hill)));
+        self.hills.start();
+        self.samples.clear();
+        swings
+    }
+
+    /// Samples and scores that are held, for tests of the bound.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.samples.len() + self.hills.recent.len() + self.hills.history.len() + self.hills.pace.len()
+    }
+
+    pub(crate) fn take(&mut self, t_ns: i64, lanes: &Lanes) -> Vec<Swing> {
+        let mut swings = Vec::new();
+        match self.samples.back() {
+            Some(&(last_ns, _)) if t_ns <= last_ns => return swings,
+            Some(&(last_ns, _)) if t_ns.saturating_sub(last_ns) > self.bridge_ns => swings = self.finish(),
+            _ => {}
+        }
+        if self.samples.is_empty() {
+            self.t0_ns = t_ns;
+            self.cells.start(t_ns);
+        }
+        self.samples.push_back((t_ns, *lanes));
+        while self.samples.front().is_some_and(|&(front, _)| front < t_ns.saturating_sub(self.keep_ns)) {
+            self.samples.pop_front();
+        }
+        let (mut cells, mut smooth, mut smoother) = (Vec::new(), Vec::new(), Vec::new());
+        self.cells.push(t_ns, self.score(lanes), &mut cells);
+        for score in cells {
+            self.once.push(score, &mut smooth);
+        }
+        for score in smooth {
+            self.twice.push(score, &mut smoother);
+        }
+        for score in smoother {
+            if let Some(hill) = self.hills.push(score) {
+                swings.push(self.delimit(&hill));
+            }
+        }
+        swings
+    }
+
+    /// e(t) of one sample.
+    fn score(&self, v: &Lanes) -> f64 {
+        let a = if self.kind.has_acc {
+            (f64::from(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt() - G) / (G * self.params.acc_scale_g)
+        } else {
+            0.0
+        };
+        let w2 = f64::from(v[3] * v[3] + v[4] * v[4] + v[5] * v[5]) / self.params.gyro_scale_dps.powi(2);
+        (a * a + w2).sqrt()
+    }
+
+    fn delimit(&self, hill: &Hill) -> Swing {
+        let params = &self.params;
+        let at = |index: u64| self.t0_ns + (index - self.hills.island_start) as i64 * self.step_ns;
+        let (start_ns, top_ns, end_ns) = (at(hill.start), at(hill.top), at(hill.end));
+        // The hill of a long backswing may be higher than that of the stroke itself, which is the fastest rotation.
+        // Where samples are rare, between two of them the fastest is chance: stay near the peak.
+        let sparse = self.kind.rate_hz < SPARSE_HZ;
+        let reach_s = if sparse { 0.6 * params.smooth_s } else { params.fastest_reach_s };
+        let reach = (reach_s * 1e9) as i64;
+        let peak_ns = if self.kind.has_gyro {
+            self.fastest(top_ns, start_ns.max(top_ns - reach), end_ns.min(top_ns + reach))
+        } else {
+            top_ns
+        };
+        let (impact_ns, impact_jerk) = self.impact(peak_ns, start_ns, end_ns);
+        Swing {
+            start_ns,
+            peak_ns,
+            impact_ns: impact_ns.clamp(start_ns, end_ns),
+            impact_jerk,
+            end_ns,
+            strength: f64::from(hill.height),
+        }
+    }
+
+    fn within(&self, from_ns: i64, to_ns: i64) -> std::ops::Range<usize> {
+        let from = self.samples.partition_point(|&(t, _)| t < from_ns);
+        let to = self.samples.partition_point(|&(t, _)| t <= to_ns);
+        from..to.max(from)
+    }
+
+    /// The time of the fastest rotation in `from_ns..=to_ns`; `around_ns` without samples there.
+    fn fastest(&self, around_ns: i64, from_ns: i64, to_ns: i64) -> i64 {
+        let rate = |i: usize| {
+            let v = &self.samples[i].1;
+            v[3] * v[3] + v[4] * v[4] + v[5] * v[5]
+        };
+        // The first of equals, so that a clipped plateau does not depend on the order of comparison.
+        self.within(from_ns, to_ns)
+            .reduce(|best, i| if rate(i) > rate(best) { i } else { best })
+            .map_or(around_ns, |best| self.samples[best].0)
+    }
+
+    /// The hit: the largest change of acceleration near the fastest rotation, if it stands out from the rest of the
+    /// swing.
+    fn impact(&self, fastest_ns: i64, start_ns: i64, end_ns: i64) -> (i64, Option<f64>) {
+        let params = &self.params;
+        if !self.kind.has_acc || self.kind.rate_hz < params.impact_rate_hz_min {
+            return (fastest_ns, None);
+        }
+        let jerk_at = |i: usize| -> f64 {
+            let ((t, a), (u, b)) = (&self.samples[i], &self.samples[i + 1]);
+            norm([b[0] - a[0], b[1] - a[1], b[2] - a[2]]) / span_s(*t, *u)
+        };
+        let reach = (params.impact_reach_s * 1e9) as i64;
+        let swing = self.within(start_ns, end_ns);
+        let near = self.within((fastest_ns - reach).max(start_ns), (fastest_ns + reach).min(end_ns));
+        if swing.len() < 8 || near.len() < 3 {
+            return (fastest_ns, None);
+        }
+        let mut usual: Vec<f64> = (swing.start..swing.end - 1).map(jerk_at).collect();
+        let usual = median(&mut usual).unwrap_or(f64::INFINITY);
+        let spike = (near.start..near.end - 1).map(|i| (i, jerk_at(i))).max_by(|a, b| a.1.total_cmp(&b.1));
+        match spike {
+            Some((i, jerk)) if jerk > params.impact_factor * usual && self.samples[i].1[GAP] == 0.0 => {
+                (i64::midpoint(self.samples[i].0, self.samples[i + 1].0), Some(jerk))
+            }
+            _ => (fastest_ns, None),
+        }
+    }
 }
 
-/// The lowest value before one exceeds `top`.
-fn valley<'a>(values: impl Iterator<Item = &'a f32>, top: f32) -> f32 {
-    values.take_while(|&&v| v <= top).fold(top, |low, &v| low.min(v))
+/// Step of the working grid, ns.
+pub(crate) fn grid_step_ns(params: &CalibrateParams) -> i64 {
+    (1e9 / f64::from(params.grid_hz)).round() as i64
 }
 
-/// Keeps the highest peaks that are far enough apart: first at the usual distance, then at the distance that the pace
-/// found by the first round allows.
-fn keep_pace(peaks: &[Peak], params: &SegmentParams) -> Vec<Peak> {
-    let ns = |seconds: f64| (seconds * 1e9) as i64;
-    let usual = thin_out(peaks, |_| ns(params.spacing_s));
-    let history = ns(params.history_s);
-    let ahead = ns(params.lookahead_s);
-    thin_out(peaks, |t_ns| {
-        let from = usual.partition_point(|p| p.t_ns < t_ns.saturating_sub(history));
-        let to = usual.partition_point(|p| p.t_ns <= t_ns.saturating_add(ahead));
-        let mut distances: Vec<f64> = usual[from..to].windows(2).map(|w| span_s(w[0].t_ns, w[1].t_ns)).collect();
+/// The longest hole that is bridged, ns. Sparse recordings have holes by nature: at 2.5 Hz five periods are 2 s.
+pub(crate) fn bridge_ns(period_s: f64, params: &CalibrateParams) -> i64 {
+    (params.bridge_s.max((5.0 * period_s).min(3.0)) * 1e9) as i64
+}
+
+/// Turns samples at their own times into means over cells of equal length, by the integral of the line through them.
+/// Magnitudes, not vectors: where a swing turns round between two samples, a vector between them passes through nothing.
+#[derive(Clone, Debug)]
+struct Cells {
+    step_ns: i64,
+    /// Middle of the cell being filled.
+    middle_ns: i64,
+    last: Option<(i64, f64)>,
+    sum: f64,
+    covered_ns: i64,
+}
+
+impl Cells {
+    fn new(step_ns: i64) -> Self {
+        Self { step_ns, middle_ns: 0, last: None, sum: 0.0, covered_ns: 0 }
+    }
+
+    fn start(&mut self, t_ns: i64) {
+        *self = Self { middle_ns: t_ns, ..Self::new(self.step_ns) };
+    }
+
+    fn push(&mut self, t_ns: i64, value: f64, out: &mut Vec<f32>) {
+        let Some((mut from_ns, mut from)) = self.last.replace((t_ns, value)) else { return };
+        let slope = (value - from) / (t_ns - from_ns) as f64;
+        while from_ns < t_ns {
+            let border_ns = self.middle_ns.saturating_add(self.step_ns / 2);
+            let to_ns = border_ns.min(t_ns);
+            let to = value - slope * (t_ns - to_ns) as f64;
+            self.sum += 0.5 * (from + to) * (to_ns - from_ns) as f64;
+            self.covered_ns += to_ns - from_ns;
+            (from_ns, from) = (to_ns, to);
+            if to_ns == border_ns {
+                out.push((self.sum / self.covered_ns as f64) as f32);
+                self.middle_ns = self.middle_ns.saturating_add(self.step_ns);
+                (self.sum, self.covered_ns) = (0.0, 0);
+            }
+        }
+    }
+
+    /// The last cell, if the samples reach its middle.
+    fn finish(&mut self) -> Option<f32> {
+        let (t_ns, value) = self.last.take()?;
+        (t_ns >= self.middle_ns)
+            .then(|| if self.covered_ns > 0 { (self.sum / self.covered_ns as f64) as f32 } else { value as f32 })
+    }
+}
+
+/// Centred moving average of `2 · half + 1` points, of the points there are at the ends.
+#[derive(Clone, Debug)]
+struct MovingAverage {
+    half: usize,
+    window: VecDeque<f32>,
+    /// In f64: over hours at 100 Hz its rounding stays below 1e-9 of the largest value.
+    sum: f64,
+    /// Values given, and averages returned.
+    taken: usize,
+    given: usize,
+}
+
+impl MovingAverage {
+    fn new(half: usize) -> Self {
+        Self { half, window: VecDeque::new(), sum: 0.0, taken: 0, given: 0 }
+    }
+
+    fn push(&mut self, value: f32, out: &mut Vec<f32>) {
+        self.window.push_back(value);
+        self.sum += f64::from(value);
+        self.taken += 1;
+        if self.taken > self.half {
+            self.emit(out);
+        }
+    }
+
+    fn emit(&mut self, out: &mut Vec<f32>) {
+        if self.given > self.half
+            && let Some(old) = self.window.pop_front()
+        {
+            self.sum -= f64::from(old);
+        }
+        self.given += 1;
+        out.push((self.sum / self.window.len().max(1) as f64) as f32);
+    }
+
+    fn finish(&mut self, out: &mut Vec<f32>) {
+        while self.given < self.taken {
+            self.emit(out);
+        }
+        *self = Self::new(self.half);
+    }
+}
+
+/// A swing in points of the score, counted from the first ever.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Hill {
+    start: u64,
+    top: u64,
+    end: u64,
+    height: f32,
+}
+
+/// What the score does just now.
+#[derive(Clone, Copy, Debug)]
+enum Course {
+    /// It falls, or lies; the lowest value since the last top.
+    Falling { low: f32 },
+    /// It has left its last valley so far behind that a top is due: the highest value since, and where.
+    Rising { top: f32, at: u64 },
+}
+
+/// A swing whose end is still to come.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    top: f32,
+    at: u64,
+    /// The lowest value since another swing may begin, and where.
+    low: Option<(f32, u64)>,
+}
+
+/// Finds hills in the score.
+///
+/// A hill is a top that stands out from its valleys on both sides (it is at least so many times as high), reaches the
+/// threshold of the last half minute, and keeps its distance from the hill before; a top too near to an open hill is
+/// part of it. It ends where the score has fallen to a small share of the top, or, once another swing may follow, where
+/// it rises again.
+#[derive(Clone, Debug)]
+struct Hills {
+    params: SegmentParams,
+    step_s: f64,
+    /// Index of the next point, and of the first since the last hole.
+    next: u64,
+    island_start: u64,
+    /// The latest points.
+    recent: VecDeque<f32>,
+    recent_most: usize,
+    /// Every so many points one of the last half minute.
+    history: VecDeque<f32>,
+    history_most: usize,
+    thin: u64,
+    course: Course,
+    open: Option<Open>,
+    /// Top and end of the last hill given.
+    last: Option<Hill>,
+    /// Tops at the usual distance and their heights: where the pace is read.
+    pace: VecDeque<(u64, f32)>,
+}
+
+impl Hills {
+    fn new(params: &SegmentParams, step_s: f64) -> Self {
+        let steps = |seconds: f64| (seconds / step_s).round() as usize;
+        let thin = steps(0.05).max(1);
+        Self {
+            params: params.clone(),
+            step_s,
+            next: 0,
+            island_start: 0,
+            recent: VecDeque::new(),
+            recent_most: steps(
+                params.reach_before_s + params.reach_after_s + params.spacing_s_max + params.settle_s + 1.0,
+            ),
+            history: VecDeque::new(),
+            // The score is smoothed over a quarter of a second: 20 values a second say all there is.
+            history_most: (steps(params.history_s) / thin).max(1),
+            thin: thin as u64,
+            course: Course::Falling { low: f32::INFINITY },
+            open: None,
+            last: None,
+            pace: VecDeque::new(),
+        }
+    }
+
+    fn steps(&self, seconds: f64) -> u64 {
+        (seconds / self.step_s).round() as u64
+    }
+
+    fn push(&mut self, score: f32) -> Option<Hill> {
+        let index = self.next;
+        self.next += 1;
+        self.recent.push_back(score);
+        if self.recent.len() > self.recent_most {
+            self.recent.pop_front();
+        }
+        if index.is_multiple_of(self.thin) {
+            self.history.push_back(score);
+            if self.history.len() > self.history_most {
+                self.history.pop_front();
+            }
+        }
+        let stands_out = (1.0 - self.params.prominence) as f32;
+        let mut done = None;
+        match self.course {
+            Course::Falling { low } if score < low => self.course = Course::Falling { low: score },
+            Course::Falling { low } if score * stands_out >= low && score > low => {
+                self.course = Course::Rising { top: score, at: index };
+            }
+            Course::Rising { top, .. } if score > top => self.course = Course::Rising { top: score, at: index },
+            Course::Rising { top, at } if score <= stands_out * top => {
+                self.course = Course::Falling { low: score };
+                done = self.on_top(top, at);
+            }
+            _ => {}
+        }
+        done.or_else(|| self.close(index, score))
+    }
+
+    /// A top is certain. Returns the hill before if this one ends it.
+    fn on_top(&mut self, top: f32, at: u64) -> Option<Hill> {
+        if f64::from(top) < self.params.floor || f64::from(top) < self.threshold() {
+            return None;
+        }
+        let spacing = self.spacing();
+        self.keep_pace(top, at);
+        if let Some(open) = self.open {
+            let mut done = None;
+            match open.low {
+                Some((_, low_at)) if low_at < at && at - open.at >= spacing => done = self.hill(low_at),
+                // Too near, or with no valley before it that is low enough to last: part of the open hill.
+                _ if top <= open.top => return None,
+                _ => {}
+            }
+            self.open = Some(Open { top, at, low: None });
+            return done;
+        }
+        if self.last.is_none_or(|last| at > last.end && at - last.top >= spacing) {
+            self.open = Some(Open { top, at, low: None });
+        }
+        None
+    }
+
+    /// Closes the open hill if it ends here.
+    fn close(&mut self, index: u64, score: f32) -> Option<Hill> {
+        let params = &self.params;
+        let open = self.open?;
+        if score <= self.level(open.top) {
+            return self.hill(index);
+        }
+        if index >= open.at + self.steps(params.reach_after_s) {
+            return self.hill(open.low.map_or(index, |(_, low_at)| low_at));
+        }
+        if index >= open.at + self.spacing() {
+            match open.low {
+                Some((low, at)) if score >= low => {
+                    if index >= at + self.steps(params.settle_s) {
+                        return self.hill(at);
+                    }
+                }
+                _ => self.open = Some(Open { low: Some((score, index)), ..open }),
+            }
+        }
+        None
+    }
+
+    /// Where nothing follows, an open hill ends with the points.
+    fn finish(&mut self) -> Option<Hill> {
+        if self.open.is_some() { self.hill(self.next - 1) } else { None }
+    }
+
+    /// Points of a new island follow.
+    fn start(&mut self) {
+        self.course = Course::Falling { low: f32::INFINITY };
+        self.recent.clear();
+        self.last = None;
+        self.island_start = self.next;
+    }
+
+    /// An edge is where the score has fallen to a small share of the top.
+    fn level(&self, top: f32) -> f32 {
+        (self.params.edge_fraction * f64::from(top)).max(self.params.edge_level) as f32
+    }
+
+    /// The open hill, ending at `end`.
+    fn hill(&mut self, end: u64) -> Option<Hill> {
+        let Open { top, at, .. } = self.open.take()?;
+        let level = self.level(top);
+        let first = self
+            .last
+            .map_or(self.island_start, |last| last.end + 1)
+            .max(at.saturating_sub(self.steps(self.params.reach_before_s)))
+            .min(at);
+        let start = (first..at).rev().find(|&i| self.at(i) <= level).unwrap_or_else(|| self.lowest(first, at));
+        let hill = Hill { start, top: at, end: end.max(at), height: top };
+        self.last = Some(hill);
+        Some(hill)
+    }
+
+    /// A recent point.
+    fn at(&self, index: u64) -> f32 {
+        let back = (self.next - index) as usize;
+        self.recent.len().checked_sub(back).and_then(|i| self.recent.get(i)).copied().unwrap_or(0.0)
+    }
+
+    fn lowest(&self, from: u64, to: u64) -> u64 {
+        (from..to).min_by(|&a, &b| self.at(a).total_cmp(&self.at(b))).unwrap_or(from)
+    }
+
+    /// The height that a top must reach.
+    fn threshold(&self) -> f64 {
+        let params = &self.params;
+        let mut values: Vec<f32> = self.history.iter().copied().collect();
+        let rank = (values.len().saturating_sub(1) as f64 * params.percentile / 100.0).round() as usize;
+        let high =
+            if values.is_empty() { 0.0 } else { f64::from(*values.select_nth_unstable_by(rank, f32::total_cmp).1) };
+        (params.fraction * high).min(params.ceiling).max(params.floor)
+    }
+
+    /// Least distance of tops at the pace of the last half minute, in points.
+    fn spacing(&self) -> u64 {
+        let params = &self.params;
+        let mut distances: Vec<f64> =
+            self.pace.iter().zip(self.pace.iter().skip(1)).map(|(a, b)| (b.0 - a.0) as f64 * self.step_s).collect();
         // Two distances are no pace.
         if distances.len() < 3 {
-            return ns(params.spacing_s);
+            return self.steps(params.spacing_s);
         }
         let pace = median(&mut distances).unwrap_or(params.spacing_s);
-        ns((params.pace_fraction * pace).clamp(params.spacing_s_min, params.spacing_s_max))
-    })
-}
+        self.steps((params.pace_fraction * pace).clamp(params.spacing_s_min, params.spacing_s_max))
+    }
 
-/// Highest first, each clears its surroundings.
-fn thin_out(peaks: &[Peak], spacing_ns: impl Fn(i64) -> i64) -> Vec<Peak> {
-    let mut order: Vec<usize> = (0..peaks.len()).collect();
-    order.sort_by(|&a, &b| peaks[b].height.total_cmp(&peaks[a].height).then(a.cmp(&b)));
-    let mut gone = vec![false; peaks.len()];
-    for &i in &order {
-        if gone[i] {
-            continue;
+    fn keep_pace(&mut self, top: f32, at: u64) {
+        let usual = self.steps(self.params.spacing_s);
+        match self.pace.back_mut() {
+            Some(last) if at - last.0 < usual => {
+                if top > last.1 {
+                    *last = (at, top);
+                }
+            }
+            _ => self.pace.push_back((at, top)),
         }
-        let t = peaks[i].t_ns;
-        let spacing = spacing_ns(t);
-        for j in (0..i).rev().take_while(|&j| t.saturating_sub(peaks[j].t_ns) < spacing) {
-            gone[j] = true;
-        }
-        for j in (i + 1..peaks.len()).take_while(|&j| peaks[j].t_ns.saturating_sub(t) < spacing) {
-            gone[j] = true;
+        let oldest = at.saturating_sub(self.steps(self.params.history_s));
+        while self.pace.front().is_some_and(|first| first.0 < oldest) {
+            self.pace.pop_front();
         }
     }
-    peaks.iter().zip(gone).filter(|(_, gone)| !gone).map(|(peak, _)| *peak).collect()
 }
 
-fn delimit(
-    signal: &Signal,
-    island: &Island,
-    score: &[f32],
-    peak: &Peak,
-    before: Option<usize>,
-    after: Option<usize>,
-    params: &SegmentParams,
-) -> Swing {
-    let steps = |seconds: f64| (seconds / signal.step_s()).round() as usize;
-    // An edge is where the score has fallen to a small share of the peak; between two swings it is the valley.
-    let level = (params.edge_fraction * f64::from(peak.height)).max(params.edge_level) as f32;
-    let first = before.unwrap_or(island.start).max(peak.index.saturating_sub(steps(params.reach_before_s)));
-    let last = after.unwrap_or(island.end() - 1).min(peak.index + steps(params.reach_after_s));
-    let start =
-        (first..peak.index).rev().find(|&i| score[i] <= level).unwrap_or_else(|| lowest(score, first, peak.index));
-    let end = (peak.index + 1..=last)
-        .find(|&i| score[i] <= level)
-        .unwrap_or_else(|| lowest(score, (peak.index + 1).min(last), last + 1));
-    let start_ns = signal.time_ns(island, start);
-    let end_ns = signal.time_ns(island, end);
-    // The hill of a long backswing may be higher than that of the stroke itself, which is the fastest rotation.
-    // Where samples are rare, between two of them the fastest is chance: stay near the peak.
-    let reach_s = if signal.rate_hz >= SPARSE_HZ { params.fastest_reach_s } else { 0.6 * params.smooth_s };
-    let reach = (reach_s * 1e9) as i64;
-    let peak_ns = if signal.has_gyro {
-        fastest(signal, peak.t_ns, start_ns.max(peak.t_ns - reach), end_ns.min(peak.t_ns + reach))
-    } else {
-        peak.t_ns
-    };
-    let (impact_ns, impact_jerk) = impact(signal, peak_ns, start_ns, end_ns, params);
-    Swing {
-        start_ns,
-        peak_ns,
-        impact_ns: impact_ns.clamp(start_ns, end_ns),
-        impact_jerk,
-        end_ns,
-        strength: f64::from(peak.height),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use schemas::{SensorRole, SensorTrack};
 
-fn lowest(score: &[f32], from: usize, to: usize) -> usize {
-    (from..to).min_by(|&a, &b| score[a].total_cmp(&score[b])).unwrap_or(from)
-}
+    use super::*;
+    use crate::Params;
+    use crate::calibrate::calibrate;
+    use crate::synth::{Loss, SynthSpec, generate};
 
-/// The hit: the largest change of acceleration near the fastest rotation, if it stands out from the rest of the swing.
-fn impact(signal: &Signal, peak_ns: i64, start_ns: i64, end_ns: i64, params: &SegmentParams) -> (i64, Option<f64>) {
-    let ns = |seconds: f64| (seconds * 1e9) as i64;
-    let fastest_ns = peak_ns;
-    if !signal.has_acc || signal.rate_hz < params.impact_rate_hz_min {
-        return (fastest_ns, None);
-    }
-    let swing = signal.raw_window(start_ns, end_ns);
-    let jerk_at = |i: usize| -> f64 {
-        let (a, b) = (&signal.raw[i], &signal.raw[i + 1]);
-        let dt = span_s(signal.raw_t_ns[i], signal.raw_t_ns[i + 1]);
-        norm([b[0] - a[0], b[1] - a[1], b[2] - a[2]]) / dt
-    };
-    let reach = ns(params.impact_reach_s);
-    let near = signal.raw_window(fastest_ns.saturating_sub(reach), fastest_ns.saturating_add(reach));
-    if swing.len() < 8 || near.len() < 3 {
-        return (fastest_ns, None);
-    }
-    let mut usual: Vec<f64> = (swing.start..swing.end - 1).map(jerk_at).collect();
-    let usual = median(&mut usual).unwrap_or(f64::INFINITY);
-    let spike = (near.start..near.end - 1).map(|i| (i, jerk_at(i))).max_by(|a, b| a.1.total_cmp(&b.1));
-    match spike {
-        Some((i, jerk)) if jerk > params.impact_factor * usual && signal.raw[i][GAP] == 0.0 => {
-            (i64::midpoint(signal.raw_t_ns[i], signal.raw_t_ns[i + 1]), Some(jerk))
+    /// A session's racket, with the samples of each hole (start and length, s) taken out.
+    fn signal(seed: u64, seconds: f64, rate_hz: f64, holes: &[(f64, f64)]) -> Signal {
+        // Frames that are lost would be holes too; these are planted.
+        let loss = Loss { frame: 0.0, block: 0.0 };
+        let session = generate(&SynthSpec { duration_s: seconds, rate_hz, loss, ..SynthSpec::new(seed) });
+        let racket = session.track.get(SensorRole::Racket).unwrap();
+        let mut kept = SensorTrack::default();
+        for i in 0..racket.len() {
+            let t_s = racket.t_ns[i] as f64 / 1e9;
+            if !holes.iter().any(|&(from, length)| (from..from + length).contains(&t_s)) {
+                kept.push(racket.t_ns[i], racket.acc[i], racket.gyro[i], racket.angle[i]);
+            }
         }
-        _ => (fastest_ns, None),
+        calibrate(SensorRole::Racket, &kept, &Params::builtin().calibrate).unwrap()
     }
-}
 
-/// The grid point of the fastest rotation in `from_ns..=to_ns`.
-fn fastest(signal: &Signal, around_ns: i64, from_ns: i64, to_ns: i64) -> i64 {
-    let rate = |i: usize| {
-        let v = &signal.grid[i];
-        v[3] * v[3] + v[4] * v[4] + v[5] * v[5]
-    };
-    signal
-        .window(from_ns, around_ns, to_ns)
-        .and_then(|(island, range)| {
-            // The first of equals, so that a clipped plateau does not depend on the order of comparison.
-            let best = range.reduce(|best, i| if rate(i) > rate(best) { i } else { best })?;
-            Some(signal.time_ns(island, best))
-        })
-        .unwrap_or(around_ns)
+    fn streaming(signal: &Signal) -> (Segmenter, Vec<CalibratedSample>) {
+        let kind = SensorKind { rate_hz: signal.rate_hz, has_acc: signal.has_acc, has_gyro: signal.has_gyro };
+        let samples = signal
+            .raw_t_ns
+            .iter()
+            .zip(&signal.raw)
+            .map(|(&t_ns, v)| CalibratedSample { t_ns, acc_mps2: [v[0], v[1], v[2]], gyro_dps: [v[3], v[4], v[5]] })
+            .collect();
+        (Segmenter::new(kind, Params::builtin()), samples)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_stream_has_the_swings_of_its_recording(
+            seed in 0_u64..10_000,
+            rate_hz in prop::sample::select(vec![50.0, 100.0, 200.0]),
+            holes in prop::collection::vec((0.0_f64..25.0, 0.0_f64..3.0), 0..3),
+            chunks in prop::collection::vec(1_usize..400, 1..20),
+        ) {
+            let signal = signal(seed, 25.0, rate_hz, &holes);
+            let batch = segment(&signal, &Params::builtin().segment);
+            let (mut segmenter, samples) = streaming(&signal);
+            let mut streamed = Vec::new();
+            let mut rest = &samples[..];
+            for size in chunks.iter().cycle() {
+                let (chunk, later) = rest.split_at((*size).min(rest.len()));
+                streamed.extend(segmenter.push(chunk));
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            streamed.extend(segmenter.finish());
+            // A hit on an interpolated sample is no hit; the flag of such samples is not part of a stream.
+            let plain = |swings: &[Swing]| -> Vec<(i64, i64, i64)> {
+                swings.iter().map(|swing| (swing.start_ns, swing.peak_ns, swing.end_ns)).collect()
+            };
+            prop_assert_eq!(plain(&streamed), plain(&batch));
+        }
+    }
+
+    #[test]
+    fn a_swing_is_known_three_tenths_of_a_second_after_its_end_and_little_is_kept() {
+        for rate_hz in [50.0, 100.0, 200.0] {
+            let signal = signal(3, 300.0, rate_hz, &[(100.0, 4.0)]);
+            let (mut segmenter, samples) = streaming(&signal);
+            let mut most = 0;
+            let mut count = 0;
+            for sample in &samples {
+                for swing in segmenter.push(std::slice::from_ref(sample)) {
+                    count += 1;
+                    // After a hole the next sample is when anybody can know.
+                    let late_s = span_s(swing.end_ns, sample.t_ns);
+                    let after_hole = sample.t_ns >= 104_000_000_000 && sample.t_ns < 104_100_000_000;
+                    assert!(after_hole || late_s <= LATENCY_S + 1.0 / rate_hz, "{late_s} s at {rate_hz} Hz");
+                }
+                most = most.max(segmenter.held());
+            }
+            assert!(count > 60, "{count}");
+            // Seven seconds of samples, the score of five, half a minute of every fifth score.
+            assert!(most < (8.0 * rate_hz) as usize + 600 + 700, "{most} at {rate_hz} Hz");
+        }
+    }
+
+    #[test]
+    fn a_cell_is_the_mean_over_its_time_at_any_rate() {
+        let mean = |rate_hz: f64| -> Vec<f32> {
+            let mut cells = Cells::new(10_000_000);
+            cells.start(0);
+            let mut out = Vec::new();
+            for i in 0..(rate_hz as i64) {
+                let t_ns = (i as f64 * 1e9 / rate_hz) as i64;
+                cells.push(t_ns, t_ns as f64 / 1e9, &mut out);
+            }
+            out.extend(cells.finish());
+            out
+        };
+        for rate_hz in [10.0, 100.0, 130.0, 800.0] {
+            for (k, value) in mean(rate_hz).iter().enumerate().skip(1).take(80) {
+                assert!((f64::from(*value) - k as f64 * 0.01).abs() < 1e-6, "{k} at {rate_hz} Hz: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_streaming_average_is_the_plain_mean() {
+        for (half, n) in [(0, 5), (3, 40), (3, 2), (5, 5)] {
+            let values: Vec<f32> = (0..n).map(|i: u8| f32::from(i % 11 * 7 % 11)).collect();
+            let mut average = MovingAverage::new(half);
+            let mut out = Vec::new();
+            for &value in &values {
+                average.push(value, &mut out);
+            }
+            average.finish(&mut out);
+            let plain: Vec<f32> = (0..values.len())
+                .map(|i| {
+                    let window = &values[i.saturating_sub(half)..(i + half + 1).min(values.len())];
+                    window.iter().sum::<f32>() / window.len() as f32
+                })
+                .collect();
+            assert_eq!(out.len(), plain.len());
+            assert!(out.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-5), "{out:?} {plain:?}");
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //! Absent: formulas (they are `pipelines`' own) and delivery (`notify` reads the outbox).
 
 mod candidates;
+mod live;
 mod registry;
 mod rows;
 mod worker;
@@ -18,9 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::{AnalysisId, SessionId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 pub use candidates::{Compared, Ordered};
+pub use live::LiveService;
 pub use registry::{Found, Known, Refused, Registry};
 pub use worker::Service;
 
@@ -127,13 +129,33 @@ pub struct Handle {
     clock: Clock,
     registry: Registry,
     job_ready: Arc<Notify>,
+    /// Held while a recording without a result is looked at, which takes a core for a while.
+    examining: Arc<Semaphore>,
 }
 
 impl Handle {
     /// `job_ready` tells the workers of new orders.
     #[must_use]
     pub fn new(options: &Options, catalog: Catalog, clock: Clock, job_ready: Arc<Notify>) -> Self {
-        Self { catalog, clock, registry: Registry::new(options.folder.clone()), job_ready }
+        let registry = Registry::new(options.folder.clone());
+        Self { catalog, clock, registry, job_ready, examining: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// What is wrong with a session's recording, the gravest first. One without a result is analysed for it, one at a time.
+    pub async fn examine(&self, session: SessionId, track: schemas::Track) -> Result<Vec<pipelines::Finding>, Error> {
+        let published = self.published(session).await?;
+        // The semaphore is never closed.
+        let _turn = self.examining.acquire().await;
+        tokio::task::spawn_blocking(move || {
+            let pipeline = pipelines::Pipeline::builtin();
+            let analysis = match published {
+                Some(published) => published.analysis,
+                None => Arc::new(pipeline.analyze(&track, Some(pipelines::Model::builtin()))),
+            };
+            pipelines::diagnose(&track, &analysis, &pipeline.params)
+        })
+        .await
+        .map_err(|_| Error::Broke { session_id: session })
     }
 
     /// The published result of a session, if there is one.

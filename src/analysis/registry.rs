@@ -196,7 +196,9 @@ mod tests {
 
         // The pipelines of the repository.
         let shipped = Registry::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")).look();
-        assert!(shipped.refused.is_empty(), "{:?}", shipped.refused);
+        // The crate's own manifest lies there too, and is none.
+        let refused = shipped.refused.iter().filter(|refused| !refused.path().ends_with("Cargo.toml"));
+        assert_eq!(refused.count(), 0, "{:?}", shipped.refused);
         assert_eq!(shipped.known.keys().collect::<Vec<_>>(), [builtin, "watch-1"]);
     }
 }

@@ -1,11 +1,13 @@
 //! The worker: leases a job, gets the samples, runs the pipeline on the CPU pool, publishes.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipelines::Analysis;
+use pipelines::{Analysis, History, Provenance, Stage, compare};
 use schemas::{AnalysisId, NotificationId, SessionId, SessionStatus, Track, UserId};
+use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{Instrument, error, info, info_span, warn};
 
@@ -19,8 +21,23 @@ use crate::store::seal;
 
 /// A lease outlives the job's own time limit by this much, so that only a dead worker's job is taken over.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
+/// Sessions of a player that a new one is compared with, the latest.
+const HISTORY_SESSIONS: i64 = 20;
 /// How often the catalog is asked for jobs that nobody announced (left over from another process).
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What of an earlier analysis is compared.
+#[derive(Deserialize)]
+struct Earlier {
+    strokes: Vec<EarlierStroke>,
+    provenance: Provenance,
+}
+
+#[derive(Deserialize)]
+struct EarlierStroke {
+    stroke: String,
+    metrics: BTreeMap<String, f64>,
+}
 
 /// The part that runs by itself.
 #[derive(Debug)]
@@ -152,12 +169,47 @@ impl Inner {
         }
         let row = self.catalog.session(session).await?.ok_or(Error::NoFrames { session_id: session })?;
         let track = self.track(session, row.revision, &row).await?;
-        let analysis = self.analyze(session, track, known).await?;
+        let analysis = self.analyze_with_history(&row, track, &known).await?;
         let text = encode(session, &analysis)?;
         if self.catalog.finish_candidate(job, row.revision, &text, self.clock.now_us()).await? {
             metrics::counter!("volant_analysis_candidates_total").increment(1);
         }
         Ok(())
+    }
+
+    /// The analysis of a track, its figures compared with the player's own earlier strokes.
+    async fn analyze_with_history(&self, row: &SessionRow, track: Track, by: &Known) -> Result<Arc<Analysis>, Error> {
+        let session = row.session_id;
+        let (analysis, history) = tokio::join!(self.analyze(session, track, by.clone()), self.history(row, by));
+        let (mut analysis, history) = (analysis?, history?);
+        if let Some(history) = history {
+            compare(Arc::make_mut(&mut analysis), &history, &by.pipeline.params);
+        }
+        Ok(analysis)
+    }
+
+    /// The player's earlier strokes, as far as the same pipeline and model measured them; `None` where nothing is compared.
+    async fn history(&self, row: &SessionRow, by: &Known) -> Result<Option<History>, Error> {
+        let Some(user) = row.user_id.filter(|_| by.pipeline.stages.contains(&Stage::Report)) else { return Ok(None) };
+        let earlier = self.catalog.earlier_analyses(user, row.session_id, HISTORY_SESSIONS).await?;
+        let by = by.clone();
+        let gather = move || {
+            let model = by.model.as_ref().map(|model| model.sha256());
+            let same = |made: &Provenance| {
+                made.name == by.pipeline.name()
+                    && made.pipeline == pipelines::PIPELINE
+                    && made.params_sha256 == by.pipeline.params.sha256()
+                    && made.model_sha256.as_deref() == model
+            };
+            let earlier: Vec<Earlier> = earlier
+                .iter()
+                .filter_map(|text| serde_json::from_str(text).ok())
+                .filter(|earlier: &Earlier| same(&earlier.provenance))
+                .collect();
+            let strokes = earlier.iter().flat_map(|earlier| &earlier.strokes);
+            History::of(strokes.map(|stroke| (stroke.stroke.as_str(), &stroke.metrics)))
+        };
+        tokio::task::spawn_blocking(gather).await.map(Some).map_err(|_| Error::Broke { session_id: row.session_id })
     }
 
     /// Puts a candidate in the place of the published result: files first, then the commit; killed between, it is done
@@ -237,7 +289,7 @@ impl Inner {
         let session = job.session_id;
         let row = self.catalog.session(session).await?.ok_or(Error::NoFrames { session_id: session })?;
         let track = self.track(session, job.revision, &row).await?;
-        let analysis = self.analyze(session, track, self.usual.clone()).await?;
+        let analysis = self.analyze_with_history(&row, track, &self.usual).await?;
         let created_at_us = self.clock.now_us();
         let (strokes_file, result_file) =
             self.write(&row, job.analysis_id, created_at_us, Arc::clone(&analysis)).await?;
@@ -320,7 +372,7 @@ impl Inner {
 }
 
 /// The pipeline that is configured for new sessions.
-fn usual(registry: &Registry, name: &str) -> Result<Known, Error> {
+pub(super) fn usual(registry: &Registry, name: &str) -> Result<Known, Error> {
     let name = if name.is_empty() { pipelines::Pipeline::builtin().name() } else { name };
     let mut found = registry.look();
     for refused in &found.refused {

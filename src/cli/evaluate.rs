@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use pipelines::{EvaluateOptions, Evaluation, Judge, Model, TrainOptions, merge};
+use pipelines::{Classification, EvaluateOptions, Evaluation, Judge, Model, TrainOptions, merge};
 use serde::Serialize;
 
 use super::analyze::{load_model, load_pipeline};
-use super::train::{LoadedSet, spinner};
+use super::train::{LoadedSet, bar};
 
 /// Judges the pipeline on recording sets.
 ///
@@ -25,8 +25,9 @@ pub struct Args {
     /// For each player of a set, train on its other players and judge on this one
     #[arg(long)]
     pub leave_one_player_out: bool,
-    /// Let training see this many swings of each class of the player who is judged; they are not judged
-    #[arg(long, value_name = "K", default_value_t = 0, requires = "leave_one_player_out")]
+    /// Let training see this many swings of each class of the player who is judged, or calibrate the model with them;
+    /// they are not judged
+    #[arg(long, value_name = "K", default_value_t = 0)]
     pub calibrate: usize,
     /// Largest distance of a label's peak and a swing's impact, ms; 600 suits recordings below 8 Hz
     #[arg(long, value_name = "MS", default_value_t = 250.0)]
@@ -108,10 +109,11 @@ pub(super) fn evaluation(args: &Args) -> anyhow::Result<Answer> {
         features: args.features as usize,
         penalty: args.penalty,
         shrinkage: args.shrinkage,
+        ..TrainOptions::default()
     };
     let judge = model.as_ref().map_or(Judge::LeaveOnePlayerOut(&training), Judge::Model);
     let options = EvaluateOptions { tolerance_ms: args.tolerance_ms, calibrate: args.calibrate };
-    let progress = spinner();
+    let progress = bar(args.sets.len() as u64);
     let mut sets = Vec::new();
     for path in &args.sets {
         progress.set_message(format!("judging on {}", path.display()));
@@ -119,6 +121,7 @@ pub(super) fn evaluation(args: &Args) -> anyhow::Result<Answer> {
         let evaluation = pipelines::evaluate(&set.tracks(), &params, judge, &options)
             .with_context(|| format!("evaluate on {}", path.display()))?;
         sets.push(OfSet { set: set.name, evaluation });
+        progress.inc(1);
     }
     progress.finish_and_clear();
     let parts: Vec<(&str, &Evaluation)> = sets.iter().map(|part| (part.set.as_str(), &part.evaluation)).collect();
@@ -148,6 +151,21 @@ fn print(out: &mut impl std::io::Write, name: &str, evaluation: &Evaluation) -> 
             s.false_alarms_per_min.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.2}")),
             s.peak_error_ms_median.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0}")),
         )?;
+        if let Some(rejected) = s.rejected_swings {
+            let before = &s.before_gate;
+            writeln!(
+                out,
+                "  before gate precision {}, recall {}, F1 {} ({} found, {} false, {} a minute); the gate rejected {} \
+                 false and {rejected} true",
+                share(before.precision),
+                share(before.recall),
+                share(before.f1),
+                before.found,
+                before.false_alarms,
+                before.false_alarms_per_min.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.2}")),
+                before.false_alarms.saturating_sub(s.false_alarms),
+            )?;
+        }
         if let (Some(right), Some(false_alarms)) = (s.found_and_named, s.named_false_alarms) {
             writeln!(
                 out,
@@ -157,41 +175,76 @@ fn print(out: &mut impl std::io::Write, name: &str, evaluation: &Evaluation) -> 
         }
     }
     if let Some(idle) = &evaluation.idle {
+        let rate = |rate: Option<f64>| rate.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.2}"));
         writeln!(
             out,
-            "  idle        {} swings in {:.1} min without any ({} a minute){}",
+            "  idle        {} swings in {:.1} min without any ({} a minute; before the gate {}, {} a minute){}",
             idle.false_alarms,
             idle.minutes,
-            idle.false_alarms_per_min.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.2}")),
+            rate(idle.false_alarms_per_min),
+            idle.before_gate,
+            rate(idle.before_gate_per_min),
             idle.named_false_alarms.map_or_else(String::new, |n| format!(", {n} named a stroke")),
         )?;
     }
     if let Some(c) = &evaluation.classification {
-        writeln!(
-            out,
-            "  names       accuracy {:.3}, macro-F1 {:.3} of {} swings; sure of {:.0}%, accuracy there {}",
-            c.accuracy,
-            c.macro_f1,
-            c.examples,
-            c.coverage * 100.0,
-            share(c.accuracy_when_sure)
-        )?;
-        for (player, figures) in &c.players {
-            writeln!(
-                out,
-                "    {player:<20} accuracy {:.3}, macro-F1 {:.3} of {}",
-                figures.accuracy, figures.macro_f1, figures.examples
-            )?;
-        }
-        let width = c.classes.iter().map(|class| class.chars().count()).max().unwrap_or(0);
-        writeln!(out, "    confusion, rows true, columns answered in the same order")?;
-        for (class, row) in c.classes.iter().zip(&c.confusion) {
-            let cells: Vec<String> = row.iter().map(|count| format!("{count:>5}")).collect();
-            writeln!(out, "    {class:<width$} {}", cells.join(""))?;
-        }
+        print_names(out, c)?;
     }
     for note in &evaluation.notes {
         writeln!(out, "  note        {note}")?;
+    }
+    Ok(())
+}
+
+fn print_names(out: &mut impl std::io::Write, c: &Classification) -> std::io::Result<()> {
+    let share = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
+    writeln!(
+        out,
+        "  names       accuracy {:.3}, macro-F1 {:.3} of {} swings; sure of {:.0}%, accuracy there {}",
+        c.accuracy,
+        c.macro_f1,
+        c.examples,
+        c.coverage * 100.0,
+        share(c.accuracy_when_sure)
+    )?;
+    for (level, figures) in &c.levels {
+        writeln!(
+            out,
+            "    {level:<9} accuracy {:.3} of {}; sure of {:.0}%, accuracy there {}; calibration error {:.3}",
+            figures.accuracy,
+            figures.examples,
+            figures.coverage * 100.0,
+            share(figures.accuracy_when_sure),
+            figures.calibration_error
+        )?;
+    }
+    for (player, figures) in &c.players {
+        writeln!(
+            out,
+            "    {player:<20} accuracy {:.3}, macro-F1 {:.3} of {}",
+            figures.accuracy, figures.macro_f1, figures.examples
+        )?;
+    }
+    let width = c.classes.iter().map(|class| class.chars().count()).max().unwrap_or(0);
+    writeln!(out, "    confusion, rows true, columns answered in the same order; recall and precision of each class")?;
+    for (class, row) in c.classes.iter().zip(&c.confusion) {
+        let cells: Vec<String> = row.iter().map(|count| format!("{count:>5}")).collect();
+        let figures = c.by_class.get(class).copied().unwrap_or_default();
+        let (recall, precision) = (share(figures.recall), share(figures.precision));
+        writeln!(out, "    {class:<width$} {}  {recall:>6} {precision:>6}", cells.join(""))?;
+    }
+    writeln!(out, "    reliability: expected calibration error {:.3}", c.calibration_error)?;
+    for bin in c.reliability.iter().filter(|bin| bin.examples > 0) {
+        writeln!(
+            out,
+            "    {:.1}–{:.1} {:>5} swings, confidence {:.3}, accuracy {:.3}  {}",
+            bin.from,
+            bin.to,
+            bin.examples,
+            bin.confidence,
+            bin.accuracy,
+            "▪".repeat((bin.accuracy * 20.0).round() as usize)
+        )?;
     }
     Ok(())
 }
@@ -208,6 +261,7 @@ mod tests {
             name: &generated.name,
             track: &generated.track,
             marks: &generated.marks,
+            acc_to_mps2: None,
         };
         let judge = Judge::Model(Model::builtin());
         let evaluation = pipelines::evaluate(
@@ -220,7 +274,17 @@ mod tests {
         let mut text = Vec::new();
         print(&mut text, "g", &evaluation).unwrap();
         let text = String::from_utf8(text).unwrap();
-        for word in ["swings", "precision", "end to end", "names", "confusion", "macro-F1"] {
+        for word in [
+            "swings",
+            "precision",
+            "before gate",
+            "end to end",
+            "names",
+            "height",
+            "confusion",
+            "macro-F1",
+            "reliability",
+        ] {
             assert!(text.contains(word), "{word} in {text}");
         }
     }

@@ -13,6 +13,7 @@ mod columns;
 pub mod config;
 pub mod demo;
 pub mod devices;
+pub mod doctor;
 pub mod evaluate;
 pub mod import;
 pub mod reanalyze;
@@ -60,6 +61,8 @@ enum Command {
     Import(import::Args),
     /// Recording sessions of a server or of a data folder
     Sessions(sessions::Args),
+    /// Say what is wrong with a session or recording, and what to do
+    Doctor(doctor::Args),
     /// Analyse old sessions by another pipeline, compare and publish
     Reanalyze(reanalyze::Args),
     /// Devices of a server or of a data folder
@@ -102,6 +105,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sql(args) => block_on(sql::run(args)),
         Command::Import(args) => block_on(import::run(args)),
         Command::Sessions(args) => block_on(sessions::run(args)),
+        Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Reanalyze(args) => block_on(reanalyze::run(args)),
         Command::Devices(args) => block_on(devices::run(args)),
         Command::Tokens(args) => block_on(tokens::run(args)),

@@ -1,20 +1,24 @@
 //! `volant train`: recording sets in, a model file out.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::ProgressBar;
-use pipelines::{Example, LabelledTrack, Mark, MarkQuality, TrainOptions, generated_player};
+use indicatif::{ProgressBar, ProgressStyle};
+use pipelines::{EvaluateOptions, Example, LabelledTrack, Mark, MarkQuality, Model, TrainOptions, generated_player};
 
-use super::analyze::load_pipeline;
+use super::analyze::{load_model, load_pipeline};
 use crate::recordings::{RecordingSet, read_set};
 
-/// Trains a model on recording sets.
+/// Trains a model on recording sets, or calibrates one for a player.
 ///
 /// The same sets and options give the same bytes. The figures printed are of players that were left out in turn.
+///
+/// With --calibrate the swings of the sets move the heads of a model that is there: a handful of labelled swings of a
+/// new player, or of a new way to wear the sensor, is worth more than any other change.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Recording sets: folders with samples.parquet (or .csv) and labels.csv
@@ -26,6 +30,21 @@ pub struct Args {
     /// Name of the model; without, the name of its file
     #[arg(long)]
     pub name: Option<String>,
+    /// Sets whose strokes only teach the gate what a swing is; their names are not learned
+    #[arg(long, value_name = "SET")]
+    pub gate_only: Vec<PathBuf>,
+    /// Calibrate this model with the swings of the sets instead of training a new one
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["generated", "gate_only"])]
+    pub calibrate: Option<PathBuf>,
+    /// Use only the first so many swings of each class of a player to calibrate; 0 is all
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "calibrate")]
+    pub swings: usize,
+    /// How much a calibrating swing counts against one that the model was trained on
+    #[arg(long, default_value_t = EvaluateOptions::CALIBRATION_WEIGHT, requires = "calibrate")]
+    pub weight: f64,
+    /// Share of swings that the gate may lose where it cannot tell all from other movement
+    #[arg(long, value_name = "SHARE", default_value_t = TrainOptions::default().gate_loss)]
+    pub gate_loss: f64,
     /// Also train on this many generated players, five minutes each
     #[arg(long, value_name = "PLAYERS", default_value_t = 0)]
     pub generated: u32,
@@ -59,18 +78,35 @@ const GENERATED_MINUTES: f64 = 5.0;
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(args.penalty > 0.0 && args.penalty.is_finite(), "--penalty must be above 0");
     anyhow::ensure!((0.0..=1.0).contains(&args.shrinkage), "--shrinkage must be between 0 and 1");
+    anyhow::ensure!((0.0..=1.0).contains(&args.gate_loss), "--gate-loss must be between 0 and 1");
+    anyhow::ensure!(args.weight > 0.0 && args.weight.is_finite(), "--weight must be above 0");
     let params = load_pipeline(args.pipeline.as_deref())?.pipeline.params.clone();
-    let progress = spinner();
+    let progress = bar((args.sets.len() + args.gate_only.len()) as u64 + u64::from(args.generated) + 1);
     let mut examples: Vec<Example> = Vec::new();
-    for path in &args.sets {
+    for (path, named) in args.sets.iter().map(|set| (set, true)).chain(args.gate_only.iter().map(|set| (set, false))) {
         progress.set_message(format!("reading {}", path.display()));
         let set = LoadedSet::read(path)?;
         for recording in set.tracks() {
-            examples.extend(pipelines::examples(&recording, &params));
+            examples.extend(pipelines::examples(&recording, &params).into_iter().map(|mut example| {
+                example.named = named;
+                example
+            }));
         }
+        progress.inc(1);
+    }
+    let default_name = args.out.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
+    let name = args.name.clone().unwrap_or_else(|| default_name.into_owned());
+    if let Some(base) = &args.calibrate {
+        progress.set_message(format!("calibrating {}", base.display()));
+        let base = load_model(base)?;
+        let swings = first_of_each(examples, args.swings);
+        let model = pipelines::adapt(&base, &swings, args.weight, &name).context("calibrate")?;
+        progress.finish_and_clear();
+        return write(&model, args);
     }
     for player in 0..args.generated {
         progress.set_message(format!("generating player {} of {}", player + 1, args.generated));
+        progress.inc(1);
         let recording = generated_player(player, GENERATED_MINUTES, args.seed);
         examples.extend(pipelines::examples(
             &LabelledTrack {
@@ -78,23 +114,43 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 name: &recording.name,
                 track: &recording.track,
                 marks: &recording.marks,
+                acc_to_mps2: None,
             },
             &params,
         ));
     }
     progress.set_message(format!("training on {} swings", examples.len()));
-    let default_name = args.out.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
     let options = TrainOptions {
-        name: args.name.clone().unwrap_or_else(|| default_name.into_owned()),
+        name,
         seed: args.seed,
         features: args.features as usize,
         penalty: args.penalty,
         shrinkage: args.shrinkage,
+        gate_loss: args.gate_loss,
+        ..TrainOptions::default()
     };
     let model = pipelines::train(&examples, &options).context("train")?;
+    progress.finish_and_clear();
+    write(&model, args)
+}
+
+/// The first `count` swings of each class, player and sensor, in the order of the recordings; all of them for 0.
+fn first_of_each(examples: Vec<Example>, count: usize) -> Vec<Example> {
+    let mut seen: BTreeMap<(String, String, &'static str), usize> = BTreeMap::new();
+    examples
+        .into_iter()
+        .filter(|example| {
+            let seen = seen.entry((example.player.clone(), example.stroke.clone(), example.role.as_str())).or_default();
+            *seen += 1;
+            count == 0 || *seen <= count
+        })
+        .collect()
+}
+
+/// Writes the model's file and what it says about itself.
+fn write(model: &Model, args: &Args) -> anyhow::Result<ExitCode> {
     let bytes = model.to_bytes().context("write the model")?;
     std::fs::write(&args.out, &bytes).with_context(|| format!("write model {}", args.out.display()))?;
-    progress.finish_and_clear();
 
     let header = model.header();
     let mut out = std::io::stdout().lock();
@@ -111,17 +167,31 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &header.leave_one_player_out {
         Some(figures) => writeln!(
             out,
-            "  on players left out: accuracy {:.3}, macro-F1 {:.3} ({} swings)",
-            figures.accuracy, figures.macro_f1, figures.examples
+            "  on players left out: accuracy {:.3}, macro-F1 {:.3}, calibration error {:.3} ({} swings)",
+            figures.accuracy, figures.macro_f1, figures.calibration_error, figures.examples
         )?,
-        None => writeln!(out, "  not judged: all examples are of one player")?,
+        None => writeln!(out, "  not judged: no player could be left out")?,
+    }
+    for gate in &header.gates {
+        writeln!(
+            out,
+            "  gate      {}: kept {:.1}% of {} swings and rejected {:.1}% of {} other movements that it had not seen",
+            gate.role,
+            100.0 * gate.swings_kept,
+            gate.examples[0],
+            100.0 * gate.others_rejected,
+            gate.examples[1]
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A spinner on a terminal, nothing elsewhere.
-pub(super) fn spinner() -> ProgressBar {
-    let progress = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+/// A bar of so many steps on a terminal, nothing elsewhere.
+pub(super) fn bar(steps: u64) -> ProgressBar {
+    let progress = if std::io::stderr().is_terminal() { ProgressBar::new(steps) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
+        progress.set_style(style);
+    }
     progress.enable_steady_tick(Duration::from_millis(200));
     progress
 }
@@ -170,6 +240,8 @@ impl LoadedSet {
                 name: &recording.name,
                 track: &recording.track,
                 marks,
+                // What the format of recording sets says.
+                acc_to_mps2: Some(1.0),
             })
             .collect()
     }
@@ -182,9 +254,13 @@ mod tests {
 
     /// A set of generated players in a folder, as a person would have it.
     pub(crate) fn write_generated_set(folder: &Path, players: u32) {
+        write_generated_players(folder, 0..players);
+    }
+
+    fn write_generated_players(folder: &Path, players: std::ops::Range<u32>) {
         let mut recordings = Vec::new();
         let mut labels = Vec::new();
-        for player in 0..players {
+        for player in players {
             let generated = generated_player(player, 1.0, 3);
             // Recording sets hold m/s²; generated players may send g.
             let mut track = generated.track;
@@ -213,6 +289,11 @@ mod tests {
             sets: vec![set.to_owned()],
             out,
             name: None,
+            gate_only: Vec::new(),
+            calibrate: None,
+            swings: 0,
+            weight: 8.0,
+            gate_loss: 0.005,
             generated: 0,
             seed: 1,
             features: 420,
@@ -253,6 +334,31 @@ mod tests {
         let judged = evaluation.whole.classification.unwrap();
         assert!(judged.accuracy > 0.9, "on its own training set: {}", judged.accuracy);
         assert!(evaluation.whole.segmentation.unwrap().f1.unwrap() > 0.8);
+    }
+
+    #[test]
+    fn a_calibrated_model_names_its_player_better_and_says_what_it_came_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let (others, own) = (folder.path().join("others"), folder.path().join("own"));
+        std::fs::create_dir_all(&others).unwrap();
+        std::fs::create_dir_all(&own).unwrap();
+        write_generated_set(&others, 3);
+        write_generated_players(&own, 40..41);
+        let (base, fitted) = (folder.path().join("base.safetensors"), folder.path().join("fitted.safetensors"));
+        run(&args(&others, base.clone())).unwrap();
+        let calibrate = Args { calibrate: Some(base.clone()), swings: 2, ..args(&own, fitted.clone()) };
+        run(&calibrate).unwrap();
+        let read = |path: &Path| pipelines::Model::from_bytes(&std::fs::read(path).unwrap()).unwrap();
+        let (base, fitted) = (read(&base), read(&fitted));
+        assert_eq!(fitted.header().training.adapted_from.as_deref(), Some(base.sha256()));
+        let set = LoadedSet::read(&own).unwrap();
+        let accuracy = |model: &Model| {
+            let judge = pipelines::Judge::Model(model);
+            let options = EvaluateOptions::default();
+            let judged = pipelines::evaluate(&set.tracks(), pipelines::Params::builtin(), judge, &options).unwrap();
+            judged.classification.unwrap().accuracy
+        };
+        assert!(accuracy(&fitted) > accuracy(&base), "{} {}", accuracy(&fitted), accuracy(&base));
     }
 
     #[test]

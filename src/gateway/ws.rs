@@ -23,12 +23,14 @@ use super::error::{self, ApiError};
 use super::limits::Place;
 use super::socket::{self, Heard, Later, Outcome, Role, Socket, Step};
 use super::{Context, Shared, State};
-use crate::hub::{self, AdminMessage, DeviceMessage, Registration, UserMessage};
+use crate::hub::{
+    self, DeviceMessage, LiveEvent, LiveMessage, LiveSwing, Registration, Revision, ToAdmin, UserMessage,
+};
 use crate::ingest;
 use crate::protocol::budget::{ECHO_LIMIT_BYTES, TEXT_LIMIT_BYTES, clip};
 use crate::protocol::{
     self, ClientMessage, DeviceLine, Endpoint, EventFields, FramePacket, LocalTime, ServerMessage, SessionFields,
-    SystemFigures, UtcTime,
+    SwingFields, SystemFigures, UtcTime,
 };
 use crate::sessions::{self, DeviceEvent, PollAnswer};
 use crate::texts::{self, Lang};
@@ -528,7 +530,12 @@ impl Role for UserRole {
     const ENDPOINT: Endpoint = Endpoint::User;
 
     fn encode(&self, message: UserMessage) -> Vec<String> {
-        let UserMessage::AnalysisComplete { notification_id, session_id, payload } = message;
+        let (notification_id, session_id, payload) = match message {
+            UserMessage::Live(live) => return vec![live_message(&live).encode()],
+            UserMessage::AnalysisComplete { notification_id, session_id, payload } => {
+                (notification_id, session_id, payload)
+            }
+        };
         match RawValue::from_string(payload.to_string()) {
             Ok(analysis_result) => vec![
                 ServerMessage::AnalysisCompleteNotification {
@@ -637,12 +644,41 @@ struct AdminRole {
     registration: Registration,
 }
 
+/// What is said of a session that records, as it is on the wire.
+fn live_message(live: &LiveMessage) -> ServerMessage {
+    let (session_id, device_code) = (live.session_id, live.device_code.clone());
+    let timestamp = LocalTime(live.at_us);
+    match &live.event {
+        LiveEvent::Swing(swing) => {
+            ServerMessage::SwingDetected { session_id, device_code, swing: swing_fields(swing), timestamp }
+        }
+        LiveEvent::Final(Revision { unchanged, changed, withdrawn, added }) => ServerMessage::SwingsRevised {
+            session_id,
+            device_code,
+            unchanged: *unchanged,
+            changed: changed.iter().map(swing_fields).collect(),
+            withdrawn: withdrawn.clone(),
+            added: *added,
+            timestamp,
+        },
+    }
+}
+
+fn swing_fields(swing: &LiveSwing) -> SwingFields {
+    let LiveSwing { swing_id, sensor, start_ms, impact_ms, end_ms, stroke, confidence, probabilities } = swing.clone();
+    SwingFields { swing_id, sensor, start_ms, impact_ms, end_ms, stroke, confidence, probabilities }
+}
+
 impl Role for AdminRole {
-    type Out = AdminMessage;
+    type Out = ToAdmin;
     const ENDPOINT: Endpoint = Endpoint::Admin;
 
     /// The same twice: `system_event` is what the legacy code calls it, `system_notification` what its documents do.
-    fn encode(&self, message: AdminMessage) -> Vec<String> {
+    fn encode(&self, message: ToAdmin) -> Vec<String> {
+        let message = match message {
+            ToAdmin::Event(event) => event,
+            ToAdmin::Live(live) => return vec![live_message(&live).encode()],
+        };
         let fields = EventFields {
             event: message.event,
             level: match message.level {

@@ -6,6 +6,8 @@
 //! Invariants: one connection a device code, the newest wins, and the late end of an older one never unregisters the
 //! newer; a full queue never blocks a sender.
 
+mod live;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +16,8 @@ use std::time::Duration;
 use schemas::{DeviceCode, NotificationId, SessionId, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+
+pub use live::{LiveEvent, LiveMessage, LiveSwing, Revision};
 
 use crate::clock::Clock;
 
@@ -31,8 +35,10 @@ pub enum DeviceMessage {
 }
 
 /// A message to a player.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum UserMessage {
+    /// Something about a session of theirs that records.
+    Live(Arc<LiveMessage>),
     /// An analysis is finished. `payload` is the notice as the outbox keeps it.
     AnalysisComplete { notification_id: NotificationId, session_id: SessionId, payload: Arc<str> },
 }
@@ -59,6 +65,14 @@ pub struct AdminMessage {
     /// Legacy session state, with code `session_status`.
     pub status: Option<String>,
     pub at_us: i64,
+}
+
+/// Whatever goes to the admins.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToAdmin {
+    Event(AdminMessage),
+    /// Something about a session that records.
+    Live(Arc<LiveMessage>),
 }
 
 /// What the hub puts on a connection's queue.
@@ -203,7 +217,7 @@ struct Inner {
 struct State {
     devices: HashMap<DeviceCode, Device>,
     users: HashMap<UserId, Vec<Entry<UserMessage>>>,
-    admins: Vec<Entry<AdminMessage>>,
+    admins: Vec<Entry<ToAdmin>>,
 }
 
 /// What is kept of a device code, also while it is away: how often it came.
@@ -315,7 +329,7 @@ impl Handle {
     }
 
     /// Registers an admin connection.
-    pub fn register_admin(&self, queue: Queue<AdminMessage>) -> Registration {
+    pub fn register_admin(&self, queue: Queue<ToAdmin>) -> Registration {
         let presence = self.presence();
         self.lock().admins.push(Entry { queue, presence: Arc::clone(&presence) });
         Registration { hub: self.clone(), place: Place::Admin, presence }
@@ -347,7 +361,20 @@ impl Handle {
     /// Queues a message for all admins; a slow admin misses it, counted.
     pub fn send_to_admins(&self, message: &AdminMessage) {
         for entry in &self.lock().admins {
-            entry.offer(Outbound::Message { message: message.clone(), delivered: None });
+            entry.offer(Outbound::Message { message: ToAdmin::Event(message.clone()), delivered: None });
+        }
+    }
+
+    /// Queues a message about a session that records for its player and for the admins; a slow one misses it, counted. The
+    /// result is what counts, and it comes by a notice that waits.
+    pub fn send_live(&self, user: Option<UserId>, message: LiveMessage) {
+        let message = Arc::new(message);
+        let state = self.lock();
+        for entry in user.and_then(|user| state.users.get(&user)).into_iter().flatten() {
+            entry.offer(Outbound::Message { message: UserMessage::Live(Arc::clone(&message)), delivered: None });
+        }
+        for entry in &state.admins {
+            entry.offer(Outbound::Message { message: ToAdmin::Live(Arc::clone(&message)), delivered: None });
         }
     }
 
@@ -454,7 +481,7 @@ mod tests {
         }
         let mut contested = 0;
         while let Ok(Outbound::Message { message, .. }) = admin_inbox.try_recv().as_deref() {
-            contested += usize::from(message.code == "device_contested");
+            contested += usize::from(matches!(message, ToAdmin::Event(event) if event.code == "device_contested"));
         }
         assert_eq!(contested, 1);
     }

@@ -153,6 +153,14 @@ impl Recording {
         }
     }
 
+    /// Rows from `from` on that are on disk, and the row to go on with; `None` if there are none.
+    pub(super) fn rows_since(&self, from: usize, limit: usize) -> Option<(FrameColumns, usize)> {
+        let until = self.settled_rows().min(from.saturating_add(limit));
+        let state = self.lock();
+        let rows = (from..until).filter(|&row| !state.is_void(row));
+        (until > from).then(|| (state.frames.gather(rows), until))
+    }
+
     /// The rows that are on disk, as batches of the `frames` schema, while no file of the session is sealed.
     ///
     /// `None` from the first seal on: the file answers then, and late rows show with its next revision, a second later.

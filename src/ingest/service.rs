@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow::array::RecordBatch;
-use schemas::{DeviceCode, SessionId, SessionStatus, Track};
+use schemas::{DeviceCode, FrameColumns, SessionId, SessionStatus, Track};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -461,6 +461,12 @@ impl Handle {
             (state.kept(), state.sync_error_ns())
         };
         Some(track_of(&frames, sync_error_ns))
+    }
+
+    /// The rows of an open session from `from` on, as far as they are on disk, `limit` at most, and the row to go on with.
+    #[must_use]
+    pub fn rows_since(&self, session: SessionId, from: usize, limit: usize) -> Option<(FrameColumns, usize)> {
+        self.get(session)?.rows_since(from, limit)
     }
 
     /// Waits until no file is being written, at shutdown: a rename must not come after the folder's lock is given up.

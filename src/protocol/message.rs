@@ -1,9 +1,10 @@
 //! What is said on the sockets, in both directions.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use schemas::{DeviceCode, FrameColumns, NotificationId, SessionId};
+use schemas::{DeviceCode, FrameColumns, NotificationId, SensorRole, SessionId};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -210,6 +211,32 @@ pub enum ServerMessage {
         analysis_result: Box<RawValue>,
         timestamp: LocalTime,
     },
+    /// A swing was found while its session records: to its player and to the admins. What the result says later counts.
+    SwingDetected {
+        #[schemars(with = "i64")]
+        session_id: SessionId,
+        #[schemars(with = "String")]
+        device_code: DeviceCode,
+        #[serde(flatten)]
+        swing: SwingFields,
+        timestamp: LocalTime,
+    },
+    /// The session has its result, and this is how it differs from what `swing_detected` said.
+    SwingsRevised {
+        #[schemars(with = "i64")]
+        session_id: SessionId,
+        #[schemars(with = "String")]
+        device_code: DeviceCode,
+        /// Swings that stayed as they were told.
+        unchanged: usize,
+        /// Swings that stayed, with another name or other times.
+        changed: Vec<SwingFields>,
+        /// `swing_id` of those that are none.
+        withdrawn: Vec<u32>,
+        /// Swings that had not been told.
+        added: usize,
+        timestamp: LocalTime,
+    },
     /// Answer to `get_system_status`.
     SystemStatus { status: SystemFigures, timestamp: LocalTime },
     /// Answer to `get_device_list`, the device that sent last first.
@@ -228,6 +255,24 @@ pub enum ServerMessage {
         correct_endpoints: Endpoints,
         timestamp: LocalTime,
     },
+}
+
+/// A swing of a session that records. Times are ms since session start.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct SwingFields {
+    /// In the order of detection, from 1.
+    pub swing_id: u32,
+    #[schemars(with = "String")]
+    pub sensor: SensorRole,
+    pub start_ms: f64,
+    pub impact_ms: f64,
+    pub end_ms: f64,
+    /// Class name, or `other`.
+    pub stroke: String,
+    /// Probability of `stroke`, 0 to 1; null: no model ran.
+    pub confidence: Option<f64>,
+    /// Every class with its probability.
+    pub probabilities: BTreeMap<String, f64>,
 }
 
 impl ServerMessage {

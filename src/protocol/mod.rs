@@ -37,7 +37,8 @@ pub use decode::{Endpoint, decode};
 pub use error::Error;
 pub use frames::{FRAMES_LIMIT, FrameFault};
 pub use message::{
-    ClientMessage, DeviceLine, Endpoints, EventFields, FramePacket, ServerMessage, SessionFields, SystemFigures,
+    ClientMessage, DeviceLine, Endpoints, EventFields, FramePacket, ServerMessage, SessionFields, SwingFields,
+    SystemFigures,
 };
 pub use schema::{WireSchema, wire_schemas};
 pub use time::{LocalTime, UtcTime};

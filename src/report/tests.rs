@@ -47,6 +47,7 @@ fn analysis() -> Analysis {
                 stroke: (*class).to_owned(),
                 confidence: Some(0.83 + 0.14 * wave),
                 probabilities: BTreeMap::new(),
+                levels: BTreeMap::new(),
                 metrics,
             }
         })

@@ -595,6 +595,21 @@ impl Catalog {
             .collect()
     }
 
+    /// The latest published analyses of a player before a session, the newest first.
+    pub async fn earlier_analyses(&self, user: UserId, before: SessionId, limit: i64) -> Result<Vec<String>, Error> {
+        let rows = sqlx::query(
+            "SELECT r.analysis FROM results r JOIN sessions s USING (session_id) \
+             WHERE s.user_id = ? AND r.session_id < ? ORDER BY r.session_id DESC LIMIT ?",
+        )
+        .bind(user.get())
+        .bind(before.get())
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(at("read earlier analyses"))?;
+        rows.iter().map(|row| get(row, 0)).collect()
+    }
+
     /// Every file that the catalog answers for, for verification: path, and of frames also revision, rows, bytes, sum.
     pub async fn expected_files(&self) -> Result<Vec<Expected>, Error> {
         let rows = sqlx::query(

@@ -121,6 +121,7 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
     ("POST", "/api/v2/pipelines/{pipeline}/analyses", "{}", WRITES_SESSIONS),
     ("DELETE", "/api/v2/pipelines/{pipeline}/analyses", "", WRITES_SESSIONS),
     ("POST", "/api/v2/pipelines/{pipeline}/publish", "", WRITES_SESSIONS),
+    ("GET", "/api/v2/sessions/{session_id}/doctor", "", SESSION_READ),
     ("GET", "/api/v2/sessions/{session_id}/analyses", "", SESSION_READ),
     ("GET", "/api/v2/sessions/{session_id}/analyses/{pipeline}", "", SESSION_READ),
     ("POST", "/api/v2/sessions/{session_id}/analyses/{pipeline}/publish", "", WRITES_SESSIONS),

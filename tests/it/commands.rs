@@ -63,8 +63,20 @@ async fn sessions_and_devices_are_listed_and_commanded_from_the_command_line() {
     let beside = ask(&["devices", "--data-dir", &folder, "--json"]).await;
     assert!(beside["devices"].as_array().unwrap().iter().any(|device| device["device_code"] == DEVICE), "{beside}");
 
+    // A session without frames has that wrong with it; a recording file is looked at like a session.
+    let looked = volant(&["doctor", &second.to_string(), "--url", &url, "--json"]).await;
+    let found: Value = serde_json::from_slice(&looked.stdout).unwrap();
+    assert_eq!((looked.status.code(), &found["findings"][0]["code"]), (Some(3), &json!("no_data")), "{found}");
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/data/demo-session.parquet");
+    let looked = volant(&["doctor", demo]).await;
+    let text = String::from_utf8(looked.stdout).unwrap();
+    assert!(matches!(looked.status.code(), Some(0 | 3)) && !text.is_empty(), "{text}");
+
     for (wrong, says) in [
         (vec!["sessions", "show", "999", "--url", &url], "404"),
+        (vec!["doctor", "999", "--url", &url], "404"),
+        (vec!["doctor", "999", "--data-dir", &folder], "no session 999"),
+        (vec!["doctor", "absent.csv"], "absent.csv"),
         (vec!["sessions", "show", "999", "--data-dir", &folder], "no session 999"),
         (vec!["sessions", "stop", "1", "--data-dir", &folder], "--url"),
         (vec!["devices", "--url", "http://127.0.0.1:1"], "is the server running?"),

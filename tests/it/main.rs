@@ -12,6 +12,7 @@ mod flow;
 mod hostile;
 mod import;
 mod kill;
+mod live;
 mod packets;
 mod reanalysis;
 mod results;

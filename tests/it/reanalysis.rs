@@ -2,19 +2,26 @@
 
 use std::time::Duration;
 
+use pipelines::synth::{Plan, PlannedStroke, SynthSpec, generate};
+use schemas::{StrokeKind, Track};
 use serde_json::{Value, json};
 
 use crate::commands::ask;
-use crate::packets::session_packets;
+use crate::packets::packets_of;
 use crate::support::{PATIENCE, TestApp};
 
 const BUILTIN: &str = "volant-default-1";
 
 /// A recorded and analysed session.
 async fn recorded(app: &TestApp, device_code: &str, seed: u64) -> i64 {
+    let spec = SynthSpec { duration_s: 12.0, ..SynthSpec::new(seed) };
+    recorded_as(app, device_code, &generate(&spec).track).await
+}
+
+async fn recorded_as(app: &TestApp, device_code: &str, track: &Track) -> i64 {
     let session = app.start_session(device_code).await;
     let mut device = app.socket(&format!("/ws/esp32/{device_code}/")).await;
-    for packet in session_packets(&session.to_string(), device_code, seed, 12.0) {
+    for packet in packets_of(track, &session.to_string(), device_code) {
         device.send(&packet).await;
         assert_eq!(device.next_of("batch_sensor_data_response").await["success"], true);
     }
@@ -157,5 +164,29 @@ async fn orders_survive_a_restart_and_are_carried_out_from_the_command_line() {
     let session = recorded(&app, "d1", 4).await;
     let (_, result) = app.get(&format!("/api/v2/sessions/{session}/result")).await;
     assert_eq!(result["analysis"]["provenance"]["name"], "mine");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_compared_with_the_players_own_earlier_strokes() {
+    let app = TestApp::start().await;
+    let percentiles = |result: &Value| -> Vec<String> {
+        let metrics = result["analysis"]["session"]["metrics"].as_object().unwrap();
+        metrics.keys().filter(|name| name.ends_with("_percentile_median")).cloned().collect()
+    };
+    let mut last = Value::Null;
+    // The same eight smashes again and again: after three sessions twenty of a kind are there.
+    let strokes = (1..=8).map(|number| PlannedStroke::new(f64::from(number) * 1.6, StrokeKind::Smash)).collect();
+    let drill = SynthSpec { duration_s: 15.0, plan: Plan::Strokes(strokes), ..SynthSpec::new(4) };
+    let track = generate(&drill).track;
+    for round in 0..5 {
+        let session = recorded_as(&app, "d1", &track).await;
+        last = app.get(&format!("/api/v2/sessions/{session}/result")).await.1;
+        assert!(round > 0 || percentiles(&last).is_empty(), "nothing to compare with: {last}");
+    }
+    let names = percentiles(&last);
+    assert!(names.iter().any(|name| name == "peak_gyro_dps_percentile_median"), "{names:?}");
+    let middle = last["analysis"]["session"]["metrics"]["peak_gyro_dps_percentile_median"].as_f64().unwrap();
+    assert!((1.0..99.0).contains(&middle), "{middle}");
     app.stop().await;
 }

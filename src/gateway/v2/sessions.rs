@@ -20,6 +20,7 @@ use crate::gateway::forms::Params;
 use crate::gateway::{Context, Shared};
 use crate::hub::Sent;
 use crate::sessions::{Filter, SessionInfo};
+use crate::texts::Lang;
 
 pub(super) fn router() -> OpenApiRouter<Arc<Context>> {
     OpenApiRouter::new()
@@ -29,6 +30,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(complete))
         .routes(routes!(result))
         .routes(routes!(strokes))
+        .routes(routes!(doctor))
 }
 
 /// Sessions and strokes of a page at most, and where nothing is asked.
@@ -308,4 +310,56 @@ async fn strokes(
         stroke_count: strokes.len(),
         strokes: &strokes[from..until],
     }))
+}
+
+/// Something wrong with a recording.
+#[derive(Serialize, ToSchema)]
+struct Finding {
+    /// Stable word for programs.
+    code: String,
+    /// `info`, `warning` or `error`.
+    severity: &'static str,
+    /// The sensor that it is about; null: the recording.
+    sensor: Option<&'static str>,
+    /// What is wrong, with the figures, in the language that was asked for.
+    text: String,
+    /// What to do.
+    remedy: String,
+    /// Names of the figures that it removes or weakens.
+    affects: Vec<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Findings {
+    session_id: i64,
+    /// The gravest first. Empty: nothing was found.
+    findings: Vec<Finding>,
+}
+
+/// What is wrong with a recording
+///
+/// Which figures it affects, and what to do. Also of a session that still records, of what is there so far.
+#[utoipa::path(
+    get, path = "/api/v2/sessions/{session_id}/doctor", tag = "sessions",
+    params(("session_id" = i64, Path, minimum = 1)),
+    responses((status = 200, body = Findings), Problems)
+)]
+async fn doctor(AxumState(context): Shared, access: Access, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let session = seen(&context, &access, &id, Want::Read).await?;
+    let track = context.state.track(&session).await?;
+    let findings = context.state.analysis.examine(session.session_id, track).await?;
+    let findings = findings.into_iter().map(|finding| {
+        let (text, remedy) = match access.lang {
+            Lang::Zh => (finding.text_zh, finding.remedy_zh),
+            Lang::En => (finding.text, finding.remedy),
+        };
+        let severity = match finding.severity {
+            pipelines::Severity::Info => "info",
+            pipelines::Severity::Warning => "warning",
+            pipelines::Severity::Error => "error",
+        };
+        let sensor = finding.sensor.map(schemas::SensorRole::as_str);
+        Finding { code: finding.code, severity, sensor, text, remedy, affects: finding.affects }
+    });
+    Ok(fresh(Findings { session_id: session.session_id.get(), findings: findings.collect() }))
 }

@@ -1,0 +1,55 @@
+//! Strokes while they are played, and what the result says of them.
+
+use serde_json::json;
+
+use crate::packets::session_packets;
+use crate::support::TestApp;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strokes_are_told_while_the_session_records_and_the_result_says_what_changed() {
+    let app = TestApp::start().await;
+    let mut device = app.socket("/ws/esp32/d1/").await;
+    let mut player = app.socket("/ws/miniprogram/test_user_123456/").await;
+    let mut other = app.socket("/ws/miniprogram/somebody_else/").await;
+    other.next_of("connection_established").await;
+    let mut admin = app.socket("/ws/admin/").await;
+    let session = app.start_session("d1").await;
+    for packet in session_packets(&session.to_string(), "d1", 4, 25.0) {
+        device.send(&packet).await;
+        assert_eq!(device.next_of("batch_sensor_data_response").await["success"], true);
+    }
+    // Still recording: the player and the admins have heard of the first swings.
+    let first = player.next_of("swing_detected").await;
+    assert_eq!(
+        (&first["session_id"], &first["device_code"], &first["swing_id"]),
+        (&json!(session), &json!("d1"), &json!(1))
+    );
+    let of = |name: &str| first[name].as_f64().unwrap();
+    assert!(of("start_ms") <= of("impact_ms") && of("impact_ms") <= of("end_ms"), "{first}");
+    assert!(first["stroke"].is_string() && first["probabilities"].is_object(), "{first}");
+    let shown = admin.next_of("swing_detected").await;
+    assert_eq!(shown, first);
+    let (_, info) = app.get(&format!("/api/v2/sessions/{session}")).await;
+    assert_eq!(info["session"]["status"], "collecting");
+
+    app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
+    device.send(&json!({"type":"upload_complete","session_id":session.to_string(),"timestamp":2})).await;
+    let mut told = vec![first];
+    let revised = loop {
+        match player.next().await.expect("the socket stays open") {
+            message if message["type"] == "swing_detected" => told.push(message),
+            message if message["type"] == "swings_revised" => break message,
+            _ => {}
+        }
+    };
+    let (_, result) = app.get(&format!("/api/v2/sessions/{session}/result")).await;
+    let strokes = result["analysis"]["strokes"].as_array().unwrap();
+    let count = |name: &str| revised[name].as_array().unwrap().len();
+    let unchanged = revised["unchanged"].as_u64().unwrap() as usize;
+    assert_eq!(unchanged + count("changed") + count("withdrawn"), told.len(), "each is accounted for: {revised}");
+    let added = revised["added"].as_u64().unwrap() as usize;
+    assert_eq!(unchanged + count("changed") + added, strokes.len(), "{revised}");
+    assert!(unchanged * 10 >= strokes.len() * 8, "most stay as they were told: {revised}");
+    assert!(other.is_silent_for(std::time::Duration::from_millis(300)).await, "a stranger hears nothing");
+    app.stop().await;
+}
