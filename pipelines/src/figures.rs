@@ -127,7 +127,7 @@ pub const FIGURES: &[Figure] = &[
     stroke(
         "peak_clipped_{role}",
         "0 or 1",
-        "the gyro stood at its limit at the summit: its time is the plateau's middle, the interval as wide as the plateau",
+        "the gyro stood at its limit at the summit: its time is the plateau's middle, or where the other components show it; the interval is widened by the plateau",
         OWN,
         "as peak_gyro_{role}_dps",
     ),
