@@ -2,7 +2,7 @@
 //!
 //! A rule names a figure, a limit and two texts. It speaks only where the figure is there, and where the rule names an
 //! interval only if the whole interval lies beyond the limit: what is not resolved advises nobody. See the head of
-//! `params/advice.toml` for the format.
+//! `rules/advice.toml` for the format.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -15,7 +15,7 @@ use crate::figures::{Per, figure};
 use crate::params::{Params, ReportParams};
 
 /// The rules that ship with the product.
-const DEFAULT: &str = include_str!("../params/advice.toml");
+const DEFAULT: &str = include_str!("../rules/advice.toml");
 
 /// One piece of advice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -310,7 +310,7 @@ impl Rule {
                 .replace("{figure}", &self.figure)
         };
         let class = found.class.map_or_else(String::new, |class| class.replace('_', " "));
-        let class_zh = found.class.map_or_else(String::new, |class| class_zh(class).to_owned());
+        let class_zh = found.class.map_or_else(String::new, class_zh);
         Advice {
             code: self.code.clone(),
             text: say(&self.en, &class),
@@ -430,21 +430,8 @@ fn number(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-fn class_zh(class: &str) -> &str {
-    match class {
-        "clear" => "高远球",
-        "drop" => "吊球",
-        "smash" => "杀球",
-        "drive" => "平抽球",
-        "lift" => "挑球",
-        "net_shot" => "放网前球",
-        "push" => "推球",
-        "kill" => "扑球",
-        "block" => "挡网",
-        "short_serve" => "发短球",
-        "long_serve" => "发长球",
-        other => other,
-    }
+fn class_zh(class: &str) -> String {
+    schemas::StrokeKind::from_name(class).map_or_else(|| class.replace('_', " "), |kind| kind.name_zh().to_owned())
 }
 
 fn limit_value(limit: &Limit, report: &ReportParams) -> Option<f64> {

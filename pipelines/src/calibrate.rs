@@ -373,7 +373,9 @@ fn gyro_noise_dps(values: &[Lanes]) -> f64 {
 
 /// Jitter of time stamps about their median step, s: from the median distance to it, so that holes do not count.
 fn jitter_s(t_ns: &[i64]) -> f64 {
-    let mut steps: Vec<f64> = t_ns.windows(2).map(|w| span_s(w[0], w[1])).collect();
+    const STEPS_MAX: usize = 8192;
+    let every = (t_ns.len() / STEPS_MAX).max(1);
+    let mut steps: Vec<f64> = t_ns.windows(2).step_by(every).map(|w| span_s(w[0], w[1])).collect();
     let Some(period) = median(&mut steps) else { return 0.0 };
     for step in &mut steps {
         *step = (*step - period).abs();
@@ -382,15 +384,16 @@ fn jitter_s(t_ns: &[i64]) -> f64 {
     median(&mut steps).map_or(0.0, |off| off / (0.6745 * std::f64::consts::SQRT_2))
 }
 
-/// Subtracts what the gyro reads at rest: the median over the quietest stretches, if they are quiet enough to be rest.
+/// Subtracts what the gyro reads at rest: the median over the quietest stretches, if they are quiet enough to be rest. Only
+/// lengths are compared, so that the answer does not depend on how the sensor is strapped on.
 fn remove_gyro_bias(values: &mut [Lanes]) {
     const STRETCH: usize = 16;
     const STRETCHES_MAX: usize = 2048;
-    // Consumer gyros drift by a few °/s; more than this is slow movement, not bias.
-    const BIAS_MAX_DPS: f32 = 12.0;
-    const SPREAD_MAX_DPS: f32 = 4.0;
+    // Consumer gyros drift by a few °/s an axis; more than this is slow movement, not bias.
+    const BIAS_MAX_DPS: f64 = 18.0;
+    const SPREAD_MAX_DPS: f64 = 5.5;
     let every = (values.len() / STRETCH).div_ceil(STRETCHES_MAX).max(1);
-    let mut stretches: Vec<(f32, [f32; 3])> = values
+    let mut stretches: Vec<(f64, [f32; 3])> = values
         .chunks_exact(STRETCH)
         .step_by(every)
         .map(|stretch| {
@@ -398,24 +401,44 @@ fn remove_gyro_bias(values: &mut [Lanes]) {
             for v in stretch {
                 (0..3).for_each(|c| mean[c] += v[3 + c] / STRETCH as f32);
             }
-            let spread = stretch.iter().map(|v| (0..3).map(|c| (v[3 + c] - mean[c]).abs()).fold(0.0, f32::max));
-            (spread.fold(0.0, f32::max), mean)
+            let off = |v: &Lanes| norm([v[3] - mean[0], v[4] - mean[1], v[5] - mean[2]]);
+            (stretch.iter().map(off).fold(0.0, f64::max), mean)
         })
-        .filter(|(spread, mean)| *spread < SPREAD_MAX_DPS && mean.iter().all(|c| c.abs() < BIAS_MAX_DPS))
+        .filter(|(spread, mean)| *spread < SPREAD_MAX_DPS && norm(*mean) < BIAS_MAX_DPS)
         .collect();
     // A tenth of the recording at rest, or at least three stretches: fewer are chance.
     if stretches.len() < 3 {
         return;
     }
-    stretches.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1[0].total_cmp(&b.1[0])));
+    stretches.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| norm(a.1).total_cmp(&norm(b.1))));
     stretches.truncate((stretches.len() / 2).max(3));
-    let bias: [f32; 3] = std::array::from_fn(|c| {
-        let mut means: Vec<f64> = stretches.iter().map(|(_, mean)| f64::from(mean[c])).collect();
-        median(&mut means).unwrap_or(0.0) as f32
-    });
+    let means: Vec<[f32; 3]> = stretches.into_iter().map(|(_, mean)| mean).collect();
+    let bias = spatial_median(&means);
     for v in values {
         (0..3).for_each(|c| v[3 + c] -= bias[c]);
     }
+}
+
+/// The point with the least sum of distances to all points (Weiszfeld's iteration): a median that turns with its points.
+fn spatial_median(points: &[[f32; 3]]) -> [f32; 3] {
+    // Distances below this, °/s, are all alike to a gyro.
+    const LEAST: f64 = 0.01;
+    let mut centre = [0.0_f64; 3];
+    for round in 0..12 {
+        let (mut sum, mut weights) = ([0.0_f64; 3], 0.0);
+        for point in points {
+            let point = point.map(f64::from);
+            let distance = (0..3).map(|c| (point[c] - centre[c]).powi(2)).sum::<f64>().sqrt();
+            // The first round is the plain mean.
+            let weight = if round == 0 { 1.0 } else { 1.0 / distance.max(LEAST) };
+            (0..3).for_each(|c| sum[c] += weight * point[c]);
+            weights += weight;
+        }
+        if weights > 0.0 {
+            centre = sum.map(|s| s / weights);
+        }
+    }
+    centre.map(|c| c as f32)
 }
 
 /// What the times of the samples say.

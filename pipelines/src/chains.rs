@@ -492,3 +492,38 @@ fn intervals_hold_what_they_state() {
     assert!(all.stated > 1500 && all.coverage() >= 0.97, "{} of {}", all.inside, all.stated);
     assert!(all.wrong_sign * 200 <= all.resolved, "{} of {}", all.wrong_sign, all.resolved);
 }
+
+/// A recording of a single swing has as much to say about it as a long one.
+#[test]
+fn one_swing_is_enough() {
+    let mut tally = Tally::default();
+    for seed in 0..24 {
+        let rate_hz = [100.0, 200.0, 250.0][seed as usize % 3];
+        tally.add(&session(9000 + seed, 1, &Conditions { rate_hz, ..PLAIN }));
+    }
+    assert!(tally.found * 10 >= tally.planted * 9, "{} of {} found", tally.found, tally.planted);
+    assert!(tally.stated * 10 >= tally.delays * 9 && tally.coverage() >= 0.95, "{} of {}", tally.inside, tally.stated);
+}
+
+/// The session's interval holds the median of the planted delays.
+#[test]
+fn the_sessions_interval_holds_the_median() {
+    let (mut inside, mut all) = (0, 0);
+    for seed in 0..12 {
+        let c = Conditions {
+            rate_hz: [100.0, 200.0][seed as usize % 2],
+            sync_ms: [1e-6, 2.0][seed as usize / 2 % 2],
+            ..PLAIN
+        };
+        let session = session(9500 + seed, 15, &c);
+        let found = analyze(&session.track, Params::builtin(), None);
+        for (i, pair) in crate::report::PAIRS.iter().enumerate() {
+            let mut planted: Vec<f64> = session.planted.iter().map(|peaks| peaks[i + 1] - peaks[i]).collect();
+            let truth = crate::calibrate::median(&mut planted).unwrap();
+            let end = |end: &str| found.session.metrics[&format!("delay_{pair}_session_{end}_ms")];
+            all += 1;
+            inside += usize::from((end("low")..=end("high")).contains(&truth));
+        }
+    }
+    assert!(inside * 100 >= all * 94, "{inside} of {all}");
+}

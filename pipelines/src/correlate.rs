@@ -36,17 +36,19 @@ pub(crate) fn lag(
     let steps = (first_ns - other.t0_ns).div_euclid(step_ns);
     let rest_s = -((first_ns - other.t0_ns).rem_euclid(step_ns)) as f64 / 1e9;
     let reach = (LAG_S_MAX / a.step_s()).round() as i64;
-    let at = |lag: i64| -> Option<f64> {
-        let begin = usize::try_from(steps + lag).ok()?;
-        let end = begin + inner.len();
-        if end > other.len {
-            return None;
-        }
-        let outer: Vec<f64> =
-            (other.start + begin..other.start + end).map(|i| rate(motion_b, i)).collect::<Option<_>>()?;
-        correlation(&inner, &outer)
-    };
-    let values: Vec<Option<f64>> = (-reach..=reach).map(at).collect();
+    // The outer curve once, over every shift; a point outside of the island or in a hole spoils the shifts that need it.
+    let outer: Vec<Option<f64>> = (steps - reach..steps + reach + inner.len() as i64)
+        .map(|k| {
+            let index = usize::try_from(k).ok().filter(|k| *k < other.len)?;
+            rate(motion_b, other.start + index)
+        })
+        .collect();
+    let values: Vec<Option<f64>> = outer
+        .windows(inner.len())
+        .map(|window| {
+            window.iter().all(Option::is_some).then(|| correlation(&inner, window.iter().flatten().copied())).flatten()
+        })
+        .collect();
     let best = (1..values.len() - 1)
         .filter(|&i| values[i - 1].is_some() && values[i].is_some() && values[i + 1].is_some())
         .max_by(|&i, &j| values[i].unwrap_or(-2.0).total_cmp(&values[j].unwrap_or(-2.0)))?;
@@ -60,9 +62,9 @@ pub(crate) fn lag(
 }
 
 /// Pearson's correlation; `None` if one of the two does not vary.
-fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
+fn correlation(a: &[f64], b: impl Iterator<Item = f64> + Clone) -> Option<f64> {
     let n = a.len() as f64;
-    let (mean_a, mean_b) = (a.iter().sum::<f64>() / n, b.iter().sum::<f64>() / n);
+    let (mean_a, mean_b) = (a.iter().sum::<f64>() / n, b.clone().sum::<f64>() / n);
     let (mut aa, mut bb, mut ab) = (0.0, 0.0, 0.0);
     for (x, y) in a.iter().zip(b) {
         let (x, y) = (x - mean_a, y - mean_b);
@@ -74,7 +76,8 @@ fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
 }
 
 /// For each swing the correlation of its angular rate, 0.4 s before to 0.2 s after the impact, with the mean curve of the
-/// player's other swings of the same class; `None` where a class has fewer than five, or where data are missing.
+/// player's other swings of the same class; `None` where a class has fewer than five, where data are missing, and for swings
+/// without a name, which have nothing to be alike for.
 pub(crate) fn repeatability(signal: &Signal, motion: &Motion, impacts: &[(i64, &str)]) -> Vec<Option<f64>> {
     const BEFORE_NS: i64 = 400_000_000;
     const AFTER_NS: i64 = 200_000_000;
@@ -112,9 +115,9 @@ pub(crate) fn repeatability(signal: &Signal, motion: &Motion, impacts: &[(i64, &
         .zip(impacts)
         .map(|(curve, &(_, class))| {
             let curve = curve.as_ref()?;
-            let (_, sum) = sums.get(class).filter(|(count, _)| *count >= SWINGS_MIN)?;
+            let (_, sum) = sums.get(class).filter(|(count, _)| *count >= SWINGS_MIN && class != crate::OTHER)?;
             let others: Vec<f64> = sum.iter().zip(curve).map(|(sum, own)| sum - own).collect();
-            correlation(curve, &others)
+            correlation(curve, others.into_iter())
         })
         .collect()
 }

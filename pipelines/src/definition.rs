@@ -366,10 +366,13 @@ mod tests {
         assert!(quality.strokes.is_empty() && quality.session.recommendations.is_empty());
         assert_eq!(quality.session.sensors, whole.session.sensors);
         let swings = run("stages = [\"calibrate\", \"segment\"]");
-        assert_eq!(swings.strokes.len(), whole.strokes.len());
+        // Only a model's gate leaves proposals out.
+        assert!(swings.strokes.len() >= whole.strokes.len());
         assert!(swings.strokes.iter().all(|stroke| stroke.confidence.is_none() && stroke.metrics.is_empty()));
         let unnamed = run("stages = [\"calibrate\", \"segment\", \"kinetics\", \"report\"]");
-        for (stroke, of_whole) in unnamed.strokes.iter().zip(&whole.strokes) {
+        for of_whole in &whole.strokes {
+            let same = |stroke: &&crate::Stroke| stroke.start_ms.to_bits() == of_whole.start_ms.to_bits();
+            let stroke = unnamed.strokes.iter().find(same).unwrap();
             // The template is that of the strokes of one name.
             let own = |stroke: &crate::Stroke| -> Vec<(String, f64)> {
                 let figures = stroke.metrics.iter().filter(|(name, _)| *name != "template_correlation");

@@ -127,7 +127,7 @@ pub const FIGURES: &[Figure] = &[
     stroke(
         "peak_clipped_{role}",
         "0 or 1",
-        "the gyro stood at its limit at the summit: its time is the plateau's middle, the interval as wide as the plateau",
+        "the gyro stood at its limit at the summit: its time is the plateau's middle, or where the other components show it; the interval is widened by the plateau",
         OWN,
         "as peak_gyro_{role}_dps",
     ),
@@ -331,7 +331,7 @@ pub const FIGURES: &[Figure] = &[
         "−1 to 1",
         "Pearson's r of ‖ω‖, 0.4 s before to 0.2 s after impact, with the mean curve of the player's other strokes of the class",
         "own-template practice",
-        "five strokes of the class, gyro, no hole",
+        "five strokes of a class with a name, gyro, no hole",
     ),
     session(
         "phase_delay.{legacy_pair}",

@@ -17,8 +17,8 @@ use crate::calibrate::{G, GAP, SATURATED, Signal, norm, span_s};
 use crate::correlate::lag;
 use crate::filter::{Biquad, Lanes, savitzky_golay, zero_phase};
 use crate::orientation::{
-    Quat, conjugate, gravity, headings_rad, largest_joint_turn_deg, largest_tilt_deg, multiply, of_device, orientation,
-    rotate, twist_rad, twist_range_deg,
+    Quat, conjugate, device_angles, from_roll_pitch_yaw, gravity, headings_rad, largest_joint_turn_deg,
+    largest_tilt_deg, multiply, orientation, rotate, twist_rad, twist_range_deg,
 };
 use crate::params::Params;
 use crate::peak::{RatePeak, Samples};
@@ -33,8 +33,8 @@ pub(crate) struct Motion {
     pub(crate) gravity: Vec<[f32; 3]>,
     /// world_from_sensor at each grid point, heading unknown; empty without acceleration or gyro.
     pub(crate) orientation: Vec<Quat>,
-    /// The orientation is the device's own.
-    pub(crate) of_device: bool,
+    /// The device's own roll, pitch, yaw at each grid point, °, NaN where it sent none; empty unless they are good.
+    pub(crate) device: Vec<[f32; 3]>,
 }
 
 impl Motion {
@@ -50,10 +50,8 @@ impl Motion {
             point[SATURATED] = plain[SATURATED];
         }
         let filter = orientation(signal, params.calibrate.gravity_tau_s);
-        let device = of_device(signal, track, &filter);
-        let of_device = device.is_some();
-        let orientation = device.unwrap_or(filter);
-        Self { smooth, gravity: gravity(&orientation), orientation, of_device }
+        let device = device_angles(signal, track, &filter).unwrap_or_default();
+        Self { smooth, gravity: gravity(&filter), orientation: filter, device }
     }
 }
 
@@ -230,13 +228,17 @@ fn rate_peak(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>)
         .collect();
     peaks.sort_by(|a, b| b.dps.total_cmp(&a.dps).then(a.t_ns.total_cmp(&b.t_ns)));
     let mut best = *peaks.first()?;
-    let least = best.dps * (1.0 - SAME_HEIGHT) - 2.0 * signal.gyro_noise_dps;
-    let away_s = peaks[1..]
+    // Full weight for a hill as high within the errors, none below twice that: an interval that changed at a step would
+    // change by rounding.
+    let error = SAME_HEIGHT * best.dps + 2.0 * signal.gyro_noise_dps;
+    let away_s2 = peaks[1..]
         .iter()
-        .filter(|other| other.dps >= least || (other.clipped && best.clipped))
-        .map(|other| (other.t_ns - best.t_ns).abs() / 1e9)
+        .map(|other| {
+            let same = if other.clipped && best.clipped { 1.0 } else { 2.0 - (best.dps - other.dps) / error };
+            same.clamp(0.0, 1.0) * ((other.t_ns - best.t_ns) / 1e9).powi(2)
+        })
         .fold(0.0, f64::max);
-    best.variance_s2 += away_s * away_s / 4.0;
+    best.variance_s2 += away_s2 / 4.0;
     (!samples.may_hide(best.dps, hole_limit_s)).then_some(best)
 }
 
@@ -321,19 +323,25 @@ fn energy_index(peaks: &[Option<RatePeak>; 4], waist_inertia_kgm2: f64, figures:
 
 /// How far each segment turns and tilts in the swing, and what the trunk does against the pelvis.
 fn turns(swing: &Swing, chain: &Chain<'_>, waist_peak: Option<&RatePeak>, figures: &mut Figures) {
-    let whole = |sensor: Option<(&Signal, &Motion)>, to_ns: i64| -> Option<Vec<Quat>> {
+    let whole: [Option<Vec<Quat>>; 4] = chain.sensors.map(|sensor| {
         let (signal, motion) = sensor?;
         if motion.orientation.is_empty() {
             return None;
         }
-        let (_, range) = signal.window(swing.start_ns, swing.impact_ns, to_ns)?;
+        let (_, range) = signal.window(swing.start_ns, swing.impact_ns, swing.end_ns)?;
         let holes = signal.grid[range.clone()].iter().any(|v| v[GAP] > 0.0);
-        (range.len() >= 8 && !holes).then(|| motion.orientation[range].to_vec())
-    };
-    for (sensor, role) in chain.sensors.into_iter().zip(SensorRole::CHAIN) {
-        let Some(orientation) = whole(sensor, swing.end_ns) else { continue };
-        figures.put(&format!("turn_{role}_deg"), twist_range_deg(headings_rad(&orientation).into_iter()));
-        figures.put(&format!("tilt_{role}_deg"), largest_tilt_deg(&orientation));
+        if range.len() < 8 || holes {
+            return None;
+        }
+        let own = motion.device.get(range.clone());
+        let own = own.and_then(|angles| angles.iter().map(|angle| from_roll_pitch_yaw(*angle)).collect());
+        Some(own.unwrap_or_else(|| motion.orientation[range].to_vec()))
+    });
+    let headings = [0, 1, 2, 3].map(|i| whole[i].as_deref().map(headings_rad));
+    for ((orientation, headings), role) in whole.iter().zip(&headings).zip(SensorRole::CHAIN) {
+        let (Some(orientation), Some(headings)) = (orientation, headings) else { continue };
+        figures.put(&format!("turn_{role}_deg"), twist_range_deg(headings.iter().copied()));
+        figures.put(&format!("tilt_{role}_deg"), largest_tilt_deg(orientation));
         if role == SensorRole::Racket
             && let (Some(shaft), Some(&first)) = (chain.shaft, orientation.first())
         {
@@ -343,18 +351,15 @@ fn turns(swing: &Swing, chain: &Chain<'_>, waist_peak: Option<&RatePeak>, figure
     }
     for (a, b, name) in PAIRS {
         // A joint's angle needs both headings: only the devices' own filters know them.
-        let known = |index: usize| chain.sensors[index].filter(|(_, motion)| motion.of_device);
-        let pair = whole(known(a), swing.end_ns).zip(whole(known(b), swing.end_ns));
-        if let Some(angle) = pair.and_then(|(first, second)| largest_joint_turn_deg(&first, &second)) {
-            figures.put(&format!("joint_{name}_deg"), angle);
-        }
+        let known = |index: usize| {
+            chain.sensors[index].filter(|(_, motion)| !motion.device.is_empty()).and(whole[index].as_deref())
+        };
+        let angle = known(a).zip(known(b)).and_then(|(first, second)| largest_joint_turn_deg(first, second));
+        figures.put_some(&format!("joint_{name}_deg"), angle);
     }
-    let trunk = whole(chain.sensors[0], swing.impact_ns).zip(whole(chain.sensors[1], swing.impact_ns));
-    if let Some((pelvis, shoulder)) = trunk
-        && let Some((signal, _)) = chain.sensors[0]
-    {
-        let (pelvis, shoulder) = (headings_rad(&pelvis), headings_rad(&shoulder));
-        let apart: Vec<f64> = shoulder.iter().zip(&pelvis).map(|(s, p)| (s - p).to_degrees()).collect();
+    if let (Some(pelvis), Some(shoulder), Some((signal, _))) = (&headings[0], &headings[1], chain.sensors[0]) {
+        let to_impact = (span_s(swing.start_ns, swing.impact_ns) / signal.step_s()) as usize + 1;
+        let apart: Vec<f64> = shoulder.iter().zip(pelvis).take(to_impact).map(|(s, p)| (s - p).to_degrees()).collect();
         let bounds = apart.iter().fold((0.0_f64, 0.0_f64), |(low, high), v| (low.min(*v), high.max(*v)));
         figures.put("separation_waist_shoulder_deg", bounds.1 - bounds.0);
         let fastest = apart.windows(2).map(|w| (w[1] - w[0]).abs()).fold(0.0, f64::max);
@@ -662,15 +667,26 @@ pub(crate) fn unwrapped_range(angles: impl Iterator<Item = f32>) -> Option<f64> 
 ///
 /// Values that are not finite or beyond two turns are passed over; fewer than two values give `None`.
 pub(crate) fn smallest_arc(angles: impl Iterator<Item = f32>) -> Option<f64> {
-    let mut around: Vec<f64> =
-        angles.map(f64::from).filter(|a| a.abs() <= 720.0).map(|a| a.rem_euclid(360.0)).collect();
-    if around.len() < 2 {
+    // Smallest and largest value of each twelfth of a degree: a gap wider than that has its ends in two of them, so that
+    // nothing needs to be sorted. On a circle without such a gap the answer is 360 to within it.
+    const PARTS: usize = 4320;
+    let mut parts = vec![(f64::INFINITY, f64::NEG_INFINITY); PARTS];
+    let mut count = 0_usize;
+    for angle in angles.map(f64::from).filter(|a| a.abs() <= 720.0) {
+        let around = angle - 360.0 * (angle / 360.0).floor();
+        let part = &mut parts[((around / 360.0 * PARTS as f64) as usize).min(PARTS - 1)];
+        part.0 = part.0.min(around);
+        part.1 = part.1.max(around);
+        count += 1;
+    }
+    if count < 2 {
         return None;
     }
-    around.sort_unstable_by(f64::total_cmp);
-    let across = around[0] + 360.0 - around[around.len() - 1];
-    let widest = around.windows(2).map(|w| w[1] - w[0]).fold(across, f64::max);
-    Some(360.0 - widest)
+    let mut filled = parts.into_iter().filter(|part| part.0 <= part.1);
+    let first = filled.next()?;
+    let (last, widest) = filled.fold((first.1, 0.0_f64), |(last, widest), part| (part.1, widest.max(part.0 - last)));
+    let across = first.0 + 360.0 - last;
+    Some(360.0 - widest.max(across))
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ mod figures;
 mod filter;
 mod history;
 mod kinetics;
+#[cfg(test)]
+mod laws;
 mod levels;
 mod linear;
 mod live;

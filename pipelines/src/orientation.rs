@@ -6,12 +6,12 @@
 //! magnetometer, so figures use turns since the swing's start, or turns about the vertical, which an unknown heading leaves
 //! as they are. So does an unknown mounting: it cancels in q(t) q(start)⁻¹.
 //!
-//! The device's own angles take the filter's place where they are good: at rest within 5° of where gravity points (median),
+//! The device's own angles take the filter's place in the turns of swings where they are good: at rest within 5° of where gravity points (median),
 //! and within 10° (median) of what the gyro says a swing turned the sensor.
 
 use schemas::SensorTrack;
 
-use crate::calibrate::{G, GAP, Signal, median};
+use crate::calibrate::{G, GAP, Signal, median, norm};
 use crate::filter::Lanes;
 
 /// A unit quaternion w, x, y, z.
@@ -33,9 +33,10 @@ pub(crate) fn conjugate(q: Quat) -> Quat {
     [q[0], -q[1], -q[2], -q[3]]
 }
 
+/// A quaternion that is nearly of unit length made so: one step of Newton's iteration, without root or division.
 fn normalized(q: Quat) -> Quat {
-    let length = q.iter().map(|c| c * c).sum::<f64>().sqrt();
-    if length > 0.0 { q.map(|c| c / length) } else { IDENTITY }
+    let factor = 1.5 - 0.5 * (q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
+    q.map(|c| c * factor)
 }
 
 pub(crate) fn rotate(q: Quat, v: [f64; 3]) -> [f64; 3] {
@@ -48,28 +49,33 @@ pub(crate) fn rotate(q: Quat, v: [f64; 3]) -> [f64; 3] {
     ]
 }
 
-/// The turn of a rotation vector, rad.
-fn from_vector_rad(v: [f64; 3]) -> Quat {
-    let angle = (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt();
-    let s = if angle < 1e-9 { 0.5 } else { (0.5 * angle).sin() / angle };
-    [(0.5 * angle).cos(), s * v[0], s * v[1], s * v[2]]
+/// The turn of a rotation vector, rad, of less than a radian: what a gyro turns in one step. Series to 1e-8, no division.
+fn from_small_vector_rad(v: [f64; 3]) -> Quat {
+    let half2 = 0.25 * (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
+    let s = 0.5 * (1.0 - half2 / 6.0 * (1.0 - half2 / 20.0 * (1.0 - half2 / 42.0)));
+    let c = 1.0 - half2 / 2.0 * (1.0 - half2 / 12.0 * (1.0 - half2 / 30.0));
+    [c, s * v[0], s * v[1], s * v[2]]
 }
 
 /// The smallest turn that carries the unit vector `v` to +z.
 fn to_vertical(v: [f64; 3]) -> Quat {
     let w = (0.5 * (v[2] + 1.0)).max(0.0).sqrt();
-    if w > 1e-6 { normalized([w, 0.5 * v[1] / w, -0.5 * v[0] / w, 0.0]) } else { [0.0, 1.0, 0.0, 0.0] }
+    if w > 1e-6 { [w, 0.5 * v[1] / w, -0.5 * v[0] / w, 0.0] } else { [0.0, 1.0, 0.0, 0.0] }
 }
 
-/// Roll, pitch, yaw in ° (about x, y, z; yaw first), as the devices send them.
-fn from_roll_pitch_yaw(angle: [f32; 3]) -> Quat {
+/// The orientation of roll, pitch, yaw in ° (about x, y, z; yaw first), as the devices send them; `None` where one is missing
+/// or beyond two turns.
+pub(crate) fn from_roll_pitch_yaw(angle: [f32; 3]) -> Option<Quat> {
+    if !angle.iter().all(|a| a.abs() <= 720.0) {
+        return None;
+    }
     let [r, p, y] = angle.map(|a| 0.5 * f64::from(a).to_radians());
     let about = |axis: usize, half: f64| {
         let mut q = [half.cos(), 0.0, 0.0, 0.0];
         q[axis + 1] = half.sin();
         q
     };
-    multiply(about(2, y), multiply(about(1, p), about(0, r)))
+    Some(multiply(about(2, y), multiply(about(1, p), about(0, r))))
 }
 
 /// Angle of a turn, rad, 0 to π.
@@ -133,10 +139,13 @@ fn follow(points: &[Lanes], dt: f64, tau_s: f64, out: &mut Vec<Quat>) {
         inertial = step(inertial, before, now, dt);
         before = now;
         let force = rotate(inertial, [f64::from(v[0]), f64::from(v[1]), f64::from(v[2])]);
-        // Until the low-pass has a past, the mean of the first seconds stands; interpolated samples say nothing new.
+        // Until the low-pass has a past, the mean of the first seconds stands; interpolated samples say nothing new. What is
+        // averaged over seconds corrects the tilt often enough 25 times a second.
         if k >= settle && v[GAP] == 0.0 {
             let smooth = std::array::from_fn(|c| section.run(&mut state[c], force[c]));
-            if let Some(up) = unit(rotate(tilt, smooth)) {
+            if k.is_multiple_of(4)
+                && let Some(up) = unit(rotate(tilt, smooth))
+            {
                 tilt = normalized(multiply(to_vertical(up), tilt));
             }
         }
@@ -146,7 +155,7 @@ fn follow(points: &[Lanes], dt: f64, tau_s: f64, out: &mut Vec<Quat>) {
 
 fn step(q: Quat, before: [f64; 3], now: [f64; 3], dt: f64) -> Quat {
     let turn: [f64; 3] = std::array::from_fn(|c| (0.5 * (before[c] + now[c])).to_radians() * dt);
-    normalized(multiply(q, from_vector_rad(turn)))
+    normalized(multiply(q, from_small_vector_rad(turn)))
 }
 
 fn unit(v: [f64; 3]) -> Option<[f64; 3]> {
@@ -192,54 +201,42 @@ pub(crate) fn gravity(orientation: &[Quat]) -> Vec<[f32; 3]> {
     orientation.iter().map(|&q| rotate(conjugate(q), [0.0, 0.0, G]).map(|c| c as f32)).collect()
 }
 
-/// The device's own orientation on the grid, if its angles are good (see the module's text); points without angles keep the
-/// filter's.
-pub(crate) fn of_device(signal: &Signal, track: &SensorTrack, filter: &[Quat]) -> Option<Vec<Quat>> {
+/// The device's own angles at each grid point, NaN where it sent none, if they are good (see the module's text).
+pub(crate) fn device_angles(signal: &Signal, track: &SensorTrack, filter: &[Quat]) -> Option<Vec<[f32; 3]>> {
     const REST_DEG: f64 = 5.0;
     const TURN_DEG: f64 = 10.0;
     const RESTS_MIN: usize = 20;
     const TURNS_MIN: usize = 20;
     // How far apart two instants lie whose turn is compared, s.
     const TURN_S: f64 = 0.2;
+    // One point in so many is looked at: a recording has tens of thousands.
+    const EVERY: usize = 4;
     if filter.is_empty() || track.angle.len() != track.t_ns.len() || !track.t_ns.is_sorted() {
         return None;
     }
-    let reach_ns = (2.0 * signal.sample_period_s() * 1e9) as i64;
-    let mut at = 0;
-    let mut own: Vec<Option<Quat>> = Vec::with_capacity(signal.grid.len());
-    for island in &signal.islands {
-        for index in island.start..island.end() {
-            let t_ns = signal.time_ns(island, index);
-            while at + 1 < track.t_ns.len()
-                && track.t_ns[at + 1].saturating_sub(t_ns).saturating_abs()
-                    <= track.t_ns[at].saturating_sub(t_ns).saturating_abs()
-            {
-                at += 1;
-            }
-            let near = track.t_ns.get(at).is_some_and(|&t| t.saturating_sub(t_ns).saturating_abs() <= reach_ns);
-            let angle = track.angle.get(at).filter(|angle| near && angle.iter().all(|a| a.abs() <= 720.0));
-            own.push(angle.map(|&angle| from_roll_pitch_yaw(angle)));
-        }
-    }
+    let own = on_grid(signal, track);
     let (mut rests, mut turns): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
     let stride = ((TURN_S / signal.step_s()) as usize).max(1);
     for island in &signal.islands {
-        for index in (island.start..island.end()).step_by(4) {
-            let Some(q) = own[index] else { continue };
+        for index in (island.start..island.end()).step_by(EVERY) {
             let v = &signal.grid[index];
+            let rate = norm([v[3], v[4], v[5]]);
             let force = [f64::from(v[0]), f64::from(v[1]), f64::from(v[2])];
-            let rate = f64::from(v[3]).hypot(f64::from(v[4])).hypot(f64::from(v[5]));
-            let magnitude = (force[0] * force[0] + force[1] * force[1] + force[2] * force[2]).sqrt();
-            if v[GAP] == 0.0 && rate < 15.0 && (magnitude / G - 1.0).abs() < 0.04 {
+            let magnitude = norm([v[0], v[1], v[2]]);
+            let still = v[GAP] == 0.0 && rate < 15.0 && (magnitude / G - 1.0).abs() < 0.04;
+            let later = (rate > 200.0 && index + stride < island.end()).then_some(index + stride);
+            if !still && later.is_none() {
+                continue;
+            }
+            let Some(q) = from_roll_pitch_yaw(own[index]) else { continue };
+            if still {
                 let up = rotate(q, force)[2] / magnitude;
                 rests.push(up.clamp(-1.0, 1.0).acos().to_degrees());
             }
-            if rate > 200.0
-                && index + stride < island.end()
-                && let Some(later) = own[index + stride]
+            if let Some((later, device_later)) = later.and_then(|later| Some((later, from_roll_pitch_yaw(own[later])?)))
             {
-                let device = multiply(conjugate(q), later);
-                let gyro = multiply(conjugate(filter[index]), filter[index + stride]);
+                let device = multiply(conjugate(q), device_later);
+                let gyro = multiply(conjugate(filter[index]), filter[later]);
                 turns.push(angle_rad(multiply(conjugate(gyro), device)).to_degrees());
             }
         }
@@ -248,7 +245,26 @@ pub(crate) fn of_device(signal: &Signal, track: &SensorTrack, filter: &[Quat]) -
     let good = enough_rests
         && median(&mut rests).is_some_and(|off| off <= REST_DEG)
         && (!enough_turns || median(&mut turns).is_some_and(|off| off <= TURN_DEG));
-    good.then(|| own.into_iter().zip(filter).map(|(own, &filter)| own.unwrap_or(filter)).collect())
+    good.then_some(own)
+}
+
+/// The angles of the sample nearest to each grid point, within two periods.
+fn on_grid(signal: &Signal, track: &SensorTrack) -> Vec<[f32; 3]> {
+    let reach_ns = (2.0 * signal.sample_period_s() * 1e9) as i64;
+    let away = |at: usize, t_ns: i64| track.t_ns[at].saturating_sub(t_ns).saturating_abs();
+    let mut at = 0;
+    let mut own = Vec::with_capacity(signal.grid.len());
+    for island in &signal.islands {
+        for index in island.start..island.end() {
+            let t_ns = signal.time_ns(island, index);
+            while at + 1 < track.t_ns.len() && away(at + 1, t_ns) <= away(at, t_ns) {
+                at += 1;
+            }
+            let near = at < track.t_ns.len() && away(at, t_ns) <= reach_ns;
+            own.push(if near { track.angle[at] } else { [f32::NAN; 3] });
+        }
+    }
+    own
 }
 
 /// What a movement did to the angle between a first orientation and later ones, unwrapped: largest minus smallest, °.
@@ -306,18 +322,26 @@ mod tests {
     use crate::synth::{Plan, Rallies, SynthSpec, generate};
     use schemas::SensorRole;
 
+    fn turned(v: [f64; 3]) -> Quat {
+        let angle = (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt();
+        let s = if angle < 1e-9 { 0.5 } else { (0.5 * angle).sin() / angle };
+        [(0.5 * angle).cos(), s * v[0], s * v[1], s * v[2]]
+    }
+
     #[test]
     fn turns_compose_and_split() {
+        let small = [0.3, -0.2, 0.25];
+        assert!(from_small_vector_rad(small).iter().zip(turned(small)).all(|(a, b)| (a - b).abs() < 1e-9));
         let z = [0.0, 0.0, 1.0];
-        let yaw = from_vector_rad([0.0, 0.0, 0.7]);
-        let pitch = from_vector_rad([0.0, 0.4, 0.0]);
+        let yaw = turned([0.0, 0.0, 0.7]);
+        let pitch = turned([0.0, 0.4, 0.0]);
         assert!((twist_rad(multiply(yaw, pitch), z) - 0.7).abs() < 1e-9);
         assert!((angle_rad(multiply(conjugate(yaw), yaw))).abs() < 1e-9);
         let up = rotate(to_vertical([0.6, 0.0, 0.8]), [0.6, 0.0, 0.8]);
         assert!((up[2] - 1.0).abs() < 1e-12);
         // One and a half turns about the vertical are that, not half a turn back.
         let turning: Vec<Quat> =
-            (0..100).map(|i| from_vector_rad([0.0, 0.0, f64::from(i) * 0.03 * std::f64::consts::PI])).collect();
+            (0..100).map(|i| turned([0.0, 0.0, f64::from(i) * 0.03 * std::f64::consts::PI])).collect();
         let headings = headings_rad(&turning);
         assert!((headings[99] - 99.0 * 0.03 * std::f64::consts::PI).abs() < 1e-6);
         assert!(largest_tilt_deg(&turning) < 1e-6);
@@ -333,11 +357,12 @@ mod tests {
             let signal = calibrate(role, track, &Params::builtin().calibrate).unwrap();
             let filter = orientation(&signal, Params::builtin().calibrate.gravity_tau_s);
             // The generator's angles are the truth, and good.
-            let truth = of_device(&signal, track, &filter).unwrap();
+            let truth = device_angles(&signal, track, &filter).unwrap();
             let mut tilts: Vec<f64> = filter
                 .iter()
                 .zip(&truth)
-                .map(|(&q, &t)| {
+                .filter_map(|(&q, &angle)| Some((q, from_roll_pitch_yaw(angle)?)))
+                .map(|(q, t)| {
                     let up = rotate(q, rotate(conjugate(t), [0.0, 0.0, 1.0]));
                     up[2].clamp(-1.0, 1.0).acos().to_degrees()
                 })
@@ -354,10 +379,10 @@ mod tests {
         let mut track = session.track.get(SensorRole::Wrist).unwrap().clone();
         let signal = calibrate(SensorRole::Wrist, &track, &Params::builtin().calibrate).unwrap();
         let filter = orientation(&signal, 3.0);
-        assert!(of_device(&signal, &track, &filter).is_some());
+        assert!(device_angles(&signal, &track, &filter).is_some());
         track.angle.iter_mut().for_each(|angle| angle[0] += 30.0);
-        assert!(of_device(&signal, &track, &filter).is_none());
+        assert!(device_angles(&signal, &track, &filter).is_none());
         track.angle.iter_mut().for_each(|angle| *angle = [f32::NAN; 3]);
-        assert!(of_device(&signal, &track, &filter).is_none());
+        assert!(device_angles(&signal, &track, &filter).is_none());
     }
 }

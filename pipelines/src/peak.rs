@@ -10,7 +10,8 @@
 //! - the sensor's noise carried through the fit, σ_y² · Σ(∂t/∂y)², from the noise at rest or the fit's residuals, the larger,
 //! - the stamps' jitter, averaged over the fit,
 //! - the square of the summit's move when the fit is widened by 60%: what the shape of the pulse may do,
-//! - `w²/12` for a plateau of width w at the sensor's limit, on which the summit may lie anywhere,
+//! - `w²/12` for a plateau of width w at the sensor's limit, on which the summit may lie anywhere; `w²/36` where components
+//!   that stayed below it show the summit and the axis was the same before and after,
 //! - `w²/12` for a hole of width w that the summit lies in,
 //! - `d²/4` for another hill, d away, that is as high within the errors: two deviations then reach it.
 
@@ -34,6 +35,9 @@ pub(crate) struct Samples<'a> {
     signal: &'a Signal,
     origin_ns: i64,
     range: std::ops::Range<usize>,
+    /// Of each sample of the range.
+    t_s: Vec<f64>,
+    rate: Vec<f64>,
 }
 
 /// A parabola through a summit.
@@ -52,16 +56,20 @@ impl<'a> Samples<'a> {
     /// The samples inside `from_ns..=to_ns`; `None` if they are too few to show a peak.
     pub(crate) fn of(signal: &'a Signal, from_ns: i64, to_ns: i64) -> Option<Self> {
         let range = signal.raw_window(from_ns, to_ns);
-        (range.len() >= 3).then_some(Self { signal, origin_ns: from_ns, range })
+        if range.len() < 3 {
+            return None;
+        }
+        let t_s = signal.raw_t_ns[range.clone()].iter().map(|&t_ns| span_s(from_ns, t_ns)).collect();
+        let rate = signal.raw[range.clone()].iter().map(|v| norm([v[3], v[4], v[5]])).collect();
+        Some(Self { signal, origin_ns: from_ns, range, t_s, rate })
     }
 
     fn t_s(&self, i: usize) -> f64 {
-        span_s(self.origin_ns, self.signal.raw_t_ns[i])
+        self.t_s[i - self.range.start]
     }
 
     fn rate(&self, i: usize) -> f64 {
-        let v = &self.signal.raw[i];
-        norm([v[3], v[4], v[5]])
+        self.rate[i - self.range.start]
     }
 
     fn measured(&self, i: usize) -> bool {
@@ -203,20 +211,23 @@ impl<'a> Samples<'a> {
         let floor = period_s * period_s / 12.0;
         if let Some((first, last)) = self.plateau(top) {
             // One sample beyond each end the rate was below the limit.
-            let (left, right) = (first.saturating_sub(1).max(self.range.start), (last + 1).min(self.range.end - 1));
             if first == self.range.start || last + 1 == self.range.end {
                 return None;
             }
+            let (left, right) = (first - 1, last + 1);
             let width = self.t_s(right) - self.t_s(left);
+            let (t_s, own_s2) = match self.beside_limit(first, last, period_s) {
+                Some((t_s, sigma_s)) => (t_s, sigma_s * sigma_s),
+                None => (0.5 * (self.t_s(left) + self.t_s(right)), width * width / 12.0),
+            };
             return Some(RatePeak {
-                t_ns: self.origin_ns as f64 + 0.5 * (self.t_s(left) + self.t_s(right)) * 1e9,
+                t_ns: self.origin_ns as f64 + t_s * 1e9,
                 dps: (first..=last).map(|i| self.rate(i)).fold(0.0, f64::max),
-                variance_s2: floor + width * width / 12.0,
+                variance_s2: floor + own_s2,
                 clipped: true,
             });
         }
-        let summit = self.summit(top, period_s)?;
-        let (summit, noise_s, moved_s) = summit;
+        let (summit, noise_s, moved_s) = self.summit(top, period_s)?;
         let mut variance_s2 = floor + noise_s * noise_s + moved_s * moved_s;
         variance_s2 += 2.8 * signal.jitter_s * signal.jitter_s / summit.points as f64;
         let hole_s = self.hole_at(summit.t_s, period_s);
@@ -225,6 +236,52 @@ impl<'a> Samples<'a> {
         }
         variance_s2 += hole_s * hole_s / 12.0;
         Some(RatePeak { t_ns: self.origin_ns as f64 + summit.t_s * 1e9, dps: summit.dps, variance_s2, clipped: false })
+    }
+
+    /// The summit of a plateau from first to last sample as the components that stayed below the limit show it, s, and its
+    /// standard deviation without the floor's; `None` where they cannot.
+    ///
+    /// While a segment turns about one axis, each component is that rotation to scale: the axis must be the same before and
+    /// after the plateau, and have a share in the components that are left.
+    fn beside_limit(&self, first: usize, last: usize, period_s: f64) -> Option<(f64, f64)> {
+        // Bias was taken off after clipping, so a limit is met within a percent.
+        const AT_LIMIT: f32 = 0.985;
+        const SHARE_MIN: f64 = 0.25;
+        const CHANGE_MAX: f64 = 0.08;
+        // Samples of a flank that show the axis.
+        const FLANK: usize = 4;
+        let rates = |i: usize| [self.signal.raw[i][3], self.signal.raw[i][4], self.signal.raw[i][5]];
+        let limit = (first..=last).flat_map(rates).fold(0.0_f32, |limit, c| limit.max(c.abs()));
+        let free: Vec<usize> =
+            (0..3).filter(|&c| (first..=last).all(|i| rates(i)[c].abs() < AT_LIMIT * limit)).collect();
+        if free.is_empty() || first < self.range.start + FLANK || last + FLANK >= self.range.end {
+            return None;
+        }
+        let left_over = |i: usize| free.iter().map(|&c| f64::from(rates(i)[c]).powi(2)).sum::<f64>().sqrt();
+        let share = |i: usize| left_over(i) / self.rate(i);
+        let shares: Vec<f64> = (first - FLANK..first).chain(last + 1..=last + FLANK).map(share).collect();
+        let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+        let change = shares.iter().map(|share| (share / mean - 1.0).abs()).fold(0.0, f64::max);
+        if !(mean >= SHARE_MIN && change <= CHANGE_MAX) {
+            return None;
+        }
+        let rate: Vec<f64> = self.range.clone().map(|i| left_over(i) / mean).collect();
+        let whole = Self {
+            signal: self.signal,
+            origin_ns: self.origin_ns,
+            range: self.range.clone(),
+            t_s: self.t_s.clone(),
+            rate,
+        };
+        let top = (first..=last).reduce(|best, i| if whole.rate(i) > whole.rate(best) { i } else { best })?;
+        let (summit, noise_s, moved_s) = whole.summit(top, period_s)?;
+        let width_s = self.t_s(last + 1) - self.t_s(first - 1);
+        if !(self.t_s(first - 1)..=self.t_s(last + 1)).contains(&summit.t_s) {
+            return None;
+        }
+        // An axis that turned and came back within the plateau would not be seen: a sixth of the plateau for that.
+        let noise_s = noise_s / mean;
+        Some((summit.t_s, (noise_s * noise_s + moved_s * moved_s + (width_s / 6.0).powi(2)).sqrt()))
     }
 
     /// The summit, the standard deviation that noise gives its time, and how far a wider fit moves it, s.

@@ -9,7 +9,7 @@ use crate::advice::{Rules, advise};
 use crate::analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SessionFigures, Severity, Stroke,
 };
-use crate::calibrate::{Signal, calibrate, median, span_s};
+use crate::calibrate::{Signal, calibrate, median, norm, span_s};
 use crate::correlate::repeatability;
 use crate::definition::Stage;
 use crate::features::Window;
@@ -85,7 +85,9 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     let mut unsaid = Issues::default();
     let said = if runs(Stage::Segment) { &mut issues } else { &mut unsaid };
     said.of_swings(&signals, chosen.map(|(signal, _)| signal), &strokes, params);
-    said.of_wearing(&strokes);
+    if runs(Stage::Kinetics) {
+        said.of_wearing(&strokes, &signals);
+    }
     said.of_gate(proposed.len() - swings.len(), chosen.map(|(signal, _)| signal));
     if runs(Stage::Classify) {
         said.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
@@ -436,8 +438,8 @@ impl Issues {
 
     /// Sensors that are not where they are said to be. Outward in the chain segments turn faster; where most swings of a
     /// recording say otherwise, and clearly, somebody mixed the sensors up.
-    fn of_wearing(&mut self, strokes: &[Stroke]) {
-        let Some(suspicion) = misplaced(strokes) else { return };
+    fn of_wearing(&mut self, strokes: &[Stroke], signals: &[Option<&Signal>; 4]) {
+        let Some(suspicion) = misplaced(strokes, signals) else { return };
         let affects = ["phase_delay", "order_tau", "energy_ratio", "rom_data", "stroke", "scores"];
         match suspicion {
             Misplaced::Swapped(a, b) => self.add(
@@ -589,18 +591,42 @@ enum Misplaced {
     Elsewhere(SensorRole),
 }
 
+/// 99th percentile of the angular rate over at least half a minute, °/s; `None` for someone who does not play.
+fn high_rate_dps(signal: &Signal) -> Option<f64> {
+    const LEAST_DPS: f64 = 100.0;
+    if !signal.has_gyro || signal.covered_s() < 30.0 {
+        return None;
+    }
+    let mut rates: Vec<f64> = signal.grid.iter().step_by(4).map(|v| norm([v[3], v[4], v[5]])).collect();
+    let rank = (rates.len() - 1) * 99 / 100;
+    let high = *rates.select_nth_unstable_by(rank, f64::total_cmp).1;
+    (high >= LEAST_DPS).then_some(high)
+}
+
 /// Compares the peak rates of every two sensors over all swings. An inner one that turns faster than an outer one by a third
 /// (median) and in four of five of at least eight swings is out of place.
-fn misplaced(strokes: &[Stroke]) -> Option<Misplaced> {
+///
+/// With the racket's sensor on the waist, hardly a swing is found; then the rates of the whole recording must do, its 99th
+/// percentile, by half.
+fn misplaced(strokes: &[Stroke], signals: &[Option<&Signal>; 4]) -> Option<Misplaced> {
     const SWINGS_MIN: usize = 8;
     const RATIO_MIN: f64 = 4.0 / 3.0;
+    const WHOLE_RATIO_MIN: f64 = 1.5;
+    let high = signals.map(|signal| signal.and_then(high_rate_dps));
+    let whole = |inner: SensorRole, outer: SensorRole| {
+        let of = |role: SensorRole| high[role.chain_index()?];
+        of(inner).zip(of(outer)).is_some_and(|(inner, outer)| inner >= WHOLE_RATIO_MIN * outer)
+    };
     let peak = |stroke: &Stroke, role: SensorRole| stroke.metrics.get(&format!("peak_gyro_{role}_dps")).copied();
     let inverted = |inner: SensorRole, outer: SensorRole| {
         let mut ratios: Vec<f64> =
             strokes.iter().filter_map(|s| Some(peak(s, inner)? / peak(s, outer)?)).filter(|r| r.is_finite()).collect();
         let over = ratios.iter().filter(|ratio| **ratio > 1.0).count();
         let (count, middle) = (ratios.len(), median(&mut ratios));
-        count >= SWINGS_MIN && over * 5 >= count * 4 && middle.is_some_and(|middle| middle >= RATIO_MIN)
+        if count < SWINGS_MIN {
+            return whole(inner, outer);
+        }
+        over * 5 >= count * 4 && middle.is_some_and(|middle| middle >= RATIO_MIN)
     };
     let pairs: Vec<(SensorRole, SensorRole)> = (0..4)
         .flat_map(|i| (i + 1..4).map(move |j| (SensorRole::CHAIN[i], SensorRole::CHAIN[j])))

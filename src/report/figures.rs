@@ -1,7 +1,7 @@
 //! Figures as text: rounding, units, absence with its reason; and the figures of the chain and the scores as lists
 //! that text and page share.
 
-use pipelines::{Analysis, IssueCode, Params, Stroke};
+use pipelines::{Advice, Analysis, IssueCode, Params, SessionFigures, Stroke};
 use schemas::SensorRole;
 
 use crate::texts::{Lang, label};
@@ -52,9 +52,16 @@ pub(super) struct Figure {
     pub(super) recommended: f64,
     pub(super) unit: &'static str,
     pub(super) decimals: usize,
+    /// Its 95% interval, in its unit.
+    pub(super) interval: Option<(f64, f64)>,
 }
 
 impl Figure {
+    /// `78–92 ms`, or `None` where no interval is stated.
+    pub(super) fn shown_interval(&self) -> Option<String> {
+        self.interval.map(|(low, high)| range(low, high, self.decimals, self.unit))
+    }
+
     /// `81 ms`, or `None` when absent.
     pub(super) fn shown(&self) -> Option<String> {
         let value = self.value.filter(|value| value.is_finite())?;
@@ -74,6 +81,12 @@ fn with_unit(value: f64, decimals: usize, unit: &str) -> String {
     }
 }
 
+fn range(low: f64, high: f64, decimals: usize, unit: &str) -> String {
+    // A dash between numbers of which one is negative reads as a minus.
+    let dash = if low < 0.0 { " … " } else { "–" };
+    format!("{}{dash}{}", fixed(low, decimals), with_unit(high, decimals, unit))
+}
+
 /// The recommended delay from wrist to racket, ms: the legacy report shows it and scores nothing by it, so it is not among
 /// the pipeline's parameters.
 const IDEAL_WRIST_TO_RACKET_MS: f64 = 30.0;
@@ -90,6 +103,7 @@ pub(super) fn chain_figures(analysis: &Analysis, lang: Lang) -> Vec<Figure> {
         recommended,
         unit: "ms",
         decimals: 0,
+        interval: interval(session, &format!("delay_{from}_{to}_session")),
     };
     let range = |name, key, value, recommended| Figure {
         name,
@@ -98,6 +112,7 @@ pub(super) fn chain_figures(analysis: &Analysis, lang: Lang) -> Vec<Figure> {
         recommended,
         unit: "°",
         decimals: 0,
+        interval: None,
     };
     let phase = &session.phase_delay;
     let rom = &session.rom_data;
@@ -118,11 +133,90 @@ pub(super) fn chain_figures(analysis: &Analysis, lang: Lang) -> Vec<Figure> {
             recommended: ideal.ideal_energy_ratio,
             unit: "",
             decimals: 2,
+            interval: None,
         },
         range("rom_data.waist", "waist_rotation", rom.waist, ideal.ideal_rom_waist_deg),
         range("rom_data.shoulder", "shoulder_flexion", rom.shoulder, ideal.ideal_rom_shoulder_deg),
         range("rom_data.wrist", "wrist_extension", rom.wrist, ideal.ideal_rom_wrist_deg),
     ]
+}
+
+fn interval(session: &SessionFigures, name: &str) -> Option<(f64, f64)> {
+    let end = |end: &str| session.metrics.get(&format!("{name}_{end}_ms")).copied().filter(|value| value.is_finite());
+    end("low").zip(end("high"))
+}
+
+/// Further figures of the session that are there: label, value with its unit, and what it is to be read with.
+pub(super) fn further_figures(analysis: &Analysis, lang: Lang) -> Vec<(&'static str, String, String)> {
+    let metrics = &analysis.session.metrics;
+    let value = |name: &str| metrics.get(name).copied().filter(|value| value.is_finite());
+    // Key of the label, figure, unit, factor from the figure's unit, decimals.
+    const PLAIN: [(&str, &str, &str, f64, usize); 18] = [
+        ("racket_head_speed", "racket_head_speed_mps_median", "m/s", 1.0, 1),
+        ("racket_head_speed_max", "racket_head_speed_mps_max", "m/s", 1.0, 1),
+        ("order_median", "order_tau_median", "", 1.0, 2),
+        ("acceleration_phase", "acceleration_phase_ms_median", "ms", 1.0, 0),
+        ("trunk_separation", "separation_waist_shoulder_deg_median", "°", 1.0, 0),
+        ("smoothness", "smoothness_sparc_median", "", 1.0, 2),
+        ("repeatability", "template_correlation_median", "", 1.0, 2),
+        ("impacts_felt", "impact_felt_share", "%", 100.0, 0),
+        ("rallies", "rally_count", "", 1.0, 0),
+        ("strokes_per_rally", "strokes_per_rally", "", 1.0, 1),
+        ("longest_rally", "longest_rally_strokes", "", 1.0, 0),
+        ("work_rest", "work_rest_ratio", "", 1.0, 2),
+        ("load", "player_load", "", 1.0, 0),
+        ("hard_share", "intensity_zone_4_share", "%", 100.0, 0),
+        ("trend_rate", "trend_peak_gyro_per_10min", "%", 100.0, 1),
+        ("trend_speed", "trend_racket_head_speed_per_10min", "%", 100.0, 1),
+        ("symmetry", "symmetry_waist_left_right", "%", 100.0, 0),
+        ("percentile_rate", "peak_gyro_dps_percentile_median", "", 1.0, 0),
+    ];
+    PLAIN
+        .into_iter()
+        .filter_map(|(key, name, unit, factor, decimals)| {
+            let shown = with_unit(value(name)? * factor, decimals, unit);
+            let note = match key {
+                "trend_rate" | "trend_speed" => {
+                    let p = value(&name.replace("_per_10min", "_p"));
+                    p.map_or_else(String::new, |p| {
+                        let key = if p < 0.05 { "trend_sure" } else { "trend_chance" };
+                        label(lang, key).replace("{p}", &fixed(p, 3))
+                    })
+                }
+                "percentile_rate" => label(lang, "percentile_note").to_owned(),
+                _ => String::new(),
+            };
+            Some((label(lang, key), shown, note))
+        })
+        .collect()
+}
+
+/// Strokes that advice rests on, as people count them, at most eight.
+pub(super) fn evidence_strokes(advice: &Advice, lang: Lang) -> Option<String> {
+    const SHOWN: usize = 8;
+    let strokes = &advice.evidence.strokes;
+    if strokes.is_empty() {
+        return None;
+    }
+    let mut numbers: Vec<String> = strokes.iter().take(SHOWN).map(|index| (index + 1).to_string()).collect();
+    if strokes.len() > SHOWN {
+        numbers.push("…".to_owned());
+    }
+    Some(label(lang, "see_strokes").replace("{strokes}", &numbers.join(", ")))
+}
+
+/// Advice and its reason in a language.
+pub(super) fn advice_texts(advice: &Advice, lang: Lang) -> (&str, &str) {
+    match lang {
+        Lang::En => (&advice.text, &advice.reason),
+        Lang::Zh => (&advice.text_zh, &advice.reason_zh),
+    }
+}
+
+/// Codes of advice that no rule explains, for their bare sentences.
+pub(super) fn bare_codes(analysis: &Analysis) -> impl Iterator<Item = &str> {
+    let explained = |code: &str| analysis.session.advice.iter().any(|advice| advice.code == code);
+    analysis.session.recommendations.iter().map(String::as_str).filter(move |code| !explained(code))
 }
 
 /// The scores with their names, the overall one first.

@@ -7,7 +7,8 @@ use std::fmt::{self, Write as _};
 use pipelines::{Analysis, Severity, Stroke};
 
 use super::figures::{
-    ABSENT, chain_figures, clock, count, delays_ms, fixed, issue_text, metric, optional, reason, scores,
+    ABSENT, advice_texts, bare_codes, chain_figures, clock, count, delays_ms, evidence_strokes, fixed, further_figures,
+    issue_text, metric, optional, reason, scores,
 };
 use super::text::{severity, unit};
 use super::{Curve, plots};
@@ -68,6 +69,7 @@ pub fn html(analysis: &Analysis, context: &Context, lang: Lang) -> String {
     page.header(analysis, context, title);
     page.advice(analysis);
     page.chain(analysis);
+    page.further(analysis);
     page.classes(analysis);
     page.curves(analysis, context);
     page.stroke_table(analysis);
@@ -151,11 +153,22 @@ impl Page {
 
     fn advice(&mut self, analysis: &Analysis) {
         self.section("advice");
-        if analysis.session.recommendations.is_empty() {
+        let session = &analysis.session;
+        if session.recommendations.is_empty() && session.advice.is_empty() {
             self.note(label(self.lang, "no_advice"));
         } else {
             self.out.push_str("<ul class=\"advice\">\n");
-            for code in &analysis.session.recommendations {
+            for advice in &session.advice {
+                let (text, reason) = advice_texts(advice, self.lang);
+                let strokes = evidence_strokes(advice, self.lang).unwrap_or_default();
+                self.add(format_args!(
+                    "<li>{}<small>{} {}</small></li>\n",
+                    escape(text),
+                    escape(reason),
+                    escape(&strokes)
+                ));
+            }
+            for code in bare_codes(analysis) {
                 let sentence = escape(advice(self.lang, code));
                 self.add(format_args!("<li>{sentence}</li>\n"));
             }
@@ -171,11 +184,17 @@ impl Page {
         for figure in chain_figures(analysis, lang) {
             let name = escape(&figure.label).into_owned();
             match figure.shown() {
-                Some(shown) => self.add(format_args!(
-                    "<div class=\"figure\"><span>{name}</span><b>{shown}</b><small>{} {}</small></div>\n",
-                    escape(label(lang, "recommended")),
-                    figure.shown_recommended()
-                )),
+                Some(shown) => {
+                    let interval = figure
+                        .shown_interval()
+                        .map(|interval| label(lang, "interval").replace("{interval}", &interval) + " · ");
+                    self.add(format_args!(
+                        "<div class=\"figure\"><span>{name}</span><b>{shown}</b><small>{}{} {}</small></div>\n",
+                        escape(&interval.unwrap_or_default()),
+                        escape(label(lang, "recommended")),
+                        figure.shown_recommended()
+                    ));
+                }
                 None => self.add(format_args!(
                     "<div class=\"figure absent\"><span>{name}</span><b>{ABSENT}</b><small>{}: {}</small></div>\n",
                     escape(label(lang, "not_computed")),
@@ -200,6 +219,27 @@ impl Page {
             }
             None => self.note(label(lang, "no_chain")),
         }
+        self.out.push_str("</section>\n");
+    }
+
+    /// What else was measured; nothing where nothing was.
+    fn further(&mut self, analysis: &Analysis) {
+        let figures = further_figures(analysis, self.lang);
+        if figures.is_empty() {
+            return;
+        }
+        self.section("further");
+        self.out.push_str("<div class=\"scroll\"><table><tbody>\n");
+        for (name, shown, note) in figures {
+            self.add(format_args!(
+                "<tr><td>{}</td><td class=\"n\">{}</td><td>{}</td></tr>\n",
+                escape(name),
+                escape(&shown),
+                escape(&note)
+            ));
+        }
+        self.out.push_str("</tbody></table></div>\n");
+        self.note(label(self.lang, "further_note"));
         self.out.push_str("</section>\n");
     }
 

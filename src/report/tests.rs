@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use pipelines::{
-    Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
-    Stroke,
+    Advice, Analysis, Evidence, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality,
+    SessionFigures, Severity, Stroke,
 };
 use schemas::{SensorRole, Track};
 
@@ -85,9 +85,35 @@ fn analysis() -> Analysis {
             energy_ratio: None,
             rom_data: RangeOfMotion { waist: Some(43.2), shoulder: Some(111.8), wrist: Some(47.5) },
             scores: Scores { overall: None, delay: Some(95.6), energy: None, rom: Some(94.9) },
-            metrics: BTreeMap::new(),
+            metrics: [
+                ("delay_waist_shoulder_session_low_ms", 81.3),
+                ("delay_waist_shoulder_session_high_ms", 87.1),
+                ("racket_head_speed_mps_median", 31.6),
+                ("order_tau_median", 1.0),
+                ("rally_count", 3.0),
+                ("trend_peak_gyro_per_10min", -0.081),
+                ("trend_peak_gyro_p", 0.0123),
+            ]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
             recommendations: vec!["faster_waist_to_shoulder".to_owned(), "more_shoulder_range".to_owned()],
-            advice: Vec::new(),
+            advice: vec![Advice {
+                code: "faster_waist_to_shoulder".to_owned(),
+                text: "Let the shoulder follow the hips sooner.".to_owned(),
+                text_zh: "转髋之后肩部应更快跟上。".to_owned(),
+                reason: "From waist to shoulder pass 84 ms; the ideal is 80 ms.".to_owned(),
+                reason_zh: "腰到肩的延迟为 84 ms，理想值为 80 ms。".to_owned(),
+                evidence: Evidence {
+                    figure: "phase_delay.waist_to_shoulder".to_owned(),
+                    value: 0.0842,
+                    unit: "s".to_owned(),
+                    against: 0.08,
+                    compared_with: "ideal".to_owned(),
+                    stroke: None,
+                    strokes: vec![1, 4, 7],
+                },
+            }],
             sensors,
         },
         issues: vec![

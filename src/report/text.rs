@@ -3,7 +3,8 @@
 use pipelines::{Analysis, Severity};
 
 use super::figures::{
-    ABSENT, Figure, chain_figures, classes, clock, count, fixed, issue_text, optional, reason, scores,
+    ABSENT, Figure, advice_texts, bare_codes, chain_figures, classes, clock, count, evidence_strokes, fixed,
+    further_figures, issue_text, optional, reason, scores,
 };
 use crate::texts::{Lang, advice, class, label, sensor};
 
@@ -41,11 +42,26 @@ pub fn text(analysis: &Analysis, lang: Lang) -> String {
     let figures = chain_figures(analysis, lang);
     let rows = figures.iter().map(|figure| {
         let recommended = format!("{} {}", label(lang, "recommended"), figure.shown_recommended());
-        [figure.label.clone(), figure.shown().unwrap_or_else(|| ABSENT.to_owned()), recommended].to_vec()
+        let interval = figure.shown().and_then(|_| figure.shown_interval());
+        let interval = interval.map(|interval| label(lang, "interval").replace("{interval}", &interval));
+        [
+            figure.label.clone(),
+            figure.shown().unwrap_or_else(|| ABSENT.to_owned()),
+            recommended,
+            interval.unwrap_or_default(),
+        ]
+        .to_vec()
     });
-    page.table(&[Align::Left, Align::Right, Align::Left], rows);
+    page.table(&[Align::Left, Align::Right, Align::Left, Align::Left], rows);
     for (reason, names) in absences(analysis, &figures, lang) {
         page.line(format!("  {} ({}): {reason}", label(lang, "not_computed"), names.join(", ")));
+    }
+
+    let further = further_figures(analysis, lang);
+    if !further.is_empty() {
+        page.heading(label(lang, "further"));
+        let rows = further.into_iter().map(|(name, shown, note)| [name.to_owned(), shown, note].to_vec());
+        page.table(&[Align::Left, Align::Right, Align::Left], rows);
     }
 
     page.heading(label(lang, "scores"));
@@ -56,10 +72,15 @@ pub fn text(analysis: &Analysis, lang: Lang) -> String {
     page.table(&[Align::Left, Align::Right, Align::Left], rows);
 
     page.heading(label(lang, "advice"));
-    if session.recommendations.is_empty() {
+    if session.recommendations.is_empty() && session.advice.is_empty() {
         page.line(format!("  {}", label(lang, "no_advice")));
     }
-    for code in &session.recommendations {
+    for advice in &session.advice {
+        let (text, reason) = advice_texts(advice, lang);
+        page.line(format!("  • {text}"));
+        page.line(format!("    {reason} {}", evidence_strokes(advice, lang).unwrap_or_default()));
+    }
+    for code in bare_codes(analysis) {
         page.line(format!("  • {}", advice(lang, code)));
     }
 
