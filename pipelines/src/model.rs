@@ -138,7 +138,7 @@ pub struct GateHeader {
     pub examples: [usize; 2],
     /// Share of swings that it kept, when it had not seen them.
     pub swings_kept: f64,
-    /// Share of other movement that it rejected, when it had not seen it.
+    /// Share of other movement that it would have rejected by its figures, when it had not seen it, however strong.
     pub others_rejected: f64,
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use pipelines::{EvaluateOptions, Example, LabelledTrack, Mark, MarkQuality, Model, TrainOptions, generated_player};
+use pipelines::{
+    EvaluateOptions, Example, LabelledTrack, Mark, MarkQuality, Model, TrainOptions, generated_player, generated_swings,
+};
 
 use super::analyze::{load_model, load_pipeline};
 use crate::recordings::{RecordingSet, read_set};
