@@ -15,7 +15,7 @@ for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[threads] = "1"
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow.csv
 from scipy import ndimage, signal
 
 G = 9.80665
@@ -24,7 +24,7 @@ ROLES = ["waist", "shoulder", "wrist", "racket"]
 
 
 def read(path):
-    table = pq.read_table(path)
+    table = pyarrow.csv.read_csv(path)
     sensor = table["sensor"].to_numpy(zero_copy_only=False)
     columns = {name: table[name].to_numpy() for name in ["t_ms", "ax", "ay", "az", "gx", "gy", "gz"]}
     track = {}
@@ -60,34 +60,81 @@ def calibrate(track):
             samples = signal.sosfiltfilt(low_pass, samples, axis=0)
         grid_t = np.arange(t[0], t[-1], 1.0 / GRID_HZ)
         grid = np.column_stack([np.interp(grid_t, t, samples[:, c]) for c in range(6)])
-        gravity = gravity_of(grid)
-        out[role] = (grid_t, grid, gravity, len(gaps), saturated.mean(), samples, t)
+        orientation = orientation_of(grid)
+        out[role] = (grid_t, grid, gravity_of(orientation), len(gaps), saturated.mean(), samples, t, orientation)
     return out
 
 
-def gravity_of(grid, tau_s=0.5):
-    """Gyro carries the estimate along, the accelerometer pulls it back at rest."""
+def orientation_of(grid, tau_s=3.0):
+    """The 6-axis part of VQF: gyro integrated to an inertial space, specific force low-passed there, tilt corrected."""
     dt = 1.0 / GRID_HZ
-    acc, rate = grid[:, :3], np.radians(grid[:, 3:])
-    magnitude = np.linalg.norm(acc, axis=1)
-    off = (magnitude / G - 1.0) / 0.1
-    pull = dt / tau_s * np.exp(-(off**2) - np.sum(grid[:, 3:] ** 2, axis=1) / 1e4)
-    out = np.empty_like(acc)
-    x, y, z = acc[0] * (G / magnitude[0])
-    for i, ((ax, ay, az), (wx, wy, wz), k) in enumerate(zip(acc.tolist(), rate.tolist(), pull.tolist())):
-        x, y, z = x - dt * (wy * z - wz * y), y - dt * (wz * x - wx * z), z - dt * (wx * y - wy * x)
-        x, y, z = x + k * (ax - x), y + k * (ay - y), z + k * (az - z)
-        scale = G / (x * x + y * y + z * z) ** 0.5
-        x, y, z = x * scale, y * scale, z * scale
-        out[i] = x, y, z
-    return out
+    rate = np.radians(grid[:, 3:])
+    turn = 0.5 * (rate + np.vstack([rate[:1], rate[:-1]])) * dt
+    angle = np.linalg.norm(turn, axis=1)
+    sine = np.where(angle > 1e-9, np.sin(0.5 * angle) / np.maximum(angle, 1e-9), 0.5)
+    steps = np.column_stack([np.cos(0.5 * angle), turn * sine[:, None]])
+    inertial = np.empty_like(steps)
+    w, x, y, z = 1.0, 0.0, 0.0, 0.0
+    for i, (a, b, c, d) in enumerate(steps.tolist()):
+        w, x, y, z = (
+            w * a - x * b - y * c - z * d,
+            w * b + x * a + y * d - z * c,
+            w * c - x * d + y * a + z * b,
+            w * d + x * c - y * b + z * a,
+        )
+        inertial[i] = w, x, y, z
+    inertial /= np.linalg.norm(inertial, axis=1, keepdims=True)
+    force = rotate(inertial, grid[:, :3])
+    low_pass = signal.butter(2, np.sqrt(2.0) / (2.0 * np.pi * tau_s), fs=GRID_HZ, output="sos")
+    first = force[: int(tau_s * GRID_HZ)].mean(axis=0)
+    state = signal.sosfilt_zi(low_pass)[:, :, None] * first
+    smooth, _ = signal.sosfilt(low_pass, force, axis=0, zi=state)
+    tilt = np.empty_like(inertial)
+    w, x, y, z = 1.0, 0.0, 0.0, 0.0
+    for i, (fx, fy, fz) in enumerate(smooth.tolist()):
+        # The smoothed force in the world so far, and the smallest turn that carries it to the vertical.
+        tx, ty, tz = 2.0 * (y * fz - z * fy), 2.0 * (z * fx - x * fz), 2.0 * (x * fy - y * fx)
+        ux, uy, uz = fx + w * tx + y * tz - z * ty, fy + w * ty + z * tx - x * tz, fz + w * tz + x * ty - y * tx
+        length = (ux * ux + uy * uy + uz * uz) ** 0.5
+        ux, uy, uz = ux / length, uy / length, uz / length
+        a = max(0.5 * (uz + 1.0), 1e-12) ** 0.5
+        b, c = 0.5 * uy / a, -0.5 * ux / a
+        w, x, y, z = a * w - b * x - c * y, a * x + b * w + c * z, a * y - b * z + c * w, a * z + b * y - c * x
+        length = (w * w + x * x + y * y + z * z) ** 0.5
+        w, x, y, z = w / length, x / length, y / length, z / length
+        tilt[i] = w, x, y, z
+    return multiply(tilt, inertial)
+
+
+def multiply(a, b):
+    aw, ax, ay, az = a.T
+    bw, bx, by, bz = b.T
+    return np.column_stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ]
+    )
+
+
+def rotate(q, v):
+    t = 2.0 * np.cross(q[:, 1:], v)
+    return v + q[:, :1] * t + np.cross(q[:, 1:], t)
+
+
+def gravity_of(orientation):
+    down = np.zeros((len(orientation), 3))
+    down[:, 2] = G
+    return rotate(orientation * [1.0, -1.0, -1.0, -1.0], down)
 
 
 # ---- segment: energy score, adaptive threshold, prominent peaks at a distance, edges, impact ----------------------------
 
 
 def segment(sensor):
-    grid_t, grid, _, _, _, samples, t = sensor
+    grid_t, grid, _, _, _, samples, t, _ = sensor
     acc = (np.linalg.norm(grid[:, :3], axis=1) / G - 1.0) / 1.2
     gyro = np.linalg.norm(grid[:, 3:], axis=1) / 300.0
     score = ndimage.uniform_filter1d(ndimage.uniform_filter1d(np.hypot(acc, gyro), 25), 15)
@@ -217,6 +264,14 @@ def kinetics(sensors, swings):
                     middle = len(a) - 1
                     window = cross[middle - min(30, middle) : middle + 31]
                     own[f"lag_{inner}_{outer}"] = (int(np.argmax(window)) - min(30, middle)) / GRID_HZ
+        # How the shoulder turns against the waist, and each segment's own turn since the start.
+        turns = {role: sensors[role][7][start : end + 1] for role in ("waist", "shoulder", "wrist", "racket")}
+        relative = multiply(turns["waist"] * [1.0, -1.0, -1.0, -1.0], turns["shoulder"])
+        own["separation"] = np.degrees(np.ptp(2.0 * np.arctan2(relative[:, 3], relative[:, 0])))
+        for role, q in turns.items():
+            since = multiply(q, np.broadcast_to(q[:1] * [1.0, -1.0, -1.0, -1.0], q.shape))
+            for axis in (1, 2, 3):
+                own[f"range_{role}_{axis}"] = np.degrees(np.ptp(np.unwrap(2.0 * np.arctan2(since[:, axis], since[:, 0]))))
         rate = rates["racket"][start : end + 1]
         if len(rate) > 8:
             size = int(2 ** (np.ceil(np.log2(len(rate))) + 4))

@@ -12,11 +12,12 @@ use schemas::{DeviceCode, FrameColumns, SensorRole, SessionId, SessionStatus, Us
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::worker::pipeline_for;
 use super::{Error, Known, Options, Registry};
 use crate::clock::Clock;
 use crate::hub::{self, LiveEvent, LiveMessage, LiveSwing, Revision};
 use crate::ingest;
-use crate::store::catalog::{self, Catalog};
+use crate::store::catalog::Catalog;
 
 /// How often new frames are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -38,7 +39,8 @@ pub struct LiveService {
     catalog: Catalog,
     ingest: ingest::Handle,
     hub: hub::Handle,
-    by: Known,
+    registry: Registry,
+    usual: Known,
     watched: HashMap<SessionId, Watched>,
 }
 
@@ -62,8 +64,9 @@ impl LiveService {
         ingest: ingest::Handle,
         hub: hub::Handle,
     ) -> Result<Self, Error> {
-        let by = super::worker::usual(&Registry::new(options.folder.clone()), &options.pipeline)?;
-        Ok(Self { clock, catalog, ingest, hub, by, watched: HashMap::new() })
+        let registry = Registry::new(options.folder.clone());
+        let usual = super::worker::usual(&registry, &options.pipeline)?;
+        Ok(Self { clock, catalog, ingest, hub, registry, usual, watched: HashMap::new() })
     }
 
     /// Runs until `shutdown` turns true.
@@ -82,18 +85,19 @@ impl LiveService {
         }
     }
 
-    async fn look(&mut self) -> Result<(), catalog::Error> {
+    async fn look(&mut self) -> Result<(), Error> {
         let open: HashMap<SessionId, ingest::Live> =
             self.ingest.all_live().into_iter().map(|live| (live.session_id, live)).collect();
         for live in open.values() {
             let is_new = live.status.accepts_frames() && !live.is_collection;
             if is_new && !self.watched.contains_key(&live.session_id) {
-                let row = self.catalog.session(live.session_id).await?;
+                let user = self.catalog.session(live.session_id).await?.and_then(|row| row.user_id);
+                let by = pipeline_for(&self.catalog, &self.registry, user, &self.usual).await?;
                 let watched = Watched {
                     device: live.device.clone(),
-                    user: row.and_then(|row| row.user_id),
+                    user,
                     next_row: 0,
-                    session: LiveSession::new(&self.by.pipeline.params, self.by.model.as_ref()),
+                    session: LiveSession::new(&by.pipeline.params, by.model.as_ref()),
                     told: Vec::new(),
                     ended_at_us: None,
                 };
@@ -138,7 +142,7 @@ impl LiveService {
         let Ok((mut watched, heard, ended)) = heard.await else {
             // The listener broke over these frames: the session goes on without live strokes.
             warn!(session.id = %session, "live strokes of session {session} broke off");
-            let session = LiveSession::new(&self.by.pipeline.params, None);
+            let session = LiveSession::new(&self.usual.pipeline.params, None);
             let now_us = self.clock.now_us();
             return Watched { device, user, next_row, session, told: Vec::new(), ended_at_us: Some(now_us) };
         };
@@ -157,7 +161,7 @@ impl LiveService {
     }
 
     /// Says how the result differs from what was told; true if there is nothing more to wait for.
-    async fn settle(&self, session: SessionId, watched: &Watched) -> Result<bool, catalog::Error> {
+    async fn settle(&self, session: SessionId, watched: &Watched) -> Result<bool, Error> {
         let Some(ended_at_us) = watched.ended_at_us else { return Ok(false) };
         if let Some(row) = self.catalog.result(session).await? {
             if let Ok(analysis) = serde_json::from_str::<Analysis>(&row.analysis) {

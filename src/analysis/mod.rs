@@ -9,6 +9,7 @@
 //!
 //! Absent: formulas (they are `pipelines`' own) and delivery (`notify` reads the outbox).
 
+mod calibration;
 mod candidates;
 mod live;
 mod registry;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use schemas::{AnalysisId, SessionId};
 use tokio::sync::{Notify, Semaphore};
 
+pub use calibration::{Calibrated, Label};
 pub use candidates::{Compared, Ordered};
 pub use live::LiveService;
 pub use registry::{Found, Known, Refused, Registry};
@@ -96,6 +98,23 @@ pub enum Error {
     Changed { name: String },
     #[error("show a candidate of session {session_id}: it is of other frames than the published result")]
     Superseded { session_id: SessionId },
+    #[error("calibrate pipeline {name}: it has no model")]
+    NoModel { name: String },
+    #[error("calibrate with these swings")]
+    Calibrate {
+        #[source]
+        source: pipelines::AdaptError,
+    },
+    #[error("encode a calibrated model")]
+    Model {
+        #[source]
+        source: pipelines::ModelError,
+    },
+    #[error("keep a calibrated model")]
+    Publish {
+        #[source]
+        source: crate::store::models::Error,
+    },
     #[error("look for pipelines")]
     Look,
     #[error("analyse session {session_id}: the pipeline broke")]
@@ -109,8 +128,16 @@ impl Error {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Threads(_) | Self::Catalog(_) | Self::Frames { .. } | Self::Write { .. } | Self::Look => true,
+            Self::Threads(_)
+            | Self::Catalog(_)
+            | Self::Frames { .. }
+            | Self::Write { .. }
+            | Self::Look
+            | Self::Publish { .. } => true,
             Self::NoPipeline { .. }
+            | Self::NoModel { .. }
+            | Self::Calibrate { .. }
+            | Self::Model { .. }
             | Self::Changed { .. }
             | Self::Superseded { .. }
             | Self::NoFrames { .. }

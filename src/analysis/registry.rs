@@ -76,6 +76,12 @@ impl Registry {
         Self { folder }
     }
 
+    /// Where pipelines and models lie.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Everything there is. Reads files.
     #[must_use]
     pub fn look(&self) -> Found {

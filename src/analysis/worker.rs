@@ -177,6 +177,11 @@ impl Inner {
         Ok(())
     }
 
+    /// The pipeline that analyses a session: its player's own, or everybody's.
+    async fn pipeline_for(&self, row: &SessionRow) -> Result<Known, Error> {
+        pipeline_for(&self.catalog, &self.registry, row.user_id, &self.usual).await
+    }
+
     /// The analysis of a track, its figures compared with the player's own earlier strokes.
     async fn analyze_with_history(&self, row: &SessionRow, track: Track, by: &Known) -> Result<Arc<Analysis>, Error> {
         let session = row.session_id;
@@ -289,7 +294,8 @@ impl Inner {
         let session = job.session_id;
         let row = self.catalog.session(session).await?.ok_or(Error::NoFrames { session_id: session })?;
         let track = self.track(session, job.revision, &row).await?;
-        let analysis = self.analyze_with_history(&row, track, &self.usual).await?;
+        let by = self.pipeline_for(&row).await?;
+        let analysis = self.analyze_with_history(&row, track, &by).await?;
         let created_at_us = self.clock.now_us();
         let (strokes_file, result_file) =
             self.write(&row, job.analysis_id, created_at_us, Arc::clone(&analysis)).await?;
@@ -369,6 +375,23 @@ impl Inner {
             at_us: self.clock.now_us(),
         });
     }
+}
+
+/// A player's own pipeline if there is one that can run, else `usual`.
+pub(super) async fn pipeline_for(
+    catalog: &Catalog,
+    registry: &Registry,
+    user: Option<UserId>,
+    usual: &Known,
+) -> Result<Known, Error> {
+    let Some(user) = user else { return Ok(usual.clone()) };
+    let Some(name) = catalog.pipeline_of(user).await? else { return Ok(usual.clone()) };
+    let (registry, wanted) = (registry.clone(), name.clone());
+    let own = tokio::task::spawn_blocking(move || registry.get(&wanted)).await.map_err(|_| Error::Look)?;
+    Ok(own.unwrap_or_else(|| {
+        warn!("the pipeline {name} of user {user} cannot run: everybody's is used");
+        usual.clone()
+    }))
 }
 
 /// The pipeline that is configured for new sessions.

@@ -339,6 +339,14 @@ impl From<analysis::Error> for ApiError {
     fn from(error: analysis::Error) -> Self {
         match error {
             analysis::Error::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
+            analysis::Error::NoModel { ref name } => {
+                Self::with_status(StatusCode::UNPROCESSABLE_ENTITY, "no_model", "the pipeline has no model")
+                    .about("pipeline", name)
+            }
+            analysis::Error::Calibrate { ref source } => {
+                Self::with_status(StatusCode::UNPROCESSABLE_ENTITY, "cannot_calibrate", source.to_string())
+                    .about("what", source)
+            }
             analysis::Error::NoPipeline { ref name } => {
                 Self::not_found("no_pipeline", "there is no such pipeline").about("pipeline", name)
             }
@@ -349,6 +357,8 @@ impl From<analysis::Error> for ApiError {
             | analysis::Error::Decode { .. }
             | analysis::Error::Encode { .. }
             | analysis::Error::Broke { .. }
+            | analysis::Error::Model { .. }
+            | analysis::Error::Publish { .. }
             | analysis::Error::Changed { .. }
             | analysis::Error::Superseded { .. }
             | analysis::Error::Look

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod catalog;
 pub mod class;
+pub mod models;
 pub mod paths;
 mod publish;
 pub mod results;

@@ -42,6 +42,7 @@ const USER: &str = "11yy3333y";
 const LISTS_SESSIONS: &str = "11yy33y3y";
 const LISTS_DEVICES: &str = "11yy333yy";
 const READS_SESSIONS: &str = "113333y3y";
+const OWNER_OR_ADMIN: &str = "11y33333y";
 const WRITES_SESSIONS: &str = "11333333y";
 const LOGIN: &str = "111111111";
 const PLAYER_SOCKET: &str = "11y333333";
@@ -125,6 +126,13 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
     ("GET", "/api/v2/sessions/{session_id}/analyses", "", SESSION_READ),
     ("GET", "/api/v2/sessions/{session_id}/analyses/{pipeline}", "", SESSION_READ),
     ("POST", "/api/v2/sessions/{session_id}/analyses/{pipeline}/publish", "", WRITES_SESSIONS),
+    (
+        "POST",
+        "/api/v2/players/{user_id}/calibration",
+        r#"{"labels":[{"session_id":1,"impact_ms":0,"stroke":"x"}]}"#,
+        OWNER_OR_ADMIN,
+    ),
+    ("PUT", "/api/v2/players/{user_id}/pipeline", r#"{"pipeline":null}"#, ADMIN),
     ("GET", "/api/v2/players", "", ADMIN),
     ("GET", "/api/v2/tokens", "", ADMIN_OR_USER),
     ("POST", "/api/v2/tokens", r#"{"device_code":"x"}"#, ADMIN),
@@ -245,6 +253,7 @@ async fn every_route_and_socket_serves_just_those_it_is_for() {
             .replace("{session_id}", &session.to_string())
             .replace("{o}", "owner-openid")
             .replace("{u}", &owner.user_id.to_string())
+            .replace("{user_id}", &owner.user_id.to_string())
             .replace("{device_code}", "d-own")
             .replace("{token_id}", "t-none")
             .replace("{webhook_id}", "wh-none")

@@ -105,7 +105,10 @@ async fn a_session_goes_from_start_to_notice_and_sql() {
         .send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":3}))
         .await;
     device.next_of("upload_complete_response").await;
-    assert!(player.is_silent_for(Duration::from_millis(700)).await, "the notice must not come twice");
+    assert!(
+        player.hears_no("analysis_complete_notification", Duration::from_millis(700)).await,
+        "the notice must not come twice"
+    );
     app.stop().await;
 }
 

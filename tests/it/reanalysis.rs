@@ -190,3 +190,47 @@ async fn a_session_is_compared_with_the_players_own_earlier_strokes() {
     assert!((1.0..99.0).contains(&middle), "{middle}");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_few_labelled_swings_make_a_model_of_the_players_own() {
+    let app = TestApp::start().await;
+    let strokes = (1..=6).map(|number| PlannedStroke::new(f64::from(number) * 1.6, StrokeKind::Smash)).collect();
+    let drill = SynthSpec { duration_s: 12.0, plan: Plan::Strokes(strokes), ..SynthSpec::new(4) };
+    let track = generate(&drill).track;
+    let first = recorded_as(&app, "d1", &track).await;
+    let (_, result) = app.get(&format!("/api/v2/sessions/{first}/result")).await;
+    let found = result["analysis"]["strokes"].as_array().unwrap();
+    assert!(found.len() >= 5, "{found:?}");
+    // This player calls it a lift, and the player is right.
+    let label = |stroke: &Value| json!({ "session_id": first, "impact_ms": stroke["impact_ms"], "stroke": "lift" });
+    let labels: Vec<Value> = found.iter().take(4).map(label).collect();
+    let user = app.get(&format!("/api/v2/sessions/{first}")).await.1["session"]["user_id"].as_i64().unwrap();
+    let path = format!("/api/v2/players/{user}/calibration");
+    let (status, made) = app.post_json(&path, &json!({ "labels": labels })).await;
+    assert_eq!((status, &made["swings"]), (201, &json!({ "lift": 4 })), "{made}");
+    let own = made["pipeline"].as_str().unwrap();
+
+    let second = recorded_as(&app, "d1", &track).await;
+    let (_, result) = app.get(&format!("/api/v2/sessions/{second}/result")).await;
+    assert_eq!(result["analysis"]["provenance"]["name"], own);
+    assert_eq!(result["analysis"]["provenance"]["model_sha256"], made["model_sha256"]);
+    let lifts = result["analysis"]["session"]["stroke_counts"]["lift"].as_i64().unwrap_or_default();
+    assert!(lifts >= 4, "{}", result["analysis"]["session"]["stroke_counts"]);
+
+    // Back to everybody's, and what cannot be.
+    let choose = format!("/api/v2/players/{user}/pipeline");
+    let put = async |body: &str| app.request("PUT", &choose, "application/json", body).await.0;
+    assert_eq!(put(r#"{"pipeline":"nobody"}"#).await, 404);
+    assert_eq!(put(r#"{"pipeline":null}"#).await, 204);
+    let third = recorded_as(&app, "d1", &track).await;
+    let (_, result) = app.get(&format!("/api/v2/sessions/{third}/result")).await;
+    assert_eq!(result["analysis"]["provenance"]["name"], BUILTIN);
+    for (labels, status) in [
+        (json!([]), 400),
+        (json!([{ "session_id": 999, "impact_ms": 0.0, "stroke": "lift" }]), 404),
+        (json!([{ "session_id": first, "impact_ms": 0.0, "stroke": "moonwalk" }]), 422),
+    ] {
+        assert_eq!(app.post_json(&path, &json!({ "labels": labels })).await.0, status, "{labels}");
+    }
+    app.stop().await;
+}

@@ -211,6 +211,11 @@ impl Socket {
         tokio::time::timeout(duration, wait).await.is_err()
     }
 
+    /// True if no message of this kind comes for this long.
+    pub async fn hears_no(&mut self, kind: &str, duration: Duration) -> bool {
+        tokio::time::timeout(duration, self.next_of(kind)).await.is_err()
+    }
+
     pub async fn close(mut self) {
         // The server may have closed first.
         drop(self.0.close(None).await);

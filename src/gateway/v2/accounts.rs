@@ -49,6 +49,8 @@ struct Player {
     user_id: i64,
     /// Devices that the player is bound to.
     device_codes: Vec<String>,
+    /// The pipeline that analyses the player's sessions; null: everybody's.
+    pipeline: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -77,6 +79,7 @@ async fn players(
         players.push(Player {
             user_id: user.user_id.get(),
             device_codes: devices.iter().map(ToString::to_string).collect(),
+            pipeline: context.state.analysis.pipeline_of(user.user_id).await?,
         });
     }
     Ok(fresh(Players { players }))

@@ -123,6 +123,11 @@ pub(super) fn session(id: &str) -> Result<SessionId, ApiError> {
     id.parse().map_err(|_| ApiError::not_found("session_not_found", "session not found"))
 }
 
+/// A user's number in a path.
+pub(super) fn user(id: &str) -> Result<i64, ApiError> {
+    id.parse().map_err(|_| ApiError::not_found("no_user", "no such user").about("user", id))
+}
+
 /// A device code in a path.
 pub(super) fn device(code: &str) -> Result<DeviceCode, ApiError> {
     code.parse().map_err(|_| ApiError::not_found("no_device", "there is no such device"))

@@ -331,6 +331,27 @@ impl Catalog {
         row.map_or(Ok(None), |row| get(&row, 0))
     }
 
+    /// Sets the pipeline that analyses a user's sessions; `None`: everybody's.
+    pub async fn set_pipeline_of(&self, user: UserId, pipeline: Option<&str>) -> Result<(), Error> {
+        sqlx::query("UPDATE users SET pipeline = ?2 WHERE user_id = ?1")
+            .bind(user.get())
+            .bind(pipeline)
+            .execute(&self.writer)
+            .await
+            .map_err(at("set a player's pipeline"))?;
+        Ok(())
+    }
+
+    /// The pipeline that was chosen for a user.
+    pub async fn pipeline_of(&self, user: UserId) -> Result<Option<String>, Error> {
+        let row = sqlx::query("SELECT pipeline FROM users WHERE user_id = ?")
+            .bind(user.get())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(at("read a player's pipeline"))?;
+        row.map_or(Ok(None), |row| get(&row, 0))
+    }
+
     /// Users by number, at most `limit` of those after `after`.
     pub async fn users(&self, after: UserId, limit: i64) -> Result<Vec<UserRow>, Error> {
         let rows = sqlx::query("SELECT user_id, openid FROM users WHERE user_id > ? ORDER BY user_id LIMIT ?")

@@ -22,4 +22,6 @@ CREATE TABLE candidates (
 );
 CREATE INDEX candidates_open ON candidates (state, pipeline, session_id) WHERE state IN ('queued', 'running', 'switching');
 CREATE INDEX candidates_by_session ON candidates (session_id);
+-- The pipeline that analyses a player's sessions; null: everybody's.
+ALTER TABLE users ADD COLUMN pipeline TEXT;
 PRAGMA user_version = 3;
