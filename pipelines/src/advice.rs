@@ -18,7 +18,7 @@ use crate::params::{Params, ReportParams};
 const DEFAULT: &str = include_str!("../rules/advice.toml");
 
 /// One piece of advice.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Advice {
     /// The rule's code.
     pub code: String,
@@ -35,7 +35,7 @@ pub struct Advice {
 }
 
 /// What advice rests on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Evidence {
     /// Name of the figure, as `docs/figures.md` has it.
     pub figure: String,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use schemas::SensorRole;
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,7 @@ use crate::advice::Advice;
 use crate::model::LevelAnswer;
 
 /// The result of analysing one recording. Serialises to the JSON of `volant analyze --json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Analysis {
     /// The swings in time order; they do not overlap.
     pub strokes: Vec<Stroke>,
@@ -20,7 +21,7 @@ pub struct Analysis {
 }
 
 /// One swing and what it was.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Stroke {
     /// ms since session start.
     pub start_ms: f64,
@@ -44,7 +45,7 @@ pub struct Stroke {
 }
 
 /// Figures over the whole session. `None` means: cannot be computed from this recording; `issues` says why.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionFigures {
     pub duration_s: f64,
     pub frame_count: usize,
@@ -69,7 +70,7 @@ pub struct SessionFigures {
 }
 
 /// Median delays between the peaks of angular velocity, s; `None` where not resolved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PhaseDelay {
     pub waist_to_shoulder: Option<f64>,
     pub shoulder_to_wrist: Option<f64>,
@@ -77,7 +78,7 @@ pub struct PhaseDelay {
 }
 
 /// Range of motion over the session, °: waist yaw, shoulder pitch, wrist roll, unwrapped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RangeOfMotion {
     pub waist: Option<f64>,
     pub shoulder: Option<f64>,
@@ -85,7 +86,7 @@ pub struct RangeOfMotion {
 }
 
 /// Scores of the legacy report, 0 to 100.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Scores {
     pub overall: Option<f64>,
     pub delay: Option<f64>,
@@ -94,7 +95,7 @@ pub struct Scores {
 }
 
 /// What one sensor delivered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SensorQuality {
     pub samples: usize,
     /// Measured from the time stamps.
@@ -109,7 +110,7 @@ pub struct SensorQuality {
 }
 
 /// How much an issue matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Info,
@@ -118,7 +119,7 @@ pub enum Severity {
 }
 
 /// What can be wrong with a recording.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum IssueCode {
@@ -151,7 +152,7 @@ pub enum IssueCode {
 }
 
 /// Something wrong with a recording.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Issue {
     pub code: IssueCode,
     pub severity: Severity,
@@ -165,7 +166,7 @@ pub struct Issue {
 }
 
 /// What produced the result; the same provenance on the same input gives the same bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Provenance {
     /// Name of the pipeline's definition.
     #[serde(default)]

@@ -186,11 +186,20 @@ fn own_sensor(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>
     let Some((_, swing_in)) = signal.window(swing.start_ns, swing.impact_ns, swing.impact_ns - 20_000_000) else {
         return;
     };
-    if signal.has_gyro && signal.rate_hz >= 2.0 * chain.params.kinetics.sparc_cutoff_hz {
-        let rate: Vec<f64> = motion.smooth[swing_in].iter().map(|v| norm([v[3], v[4], v[5]])).collect();
-        let k = &chain.params.kinetics;
+    let k = &chain.params.kinetics;
+    if signal.rate_hz < 2.0 * k.sparc_cutoff_hz {
+        return;
+    }
+    let points = &motion.smooth[swing_in];
+    if signal.has_gyro {
+        let rate: Vec<f64> = points.iter().map(|v| norm([v[3], v[4], v[5]])).collect();
         figures.put_some("smoothness_sparc", sparc(&rate, signal.step_s(), k.sparc_cutoff_hz, k.sparc_threshold));
         figures.put_some("smoothness_ldlj", ldlj(&rate, signal.step_s()));
+    } else if signal.has_acc {
+        let dynamic: Vec<f64> = points.iter().map(|v| (norm([v[0], v[1], v[2]]) - G).abs()).collect();
+        let smoothness = sparc(&dynamic, signal.step_s(), k.sparc_cutoff_hz, k.sparc_threshold);
+        figures.put_some("smoothness_sparc_accel", smoothness);
+        figures.put_some("smoothness_ldlj_accel", ldlj_of_acceleration(points, &dynamic, signal.step_s()));
     }
 }
 
@@ -638,6 +647,15 @@ pub(crate) fn ldlj(rate: &[f64], dt: f64) -> Option<f64> {
     let length = rate.len() as f64 * dt;
     let integral: f64 = bend.iter().map(|b| (b / (dt * dt)).powi(2) * dt).sum();
     (top > 0.0 && integral > 0.0).then(|| -(length.powi(3) / (top * top) * integral).ln())
+}
+
+/// Log dimensionless jerk of acceleration: −ln(T/a_peak² ∫ ‖da/dt‖² dt), a_peak of the dynamic part; nearer to 0 is smoother.
+fn ldlj_of_acceleration(points: &[Lanes], dynamic: &[f64], dt: f64) -> Option<f64> {
+    let top = dynamic.iter().copied().fold(0.0, f64::max);
+    let integral: f64 =
+        points.windows(2).map(|w| norm([w[1][0] - w[0][0], w[1][1] - w[0][1], w[1][2] - w[0][2]]).powi(2) / dt).sum();
+    let length = points.len() as f64 * dt;
+    (points.len() >= 8 && top > 0.0 && integral > 0.0).then(|| -(length / (top * top) * integral).ln())
 }
 
 /// Largest minus smallest of angles given in time order, °, after unwrapping steps over ±180°: the range of one movement.

@@ -385,3 +385,21 @@ fn swapped_sensors_are_suspected() {
         }
     }
 }
+
+/// Sensors with the same stamps have one clock; others that say nothing are taken at the parameters' word, and what a
+/// recording says is believed.
+#[test]
+fn unsaid_clocks_are_judged_by_their_stamps() {
+    let width = |track: &Track| {
+        let found = plain(track);
+        found.strokes.iter().find_map(|stroke| interval(stroke, "wrist_racket")).map(|(low, high)| high - low).unwrap()
+    };
+    let apart = generate(&spec(77)).track;
+    let mut alike = apart.clone();
+    each_sensor(&mut alike, |_, sensor| {
+        (0_i64..).zip(&mut sensor.t_ns).for_each(|(row, t)| *t = row * 10_000_000);
+    });
+    let mut said = apart.clone();
+    said.sync_error_ns = 6_000_000;
+    assert!(width(&alike) < width(&apart) && width(&apart) < width(&said));
+}

@@ -554,6 +554,7 @@ mod tests {
             }
             events.extend(live.finish());
             let agreement = agreement(&events, &analysis.strokes);
+            // What the first seconds did not know (unit, bias) moves a stroke or two of a short recording.
             prop_assert!(agreement >= 0.9, "{agreement} of {}", analysis.strokes.len());
         }
     }

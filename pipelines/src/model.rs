@@ -323,7 +323,7 @@ pub(crate) struct Answer {
 }
 
 /// One level of the answer about a swing: its side or its height.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LevelAnswer {
     /// The likeliest value; absent where the model is not sure.
     pub answer: Option<String>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
-use schemas::{SensorRole, Track};
+use schemas::{SensorRole, SensorTrack, Track};
 
 use crate::advice::{Rules, advise};
 use crate::analysis::{
@@ -137,13 +137,34 @@ fn add_repeatability(signal: &Signal, motion: &Motion, swings: &[Swing], strokes
     }
 }
 
-/// Clock error of one sensor, one standard deviation, s: what the recording states, or what is assumed of one that states
-/// nothing.
+/// Clock error of one sensor, one standard deviation, s: what the recording states; none if it states nothing but all sensors
+/// have the same stamps, which only one clock gives; else what is assumed.
 fn sync_s(track: &Track, params: &Params) -> f64 {
     match track.sync_error_ns {
+        0 if one_clock(track) => 0.0,
         0 => params.kinetics.sync_assumed_ms / 1e3,
         stated => stated.max(0) as f64 / 1e9,
     }
+}
+
+/// True if nine of ten stamps of each sensor are stamps of the next one too.
+fn one_clock(track: &Track) -> bool {
+    let sensors: Vec<&SensorTrack> = track.iter().map(|(_, sensor)| sensor).collect();
+    sensors.len() > 1
+        && sensors.windows(2).all(|pair| {
+            let (a, b) = (&pair[0].t_ns, &pair[1].t_ns);
+            let (mut i, mut j, mut same) = (0, 0, 0_usize);
+            while i < a.len() && j < b.len() {
+                match a[i].cmp(&b[j]) {
+                    std::cmp::Ordering::Less => i += 1,
+                    std::cmp::Ordering::Greater => j += 1,
+                    std::cmp::Ordering::Equal => {
+                        (i, j, same) = (i + 1, j + 1, same + 1);
+                    }
+                }
+            }
+            same * 10 >= a.len().min(b.len()) * 9 && same > 0
+        })
 }
 
 fn figures_of(

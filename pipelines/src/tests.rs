@@ -723,6 +723,9 @@ proptest! {
         let found = analyze(&track, Params::builtin(), Some(Model::builtin()));
         let text = serde_json::to_string(&found).unwrap();
         prop_assert!(!text.contains("NaN"));
+        for finding in crate::diagnose(&track, &found, Params::builtin()) {
+            prop_assert!(!finding.code.is_empty() && !finding.remedy_zh.is_empty());
+        }
         for stroke in &found.strokes {
             prop_assert!(stroke.start_ms <= stroke.impact_ms && stroke.impact_ms <= stroke.end_ms);
         }

@@ -148,8 +148,6 @@ fn interval(session: &SessionFigures, name: &str) -> Option<(f64, f64)> {
 
 /// Further figures of the session that are there: label, value with its unit, and what it is to be read with.
 pub(super) fn further_figures(analysis: &Analysis, lang: Lang) -> Vec<(&'static str, String, String)> {
-    let metrics = &analysis.session.metrics;
-    let value = |name: &str| metrics.get(name).copied().filter(|value| value.is_finite());
     // Key of the label, figure, unit, factor from the figure's unit, decimals.
     const PLAIN: [(&str, &str, &str, f64, usize); 18] = [
         ("racket_head_speed", "racket_head_speed_mps_median", "m/s", 1.0, 1),
@@ -171,6 +169,8 @@ pub(super) fn further_figures(analysis: &Analysis, lang: Lang) -> Vec<(&'static 
         ("symmetry", "symmetry_waist_left_right", "%", 100.0, 0),
         ("percentile_rate", "peak_gyro_dps_percentile_median", "", 1.0, 0),
     ];
+    let metrics = &analysis.session.metrics;
+    let value = |name: &str| metrics.get(name).copied().filter(|value| value.is_finite());
     PLAIN
         .into_iter()
         .filter_map(|(key, name, unit, factor, decimals)| {

@@ -3,6 +3,7 @@
 import { get, sql } from "../api.js";
 import { h, replace } from "../dom.js";
 import { count, fixed, lang, t, when, word } from "../i18n.js";
+import { swings } from "../live.js";
 import { tile } from "./overview.js";
 import { lasted, progress } from "./sessions.js";
 
@@ -33,7 +34,12 @@ export function session(page, id) {
       shownResult = null;
       const rows = await signal(id);
       const empty = session.status === "stopped" ? null : h("p.empty", null, t("no_analysis_yet"));
-      body.replaceChildren(...(rows.length ? [waveform(rows)] : []), ...(empty ? [empty] : []));
+      const told = swings.get(Number(id)) ?? [];
+      body.replaceChildren(
+        ...(rows.length ? [waveform(rows)] : []),
+        ...(told.length ? [liveStrokes(told)] : []),
+        ...(empty ? [empty] : []),
+      );
     },
   };
 }
@@ -74,6 +80,26 @@ async function signal(id) {
     4000,
   );
   return rows;
+}
+
+/** The last strokes as they were told; the result may say otherwise. */
+function liveStrokes(told) {
+  const row = ({ swing_id, impact_ms, stroke, confidence }) =>
+    h(
+      "tr",
+      null,
+      h("td.n", null, swing_id),
+      h("td.n", null, `${fixed(impact_ms / 1000, 1)} s`),
+      h("td", null, word(stroke)),
+      h("td.n", null, confidence === null ? "–" : `${Math.round(confidence * 100)} %`),
+    );
+  return h(
+    "section",
+    null,
+    h("h2", null, `${t("strokes_so_far")}: ${count(told[0].swing_id)}`),
+    h("table", null, h("tbody", null, told.slice(0, 12).map(row))),
+    h("p.note", null, t("strokes_so_far_note")),
+  );
 }
 
 function waveform(rows) {

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::openapi::RefOr;
 use utoipa::openapi::path::{Operation, Parameter};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Ref, RefOr};
 use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -34,7 +34,25 @@ pub(super) fn router() -> Router<Arc<Context>> {
 #[must_use]
 pub fn openapi_text() -> String {
     let document = document_router().into_openapi();
-    document.to_pretty_json().unwrap_or_default() + "\n"
+    let mut document = serde_json::to_value(&document).unwrap_or_default();
+    if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
+        schemas.extend(analysis_schemas());
+    }
+    serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+}
+
+/// The schemas of an analysis, which are those of the pipelines' own types.
+fn analysis_schemas() -> serde_json::Map<String, serde_json::Value> {
+    let settings = schemars::generate::SchemaSettings::draft2020_12()
+        .with(|settings| settings.definitions_path = "/components/schemas".into());
+    let mut generator = settings.into_generator();
+    generator.subschema_for::<::pipelines::Analysis>();
+    generator.take_definitions(true)
+}
+
+/// Where the document describes one of those types.
+fn analysis_type(name: &str) -> Ref {
+    Ref::from_schema_name(name)
 }
 
 fn document_router() -> OpenApiRouter<Arc<Context>> {

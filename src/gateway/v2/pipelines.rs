@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::{self, Body, Path, Query, limit};
-use super::sessions::seen;
+use super::sessions::{analysis, seen};
 use super::{Problems, fresh};
 use crate::accounts::Scope;
 use crate::analysis::{Compared, Known, Label};
@@ -309,7 +309,7 @@ struct OneCandidate {
     created_at_us: Option<i64>,
     published_at_us: Option<i64>,
     /// As `volant analyze --json` prints it.
-    #[schema(value_type = serde_json::Value)]
+    #[schema(schema_with = analysis)]
     analysis: pipelines::Analysis,
 }
 

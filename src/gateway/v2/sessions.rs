@@ -7,12 +7,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use schemas::{SessionId, SessionStatus, UserId};
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::{Array, ArrayBuilder, Ref};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::{self, Body, Path, Query, limit};
-use super::{Problems, fresh};
+use super::{Problems, analysis_type, fresh};
 use crate::analysis::Published;
 use crate::gateway::access::{Access, Want, device_code};
 use crate::gateway::error::ApiError;
@@ -226,6 +227,14 @@ async fn complete(AxumState(context): Shared, access: Access, Path(id): Path<Str
     Ok(fresh(OneSession { now_us: context.state.clock.now_us(), session: session.into() }))
 }
 
+pub(super) fn analysis() -> Ref {
+    analysis_type("Analysis")
+}
+
+fn many_strokes() -> Array {
+    ArrayBuilder::new().items(analysis_type("Stroke")).build()
+}
+
 /// A published result.
 #[derive(Serialize, ToSchema)]
 struct Answer<'a> {
@@ -235,7 +244,7 @@ struct Answer<'a> {
     revision: i64,
     created_at_us: i64,
     /// As `volant analyze --json` prints it: strokes, session, issues, provenance.
-    #[schema(value_type = serde_json::Value)]
+    #[schema(schema_with = analysis)]
     analysis: &'a pipelines::Analysis,
 }
 
@@ -283,7 +292,7 @@ struct Strokes<'a> {
     /// Strokes of the whole session.
     stroke_count: usize,
     /// Those of this page. Times are ms since session start.
-    #[schema(value_type = Vec<serde_json::Value>)]
+    #[schema(schema_with = many_strokes)]
     strokes: &'a [pipelines::Stroke],
 }
 
