@@ -170,7 +170,9 @@ fn write(model: &Model, args: &Args) -> anyhow::Result<ExitCode> {
     }
     writeln!(out, "{}: {} bytes, sha256 {}", args.out.display(), bytes.len(), model.sha256())?;
     writeln!(out, "  classes   {}", header.classes.join(", "))?;
-    let roles: Vec<&str> = header.heads.iter().map(|head| head.role.as_str()).collect();
+    let mut roles: Vec<&str> = header.heads.iter().map(|head| head.role.as_str()).collect();
+    // Each has a head for every window.
+    roles.dedup();
     writeln!(out, "  sensors   {}, {:.1} Hz and faster", roles.join(", "), header.rate_hz[0])?;
     writeln!(out, "  examples  {} of {} players", header.training.examples, header.training.players)?;
     match &header.leave_one_player_out {
