@@ -66,6 +66,35 @@ impl WindowSpec {
     }
 }
 
+/// How the sensor of a player's hand relates to those that a model was trained on.
+///
+/// A left-hander's sensor, worn as a right-hander wears his, sees the mirrored movement. Which of its axes points across
+/// the body depends on the sensor; the model's card or the wearer says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mirror {
+    /// The same hand.
+    #[default]
+    None,
+    /// The other hand; x points across.
+    X,
+    /// The other hand; y points across.
+    Y,
+    /// The other hand; z points across.
+    Z,
+}
+
+impl Mirror {
+    fn axis(self) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::X => Some(0),
+            Self::Y => Some(1),
+            Self::Z => Some(2),
+        }
+    }
+}
+
 /// Where something lies in a recording, ns since its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -156,6 +185,17 @@ impl Window {
             }
         }
         Some(Self { channels })
+    }
+
+    /// The same movement as the other hand makes it: reflected in the plane across `axis`. An acceleration turns its
+    /// sign along the axis, a rotation about the two others.
+    pub(crate) fn mirrored(mut self, mirror: Mirror) -> Self {
+        let Some(axis) = mirror.axis() else { return self };
+        for c in 0..3 {
+            let turned = if c == axis { c } else { 3 + c };
+            self.channels[turned].iter_mut().for_each(|value| *value = -*value);
+        }
+        self
     }
 
     /// Number of points.
@@ -290,4 +330,75 @@ fn band_shares(values: &[f64], mean: f64) -> [f64; BANDS.len()] {
     }
     let whole: f64 = power.iter().sum();
     power.map(|p| if whole > 1e-12 { p / whole } else { 0.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Samples of a movement at `rate_hz`: a turn about x that carries gravity along.
+    fn movement(rate_hz: f64) -> (Vec<i64>, Vec<Lanes>) {
+        (0..(4.0 * rate_hz) as usize)
+            .map(|i| {
+                let t = i as f64 / rate_hz;
+                let bell = (-((t - 2.0) / 0.15).powi(2)).exp();
+                let lanes =
+                    [2.0 * bell, 9.0 - bell, 3.0 + t, 400.0 * bell, -90.0 * bell, 30.0 * (2.0 * t).sin(), 0.0, 0.0];
+                ((t * 1e9) as i64, lanes.map(|value| value as f32))
+            })
+            .unzip()
+    }
+
+    fn at(peak_s: f64) -> Span {
+        let ns = |s: f64| (s * 1e9) as i64;
+        Span { start_ns: ns(peak_s - 0.5), peak_ns: ns(peak_s), end_ns: ns(peak_s + 0.5) }
+    }
+
+    #[test]
+    fn a_window_hardly_depends_on_the_rate_and_not_on_what_came_before() {
+        let spec = &WindowSpec::NORMAL[0];
+        let cut = |rate_hz: f64, skip: usize| {
+            let (t_ns, samples) = movement(rate_hz);
+            Window::of_samples(&t_ns[skip..], &samples[skip..], rate_hz, &at(2.0), spec).unwrap()
+        };
+        let usual = cut(100.0, 0);
+        assert_eq!(usual.len(), spec.points());
+        // A second and more before the window is as good as nothing.
+        assert_eq!(cut(100.0, 110), usual);
+        for rate_hz in [50.0, 200.0, 800.0] {
+            let other = cut(rate_hz, 0);
+            for (a, b) in usual.channels.iter().flatten().zip(other.channels.iter().flatten()) {
+                assert!((a - b).abs() < 0.02, "{a} {b} at {rate_hz} Hz");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stretched_window_does_not_know_how_fast_somebody_moved() {
+        let (t_ns, samples) = movement(100.0);
+        let slow: Vec<i64> = t_ns.iter().map(|t| t * 2).collect();
+        let whole = |end_s: f64| Span { start_ns: 0, peak_ns: 1, end_ns: (end_s * 1e9) as i64 };
+        let quick = Window::of_samples(&t_ns, &samples, 100.0, &whole(3.9), &WindowSpec::WHOLE[0]).unwrap();
+        let slow = Window::of_samples(&slow, &samples, 50.0, &whole(7.8), &WindowSpec::WHOLE[0]).unwrap();
+        for (a, b) in quick.channels.iter().flatten().zip(slow.channels.iter().flatten()) {
+            assert!((a - b).abs() < 1e-3, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn the_mirror_of_the_mirror_is_the_movement_and_magnitudes_stay() {
+        let (t_ns, samples) = movement(100.0);
+        let window = Window::of_samples(&t_ns, &samples, 100.0, &at(2.0), &WindowSpec::NORMAL[0]).unwrap();
+        for mirror in [Mirror::X, Mirror::Y, Mirror::Z] {
+            let once = window.clone().mirrored(mirror);
+            assert_ne!(once, window);
+            assert_eq!(once.channels[6..], window.channels[6..]);
+            assert_eq!(once.mirrored(mirror), window);
+        }
+        let once = window.clone().mirrored(Mirror::Y);
+        let negative = |channel: usize| window.channels[channel].iter().map(|value| -value).collect::<Vec<_>>();
+        assert_eq!(once.channels[1], negative(1));
+        assert_eq!((&once.channels[3], &once.channels[5]), (&negative(3), &negative(5)));
+        assert_eq!((&once.channels[0], &once.channels[4]), (&window.channels[0], &window.channels[4]));
+    }
 }

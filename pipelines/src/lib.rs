@@ -46,14 +46,14 @@ pub use analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
     Stroke,
 };
-pub use curriculum::{GeneratedRecording, generated_player};
+pub use curriculum::{GeneratedRecording, generated_player, generated_swings};
 pub use definition::{Pipeline, PipelineError, Stage};
 pub use doctor::{Finding, diagnose};
 pub use evaluate::{
     ClassFigures, Classification, EvaluateOptions, Evaluation, Idle, Judge, LevelFigures, PlayerFigures, Proposals,
     Segmentation, evaluate, merge,
 };
-pub use features::WindowSpec;
+pub use features::{Mirror, WindowSpec};
 pub use figures::{FIGURES, Figure, Per, figure, names as figure_names, page as figures_page};
 pub use history::{HISTORY_STROKES_MIN, History, compare};
 pub use levels::{ClassLevels, LEVELS, class_levels};

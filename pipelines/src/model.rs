@@ -33,7 +33,7 @@ use crate::calibrate::Signal;
 use crate::features::{CHANNELS, HAND, Span, Window, WindowSpec, hand_features};
 use crate::levels::{ClassLevels, LEVELS, level_probabilities};
 use crate::linear::{Linear, Normaliser, softmax};
-use crate::params::hex;
+use crate::params::{ClassifyParams, hex};
 use crate::rocket::{KERNELS, Rocket};
 use crate::segment::SensorKind;
 use crate::train::argmax;
@@ -132,11 +132,13 @@ pub struct GateHeader {
     pub threshold: f64,
     /// Distance from the other movement of the training beyond which nothing is rejected.
     pub reach: f64,
+    /// Energy score of a peak above which nothing is rejected: no other movement of the training was as strong.
+    pub strength: f64,
     /// Swings and other movement that it was trained on.
     pub examples: [usize; 2],
     /// Share of swings that it kept, when it had not seen them.
     pub swings_kept: f64,
-    /// Share of other movement that it rejected, when it had not seen it.
+    /// Share of other movement that it would have rejected by its figures, when it had not seen it, however strong.
     pub others_rejected: f64,
 }
 
@@ -297,7 +299,8 @@ pub(crate) struct GateAnswer {
 }
 
 impl Gate {
-    pub(crate) fn answer(&self, hand: &[f32]) -> GateAnswer {
+    /// Judges a candidate by its figures and the energy score of its peak.
+    pub(crate) fn answer(&self, hand: &[f32], strength: f64) -> GateAnswer {
         let mut figures = hand.to_vec();
         self.norm.apply(&mut figures);
         let score =
@@ -305,7 +308,8 @@ impl Gate {
         let square: f64 = figures.iter().zip(&self.centre).map(|(x, c)| f64::from(x - c).powi(2)).sum();
         let distance = (square / figures.len().max(1) as f64).sqrt();
         // What resembles nothing that was ever rejected is not rejected either.
-        GateAnswer { score, distance, kept: score >= self.header.threshold || distance > self.header.reach }
+        let unlike = distance > self.header.reach || strength > self.header.strength;
+        GateAnswer { score, distance, kept: score >= self.header.threshold || unlike }
     }
 }
 
@@ -377,14 +381,18 @@ impl Model {
     }
 
     /// Probability of each class for the swing at `span`, in the order of the classes.
-    pub(crate) fn probabilities(&self, signal: &Signal, span: &Span) -> Option<Vec<f64>> {
-        let windows = self.windows(|spec| Window::cut(signal, span, spec))?;
+    pub(crate) fn probabilities(&self, signal: &Signal, span: &Span, params: &ClassifyParams) -> Option<Vec<f64>> {
+        let windows = self.windows(params, |spec| Window::cut(signal, span, spec))?;
         self.probabilities_of(signal.role, &windows)
     }
 
     /// All windows of this model, by whatever cuts one.
-    pub(crate) fn windows(&self, cut: impl Fn(&WindowSpec) -> Option<Window>) -> Option<Vec<Window>> {
-        self.header.windows.iter().map(cut).collect()
+    pub(crate) fn windows(
+        &self,
+        params: &ClassifyParams,
+        cut: impl Fn(&WindowSpec) -> Option<Window>,
+    ) -> Option<Vec<Window>> {
+        self.header.windows.iter().map(|spec| Some(cut(spec)?.mirrored(params.mirror))).collect()
     }
 
     /// Probability of each class for the swing in these windows.
@@ -399,14 +407,14 @@ impl Model {
     }
 
     /// What the gate of this sensor says; `None` where the model has none.
-    pub(crate) fn gate(&self, role: SensorRole, windows: &[Window]) -> Option<GateAnswer> {
+    pub(crate) fn gate(&self, role: SensorRole, windows: &[Window], strength: f64) -> Option<GateAnswer> {
         let gate = self.gates.iter().find(|gate| gate.header.role == role)?;
-        Some(gate.answer(&hand_features(windows.first()?, self.header.windows.first()?)))
+        Some(gate.answer(&hand_features(windows.first()?, self.header.windows.first()?), strength))
     }
 
     /// Names the swing at `span`; see [`Model::name_swing`].
-    pub(crate) fn classify(&self, signal: &Signal, span: &Span, confidence_min: f64) -> Option<Answer> {
-        Some(self.name_swing(&self.probabilities(signal, span)?, confidence_min))
+    pub(crate) fn classify(&self, signal: &Signal, span: &Span, params: &ClassifyParams) -> Option<Answer> {
+        Some(self.name_swing(&self.probabilities(signal, span, params)?, params.confidence_min))
     }
 
     /// Names a swing. The name is `other` where the best class is that, or where the best stays below `confidence_min` or
@@ -589,7 +597,10 @@ fn check(header: &ModelHeader) -> Result<(), ModelError> {
     }
     for (i, gate) in header.gates.iter().enumerate() {
         let again = header.gates[..i].iter().any(|other| other.role == gate.role);
-        if again || gate.role.chain_index().is_none() || !gate.threshold.is_finite() || !gate.reach.is_finite() {
+        if again
+            || gate.role.chain_index().is_none()
+            || [gate.threshold, gate.reach, gate.strength].iter().any(|value| !value.is_finite())
+        {
             return Err(ModelError::Range { what: "gate" });
         }
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::definition::Pipeline;
+use crate::features::Mirror;
 
 /// Parameters of a pipeline: the sections of its file, see [`crate::Pipeline`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +114,8 @@ pub struct ClassifyParams {
     pub confidence_min: f64,
     /// Whether a model's gate may reject movements that the detector proposes.
     pub gate: bool,
+    /// For a player of the other hand: the axis across the body.
+    pub mirror: Mirror,
 }
 
 /// From swings to the kinetic chain.

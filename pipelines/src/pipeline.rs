@@ -65,7 +65,7 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     let proposed = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
     let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
     let swings = match (usable_model, chosen) {
-        (Some(model), Some((signal, _))) if params.classify.gate => gated(&proposed, signal, model),
+        (Some(model), Some((signal, _))) if params.classify.gate => gated(&proposed, signal, model, params),
         _ => proposed.clone(),
     };
     let chain = Chain {
@@ -114,12 +114,12 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
 }
 
 /// The proposals that the model's gate takes for swings.
-pub(crate) fn gated(proposed: &[Swing], signal: &Signal, model: &Model) -> Vec<Swing> {
+fn gated(proposed: &[Swing], signal: &Signal, model: &Model, params: &Params) -> Vec<Swing> {
     let kept: Vec<bool> = proposed
         .par_iter()
         .map(|swing| {
-            let windows = model.windows(|spec| Window::cut(signal, &swing.span(), spec));
-            let answer = windows.and_then(|windows| model.gate(signal.role, &windows));
+            let windows = model.windows(&params.classify, |spec| Window::cut(signal, &swing.span(), spec));
+            let answer = windows.and_then(|windows| model.gate(signal.role, &windows, swing.strength));
             answer.is_none_or(|answer| answer.kept)
         })
         .collect();
@@ -196,7 +196,7 @@ fn stroke(
     model: Option<&Model>,
 ) -> Stroke {
     let metrics = measured.map_or_else(BTreeMap::new, |motion| figures_of(swing, signal, motion, chain, track));
-    let answer = model.and_then(|model| model.classify(signal, &swing.span(), chain.params.classify.confidence_min));
+    let answer = model.and_then(|model| model.classify(signal, &swing.span(), &chain.params.classify));
     let (stroke, confidence, probabilities, levels) = match answer {
         Some(answer) => (answer.stroke, Some(answer.confidence), answer.probabilities, answer.levels),
         // Something was swung; nobody can say what.

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use pipelines::{EvaluateOptions, Example, LabelledTrack, Mark, MarkQuality, Model, TrainOptions, generated_player};
+use pipelines::{
+    EvaluateOptions, Example, LabelledTrack, Mark, MarkQuality, Model, TrainOptions, generated_player, generated_swings,
+};
 
 use super::analyze::{load_model, load_pipeline};
 use crate::recordings::{RecordingSet, read_set};
@@ -42,9 +44,9 @@ pub struct Args {
     /// How much a calibrating swing counts against one that the model was trained on
     #[arg(long, default_value_t = EvaluateOptions::CALIBRATION_WEIGHT, requires = "calibrate")]
     pub weight: f64,
-    /// Share of swings that the gate may lose where it cannot tell all from other movement
-    #[arg(long, value_name = "SHARE", default_value_t = TrainOptions::default().gate_loss)]
-    pub gate_loss: f64,
+    /// Make the gate reject only what is surely no swing: for a model that will meet players of all kinds
+    #[arg(long)]
+    pub careful_gate: bool,
     /// Also train on this many generated players, five minutes each
     #[arg(long, value_name = "PLAYERS", default_value_t = 0)]
     pub generated: u32,
@@ -78,7 +80,6 @@ const GENERATED_MINUTES: f64 = 5.0;
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(args.penalty > 0.0 && args.penalty.is_finite(), "--penalty must be above 0");
     anyhow::ensure!((0.0..=1.0).contains(&args.shrinkage), "--shrinkage must be between 0 and 1");
-    anyhow::ensure!((0.0..=1.0).contains(&args.gate_loss), "--gate-loss must be between 0 and 1");
     anyhow::ensure!(args.weight > 0.0 && args.weight.is_finite(), "--weight must be above 0");
     let params = load_pipeline(args.pipeline.as_deref())?.pipeline.params.clone();
     let progress = bar((args.sets.len() + args.gate_only.len()) as u64 + u64::from(args.generated) + 1);
@@ -107,27 +108,35 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for player in 0..args.generated {
         progress.set_message(format!("generating player {} of {}", player + 1, args.generated));
         progress.inc(1);
-        let recording = generated_player(player, GENERATED_MINUTES, args.seed);
-        examples.extend(pipelines::examples(
-            &LabelledTrack {
+        // Beside each player a recording of swings that are like no player's: what they are only the gate learns.
+        for (recording, named) in [
+            (generated_player(player, GENERATED_MINUTES, args.seed), true),
+            (generated_swings(player, args.seed), false),
+        ] {
+            let track = LabelledTrack {
                 set: "generated",
                 name: &recording.name,
                 track: &recording.track,
                 marks: &recording.marks,
                 acc_to_mps2: None,
-            },
-            &params,
-        ));
+            };
+            examples.extend(pipelines::examples(&track, &params).into_iter().filter_map(|mut example| {
+                // What follows a generated swing and is none is an artefact of its shape.
+                let artefact = !named && example.stroke == pipelines::OTHER;
+                example.named = named;
+                (!artefact).then_some(example)
+            }));
+        }
     }
     progress.set_message(format!("training on {} swings", examples.len()));
+    let gate = if args.careful_gate { TrainOptions::careful() } else { TrainOptions::default() };
     let options = TrainOptions {
         name,
         seed: args.seed,
         features: args.features as usize,
         penalty: args.penalty,
         shrinkage: args.shrinkage,
-        gate_loss: args.gate_loss,
-        ..TrainOptions::default()
+        ..gate
     };
     let model = pipelines::train(&examples, &options).context("train")?;
     progress.finish_and_clear();
@@ -293,7 +302,7 @@ mod tests {
             calibrate: None,
             swings: 0,
             weight: 8.0,
-            gate_loss: 0.005,
+            careful_gate: false,
             generated: 0,
             seed: 1,
             features: 420,
