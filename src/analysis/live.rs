@@ -29,6 +29,8 @@ const RESULT_PATIENCE_US: i64 = 300_000_000;
 const TOLD_LIMIT: usize = 20_000;
 /// Impacts nearer than this are one swing, ms.
 const SAME_SWING_MS: f64 = 100.0;
+/// The clock of a session moves by no more when it is read anew, ms: swings are further apart.
+const LARGEST_SHIFT_MS: f64 = 400.0;
 /// Times that moved by no more are unchanged, ms: the clock is fitted anew when the session is sealed.
 const SAME_TIME_MS: f64 = 25.0;
 
@@ -209,18 +211,33 @@ fn told(stroke: LiveStroke) -> LiveSwing {
     }
 }
 
+/// The median way from a told swing to the nearest of the result, as far as one is near at all; 0 for none.
+fn shift_ms(told: &[LiveSwing], analysis: &Analysis) -> f64 {
+    let way = |swing: &LiveSwing| {
+        let place = analysis.strokes.partition_point(|stroke| stroke.impact_ms < swing.impact_ms);
+        let near = [place.checked_sub(1), Some(place)].into_iter().flatten();
+        let ways = near.filter_map(|place| Some(analysis.strokes.get(place)?.impact_ms - swing.impact_ms));
+        ways.min_by(|a, b| a.abs().total_cmp(&b.abs())).filter(|way| way.abs() <= LARGEST_SHIFT_MS)
+    };
+    let mut ways: Vec<f64> = told.iter().filter_map(way).collect();
+    ways.sort_by(f64::total_cmp);
+    ways.get(ways.len() / 2).copied().unwrap_or(0.0)
+}
+
 /// What became of the swings that were told.
 fn revise(told: &[LiveSwing], analysis: &Analysis) -> Revision {
-    let mut revision = Revision::default();
+    let shift_ms = shift_ms(told, analysis);
+    let mut revision = Revision { shift_ms, ..Revision::default() };
     let mut taken = vec![false; analysis.strokes.len()];
     for swing in told {
-        let from = analysis.strokes.partition_point(|stroke| stroke.impact_ms < swing.impact_ms - SAME_SWING_MS);
+        let expected_ms = swing.impact_ms + shift_ms;
+        let from = analysis.strokes.partition_point(|stroke| stroke.impact_ms < expected_ms - SAME_SWING_MS);
         let near = analysis.strokes.iter().enumerate().skip(from);
         let found = near
-            .take_while(|(_, stroke)| stroke.impact_ms <= swing.impact_ms + SAME_SWING_MS)
+            .take_while(|(_, stroke)| stroke.impact_ms <= expected_ms + SAME_SWING_MS)
             .filter(|(place, _)| !taken[*place])
             .min_by(|(_, a), (_, b)| {
-                let distance = |stroke: &pipelines::Stroke| (stroke.impact_ms - swing.impact_ms).abs();
+                let distance = |stroke: &pipelines::Stroke| (stroke.impact_ms - expected_ms).abs();
                 distance(a).total_cmp(&distance(b))
             });
         let Some((place, stroke)) = found else {
@@ -228,7 +245,7 @@ fn revise(told: &[LiveSwing], analysis: &Analysis) -> Revision {
             continue;
         };
         taken[place] = true;
-        let moved = |before: f64, after: f64| (before - after).abs() > SAME_TIME_MS;
+        let moved = |before: f64, after: f64| (before + shift_ms - after).abs() > SAME_TIME_MS;
         let same = stroke.stroke == swing.stroke
             && !moved(swing.start_ms, stroke.start_ms)
             && !moved(swing.impact_ms, stroke.impact_ms)
@@ -272,7 +289,7 @@ mod tests {
                 swing_id,
                 sensor: stroke.sensor,
                 start_ms: stroke.start_ms,
-                impact_ms: stroke.impact_ms + 10.0,
+                impact_ms: stroke.impact_ms,
                 end_ms: stroke.end_ms,
                 stroke: stroke.stroke.clone(),
                 confidence: stroke.confidence,
@@ -281,6 +298,19 @@ mod tests {
             .collect();
         let count = told.len();
         assert_eq!(revise(&told, &analysis), Revision { unchanged: count, ..Revision::default() });
+        // A clock that is read anew moves all of them, and changes none.
+        let moved: Vec<LiveSwing> = told
+            .iter()
+            .cloned()
+            .map(|swing| LiveSwing {
+                start_ms: swing.start_ms - 150.0,
+                impact_ms: swing.impact_ms - 150.0,
+                end_ms: swing.end_ms - 150.0,
+                ..swing
+            })
+            .collect();
+        let revision = revise(&moved, &analysis);
+        assert_eq!((revision.unchanged, revision.shift_ms.round()), (count, 150.0));
         "serve".clone_into(&mut told[0].stroke);
         told[1].impact_ms += 5000.0;
         told.remove(2);

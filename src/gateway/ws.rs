@@ -652,9 +652,10 @@ fn live_message(live: &LiveMessage) -> ServerMessage {
         LiveEvent::Swing(swing) => {
             ServerMessage::SwingDetected { session_id, device_code, swing: swing_fields(swing), timestamp }
         }
-        LiveEvent::Final(Revision { unchanged, changed, withdrawn, added }) => ServerMessage::SwingsRevised {
+        LiveEvent::Final(Revision { shift_ms, unchanged, changed, withdrawn, added }) => ServerMessage::SwingsRevised {
             session_id,
             device_code,
+            shift_ms: *shift_ms,
             unchanged: *unchanged,
             changed: changed.iter().map(swing_fields).collect(),
             withdrawn: withdrawn.clone(),

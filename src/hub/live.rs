@@ -24,7 +24,9 @@ pub struct LiveSwing {
 /// How the final result differs from what was said while the session recorded.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Revision {
-    /// Swings that stayed as they were.
+    /// By how much the times of all swings moved, ms: the session's clock is read anew at its end.
+    pub shift_ms: f64,
+    /// Swings that stayed as they were, that shift aside.
     pub unchanged: usize,
     /// Swings that stayed, with another name or other times.
     pub changed: Vec<LiveSwing>,

@@ -227,7 +227,9 @@ pub enum ServerMessage {
         session_id: SessionId,
         #[schemars(with = "String")]
         device_code: DeviceCode,
-        /// Swings that stayed as they were told.
+        /// By how much the times of all swings moved, ms: the session's clock is read anew at its end.
+        shift_ms: f64,
+        /// Swings that stayed as they were told, that shift aside.
         unchanged: usize,
         /// Swings that stayed, with another name or other times.
         changed: Vec<SwingFields>,
