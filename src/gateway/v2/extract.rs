@@ -128,6 +128,15 @@ pub(super) fn user(id: &str) -> Result<i64, ApiError> {
     id.parse().map_err(|_| ApiError::not_found("no_user", "no such user").about("user", id))
 }
 
+/// A pipeline's name in a path.
+pub(super) fn pipeline(name: String) -> Result<String, ApiError> {
+    if schemas::ids::is_path_segment(&name) {
+        return Ok(name);
+    }
+    let shown: String = name.chars().take(64).collect();
+    Err(ApiError::not_found("no_pipeline", "there is no such pipeline").about("pipeline", shown))
+}
+
 /// A device code in a path.
 pub(super) fn device(code: &str) -> Result<DeviceCode, ApiError> {
     code.parse().map_err(|_| ApiError::not_found("no_device", "there is no such device"))

@@ -187,6 +187,7 @@ async fn compared(
     Path(pipeline): Path<String>,
     Query(page): Query<CandidatePage>,
 ) -> Result<Response, ApiError> {
+    let pipeline = extract::pipeline(pipeline)?;
     access.scope(Scope::SessionsRead)?;
     let analysis = &context.state.analysis;
     let after = SessionId(extract::page(page.after, 0)?.unwrap_or(0));
@@ -226,6 +227,7 @@ async fn order(
     Path(pipeline): Path<String>,
     Body(new): Body<NewOrder>,
 ) -> Result<Response, ApiError> {
+    let pipeline = extract::pipeline(pipeline)?;
     access.scope(Scope::SessionsWrite)?;
     let NewOrder { session_ids, user_id, device_code: device } = new;
     if session_ids.as_ref().is_some_and(|ids| ids.is_empty() || ids.len() > 10_000) {
@@ -255,6 +257,7 @@ async fn cancel(
     access: Access,
     Path(pipeline): Path<String>,
 ) -> Result<Response, ApiError> {
+    let pipeline = extract::pipeline(pipeline)?;
     access.scope(Scope::SessionsWrite)?;
     let sessions = context.state.analysis.cancel(&pipeline).await?;
     context.state.accounts.audit(&access.actor(), "analysis.cancel", &pipeline, None).await?;
@@ -275,6 +278,7 @@ async fn publish(
     access: Access,
     Path(pipeline): Path<String>,
 ) -> Result<Response, ApiError> {
+    let pipeline = extract::pipeline(pipeline)?;
     access.scope(Scope::SessionsWrite)?;
     let sessions = context.state.analysis.switch(&pipeline, None).await?;
     context.state.accounts.audit(&access.actor(), "analysis.publish", &pipeline, None).await?;
@@ -324,6 +328,7 @@ async fn one(
     access: Access,
     Path((id, pipeline)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
+    let pipeline = extract::pipeline(pipeline)?;
     let session = seen(&context, &access, &id, Want::Read).await?.session_id;
     let found = context.state.analysis.candidate(session, &pipeline).await?;
     let (row, analysis) = found.ok_or_else(|| ApiError::not_found("no_analysis", "analysis result not found"))?;
@@ -351,6 +356,7 @@ async fn publish_one(
     access: Access,
     Path((id, pipeline)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
+    let pipeline = extract::pipeline(pipeline)?;
     access.scope(Scope::SessionsWrite)?;
     let session = seen(&context, &access, &id, Want::Control).await?.session_id;
     let state = &context.state;
