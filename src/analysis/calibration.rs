@@ -59,7 +59,9 @@ impl Handle {
         let labels = labels.to_vec();
         let folder = self.registry.folder().to_owned();
         let pipeline = name.clone();
+        let turn = self.turn().await;
         let made = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let swings = swings(&base, &labels, &tracks);
             let Some(model) = &base.model else { return Err(Error::NoModel { name: base.pipeline.name().to_owned() }) };
             let adapted = adapt(model, &swings, WEIGHT, &pipeline).map_err(|source| Error::Calibrate { source })?;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::{AnalysisId, SessionId};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub use calibration::{Calibrated, Label};
 pub use candidates::{Compared, Ordered};
@@ -149,6 +149,12 @@ impl Error {
     }
 }
 
+/// An error with its causes, for the person who wrote the file or gave the order.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    causes.collect::<Vec<_>>().join(": ")
+}
+
 /// The analysis room. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -156,7 +162,7 @@ pub struct Handle {
     clock: Clock,
     registry: Registry,
     job_ready: Arc<Notify>,
-    /// Held while a recording without a result is looked at, which takes a core for a while.
+    /// One recording at a time is looked at, and one player calibrated: each takes a core for a while.
     examining: Arc<Semaphore>,
 }
 
@@ -168,12 +174,13 @@ impl Handle {
         Self { catalog, clock, registry, job_ready, examining: Arc::new(Semaphore::new(1)) }
     }
 
-    /// What is wrong with a session's recording, the gravest first. One without a result is analysed for it, one at a time.
+    /// What is wrong with a session's recording, the gravest first. One without a result is analysed for it.
     pub async fn examine(&self, session: SessionId, track: schemas::Track) -> Result<Vec<pipelines::Finding>, Error> {
         let published = self.published(session).await?;
-        // The semaphore is never closed.
-        let _turn = self.examining.acquire().await;
+        let turn = self.turn().await;
         tokio::task::spawn_blocking(move || {
+            // The turn lasts as long as the work, also if nobody waits for it any more.
+            let _turn = turn;
             let pipeline = pipelines::Pipeline::builtin();
             let analysis = match published {
                 Some(published) => published.analysis,
@@ -183,6 +190,12 @@ impl Handle {
         })
         .await
         .map_err(|_| Error::Broke { session_id: session })
+    }
+
+    /// Waits for the turn to do what takes a core for a while.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed, so always some.
+        Arc::clone(&self.examining).acquire_owned().await.ok()
     }
 
     /// The published result of a session, if there is one.

@@ -44,6 +44,12 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// What is wrong, with its causes.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        super::chain(self)
+    }
+
     /// The file that is wrong.
     #[must_use]
     pub fn path(&self) -> &Path {

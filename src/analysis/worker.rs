@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{Instrument, error, info, info_span, warn};
 
-use super::{Error, Known, Options, Registry, rows};
+use super::{Error, Known, Options, Registry, chain, rows};
 use crate::clock::Clock;
 use crate::hub::{self, AdminMessage, Level};
 use crate::ingest;
@@ -142,20 +142,22 @@ impl Inner {
         let span = info_span!("reanalyze", session.id = %job.session_id, pipeline.name = %job.pipeline);
         let done = async {
             let outcome = if job.switches { self.switch(&job).await } else { self.try_other(&job).await };
-            let Err(failure) = outcome else { return true };
+            let Err(failure) = outcome else { return };
             metrics::counter!("volant_analysis_failures_total").increment(1);
             let (session, pipeline) = (job.session_id, &job.pipeline);
             let for_good = !failure.is_retryable() || job.attempts >= self.options.attempts_limit;
             warn!(error = &failure as &dyn std::error::Error, "session {session} could not be analysed by {pipeline}");
+            if !for_good {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
             if let Err(error) = self.catalog.fail_candidate(&job, &chain(&failure), for_good).await {
+                // The lease runs out, then the order is taken again.
                 error!(error = &error as &dyn std::error::Error, "an order could not be given back");
             }
-            // The others are not held up by one that is tried again.
-            for_good
         };
-        let settled = done.instrument(span).await;
+        done.instrument(span).await;
         self.job_ready.notify_one();
-        settled
+        true
     }
 
     /// Analyses a sealed session by the pipeline that was ordered.
@@ -406,12 +408,6 @@ pub(super) fn usual(registry: &Registry, name: &str) -> Result<Known, Error> {
 
 fn encode(session: SessionId, analysis: &Analysis) -> Result<String, Error> {
     serde_json::to_string(analysis).map_err(|source| Error::Encode { session_id: session, source })
-}
-
-/// An error with its causes, for the one who ordered.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
-    causes.collect::<Vec<_>>().join(": ")
 }
 
 /// A notification id: unique, and sorted by creation.

@@ -95,14 +95,8 @@ async fn list(AxumState(context): Shared, access: Access) -> Result<Response, Ap
     access.scope(Scope::SessionsRead)?;
     let found = context.state.analysis.pipelines().await?;
     let refused = found.refused.into_iter().map(|refused| {
-        let mut problem = refused.to_string();
-        let mut cause = std::error::Error::source(&refused);
-        while let Some(error) = cause {
-            problem = format!("{problem}: {error}");
-            cause = error.source();
-        }
         let file = refused.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        RefusedFile { file, problem }
+        RefusedFile { file, problem: refused.problem() }
     });
     Ok(fresh(Pipelines {
         refused: refused.collect(),
@@ -401,6 +395,8 @@ struct Calibration {
 
 /// Sessions that the labels of a calibration may name.
 const CALIBRATION_SESSIONS_LIMIT: usize = 20;
+/// Frames of those sessions in all: they are in memory together.
+const CALIBRATION_FRAMES_LIMIT: i64 = 6_000_000;
 
 /// Calibrate for a player
 ///
@@ -436,9 +432,14 @@ async fn calibrate(
         return Err(ApiError::bad_request("labels name 20 sessions at most"));
     }
     let mut tracks = Vec::new();
+    let mut frames = 0;
     for session in sessions {
         let hidden = || ApiError::not_found("session_not_found", "session not found").about("session", session);
         let info = state.sessions.info(session).await?.filter(|info| info.user_id == Some(user)).ok_or_else(hidden)?;
+        frames += info.frame_count;
+        if frames > CALIBRATION_FRAMES_LIMIT {
+            return Err(ApiError::bad_request("the sessions that labels name have 6000000 frames in all at most"));
+        }
         tracks.push((session, state.track(&info).await?));
     }
     let made = state.analysis.calibrate(user, new.base.as_deref(), &labels, tracks).await?;

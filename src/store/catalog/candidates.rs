@@ -56,7 +56,8 @@ const COLUMNS: &str =
 
 impl Catalog {
     /// Orders analyses of sealed sessions by a pipeline; how many are new. What is done already with this definition and
-    /// these frames stays as it is, so that an order may be repeated to go on with it.
+    /// these frames stays as it is, so that an order may be repeated to go on with it; an answer of an older definition or of
+    /// older frames is forgotten.
     pub async fn order_candidates(
         &self,
         pipeline: &str,
@@ -72,7 +73,8 @@ impl Catalog {
              AND (?4 = '[]' OR session_id IN (SELECT value FROM json_each(?4))) \
              AND (?5 IS NULL OR user_id = ?5) AND (?6 IS NULL OR device_code = ?6) \
              ON CONFLICT (pipeline, session_id) DO UPDATE SET definition_sha256 = excluded.definition_sha256, \
-             state = 'queued', attempts = 0, error = NULL, ordered_at_us = excluded.ordered_at_us, lease_owner = NULL \
+             state = 'queued', attempts = 0, error = NULL, ordered_at_us = excluded.ordered_at_us, lease_owner = NULL, \
+             revision = NULL, created_at_us = NULL, analysis = NULL \
              WHERE candidates.state <> 'switching' AND (candidates.state = 'failed' \
              OR candidates.definition_sha256 <> excluded.definition_sha256 OR (candidates.state = 'done' AND candidates.revision < \
              (SELECT s.revision FROM sessions s WHERE s.session_id = candidates.session_id)))",
@@ -91,20 +93,12 @@ impl Catalog {
 
     /// Takes back the orders of a pipeline that nobody has begun; how many those were.
     pub async fn cancel_candidates(&self, pipeline: &str) -> Result<u64, Error> {
-        let done = sqlx::query("DELETE FROM candidates WHERE pipeline = ? AND state = 'queued' AND analysis IS NULL")
+        let done = sqlx::query("DELETE FROM candidates WHERE pipeline = ? AND state = 'queued'")
             .bind(pipeline)
             .execute(&self.writer)
             .await
             .map_err(at("take orders back"))?;
-        // One that was done by an earlier definition goes back to that.
-        let restored = sqlx::query(
-            "UPDATE candidates SET state = 'done' WHERE pipeline = ? AND state = 'queued' AND analysis IS NOT NULL",
-        )
-        .bind(pipeline)
-        .execute(&self.writer)
-        .await
-        .map_err(at("take orders back"))?;
-        Ok(done.rows_affected() + restored.rows_affected())
+        Ok(done.rows_affected())
     }
 
     /// Takes the next order for a worker, also one whose worker died.
@@ -314,4 +308,64 @@ fn row(row: &SqliteRow) -> Result<CandidateRow, Error> {
         created_at_us: get(row, 7)?,
         published_at_us: get(row, 8)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::SessionStatus;
+
+    use super::*;
+    use crate::store::catalog::{NewSession, Sealed, SessionKind};
+
+    #[tokio::test]
+    async fn an_order_is_done_once_changed_and_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
+        let new = NewSession {
+            kind: SessionKind::Session,
+            device_code: "d".parse().unwrap(),
+            group_code: "d".to_owned(),
+            claimed_id: None,
+            user_id: None,
+            status: SessionStatus::Analyzing,
+            started_at_us: 0,
+        };
+        let session = catalog.insert_session(&new).await.unwrap().session_id;
+        let order = Order::default();
+        let ordered = async |sha: &str| catalog.order_candidates("p", sha, &order, 1).await.unwrap();
+        assert_eq!(ordered("a").await, 0, "it is not sealed");
+        let sealed = Sealed {
+            session_id: session,
+            revision: 1,
+            rows: 1,
+            path: "frames/date=1970-01-01/1.parquet".to_owned(),
+            bytes: 1,
+            sha256: String::new(),
+            sync_error_ns: 0,
+        };
+        catalog.commit_seal(&sealed, 1).await.unwrap();
+        assert_eq!((ordered("a").await, ordered("a").await), (1, 0));
+        let job = catalog.lease_candidate("w", 2, 3).await.unwrap().unwrap();
+        assert!(catalog.lease_candidate("other", 2, 3).await.unwrap().is_none(), "it is leased");
+        assert!(catalog.finish_candidate(&job, 1, "{}", 2).await.unwrap());
+        assert_eq!(ordered("a").await, 0, "it is done");
+
+        // A changed definition forgets the answer of the old one, also if the order is taken back.
+        assert_eq!(ordered("b").await, 1);
+        let (row, analysis) = catalog.candidate(session, "p").await.unwrap().unwrap();
+        assert_eq!((row.state.as_str(), row.revision, analysis), ("queued", None, None));
+        assert_eq!(catalog.order_switches("p", None).await.unwrap(), 0, "there is nothing to show");
+        assert_eq!(catalog.cancel_candidates("p").await.unwrap(), 1);
+        assert!(catalog.candidate(session, "p").await.unwrap().is_none());
+
+        // One that changed while it was worked on is not noted as done.
+        assert_eq!(ordered("b").await, 1);
+        let job = catalog.lease_candidate("w", 4, 5).await.unwrap().unwrap();
+        assert_eq!(ordered("c").await, 1);
+        assert!(!catalog.finish_candidate(&job, 1, "{}", 5).await.unwrap());
+        // A worker that died gives its order back by its lease.
+        let job = catalog.lease_candidate("w", 6, 7).await.unwrap().unwrap();
+        let again = catalog.lease_candidate("other", 8, 9).await.unwrap().unwrap();
+        assert_eq!((again.session_id, again.attempts), (job.session_id, job.attempts + 1));
+    }
 }
