@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use pipelines::{Analysis, LiveEvent as Heard, LiveSample, LiveSession, LiveStroke};
+use pipelines::{Analysis, LiveEvent as Heard, LiveSample, LiveSession, LiveStroke, Stage};
 use schemas::{DeviceCode, FrameColumns, SensorRole, SessionId, SessionStatus, UserId};
 use tokio::sync::watch;
 use tracing::warn;
@@ -50,6 +50,8 @@ pub struct LiveService {
 struct Watched {
     device: DeviceCode,
     user: Option<UserId>,
+    /// Those that the pipeline looks at.
+    sensors: Vec<SensorRole>,
     next_row: usize,
     session: LiveSession,
     told: Vec<LiveSwing>,
@@ -95,11 +97,14 @@ impl LiveService {
             if is_new && !self.watched.contains_key(&live.session_id) {
                 let user = self.catalog.session(live.session_id).await?.and_then(|row| row.user_id);
                 let by = pipeline_for(&self.catalog, &self.registry, user, &self.usual).await?;
+                let runs = |stage| by.pipeline.stages.contains(&stage);
+                let model = by.model.as_ref().filter(|_| runs(Stage::Classify));
                 let watched = Watched {
                     device: live.device.clone(),
                     user,
+                    sensors: if runs(Stage::Segment) { by.pipeline.sensors.clone() } else { Vec::new() },
                     next_row: 0,
-                    session: LiveSession::new(&by.pipeline.params, by.model.as_ref()),
+                    session: LiveSession::new(&by.pipeline.params, model),
                     told: Vec::new(),
                     ended_at_us: None,
                 };
@@ -113,7 +118,18 @@ impl LiveService {
             let records = open.get(&session).is_some_and(|live| live.status.accepts_frames());
             let watched =
                 if watched.ended_at_us.is_none() { self.listen(session, watched, records).await } else { watched };
-            if watched.ended_at_us.is_none() || !self.settle(session, &watched).await? {
+            let settled = match self.settle(session, &watched).await {
+                Ok(settled) => settled,
+                // Asked again at the next look; the other sessions are not held up.
+                Err(error) => {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the result of session {session} cannot be compared"
+                    );
+                    false
+                }
+            };
+            if !settled {
                 self.watched.insert(session, watched);
             }
         }
@@ -131,7 +147,7 @@ impl LiveService {
             if let Some((frames, next_row)) = ingest.rows_since(session, watched.next_row, ROWS_LIMIT) {
                 caught_up = next_row - watched.next_row < ROWS_LIMIT;
                 watched.next_row = next_row;
-                for (role, samples) in by_sensor(&frames) {
+                for (role, samples) in by_sensor(&frames, &watched.sensors) {
                     heard.extend(watched.session.push(role, &samples));
                 }
             }
@@ -146,7 +162,8 @@ impl LiveService {
             warn!(session.id = %session, "live strokes of session {session} broke off");
             let session = LiveSession::new(&self.usual.pipeline.params, None);
             let now_us = self.clock.now_us();
-            return Watched { device, user, next_row, session, told: Vec::new(), ended_at_us: Some(now_us) };
+            let sensors = Vec::new();
+            return Watched { device, user, sensors, next_row, session, told: Vec::new(), ended_at_us: Some(now_us) };
         };
         for event in heard {
             if let Heard::Stroke(stroke) = event {
@@ -183,10 +200,10 @@ impl LiveService {
 }
 
 /// The samples of each sensor, by time.
-fn by_sensor(frames: &FrameColumns) -> Vec<(SensorRole, Vec<LiveSample>)> {
-    SensorRole::CHAIN
-        .into_iter()
-        .map(|role| {
+fn by_sensor(frames: &FrameColumns, sensors: &[SensorRole]) -> Vec<(SensorRole, Vec<LiveSample>)> {
+    sensors
+        .iter()
+        .map(|&role| {
             let mut samples: Vec<LiveSample> = (0..frames.len())
                 .filter(|&row| frames.role(row) == role)
                 .map(|row| LiveSample { t_ns: frames.t_ns[row], acc: frames.acc[row], gyro: frames.gyro[row] })

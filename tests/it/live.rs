@@ -60,3 +60,27 @@ async fn strokes_are_told_while_the_session_records_and_the_result_says_what_cha
     assert!(other.is_silent_for(std::time::Duration::from_millis(300)).await, "a stranger hears nothing");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_players_own_pipeline_decides_which_sensors_are_heard() {
+    let app = TestApp::start().await;
+    let folder = app.data_dir().join("pipelines");
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = "name = \"wrist-only\"\nextends = \"volant-default-1\"\nsensors = [\"wrist\"]\n";
+    std::fs::write(folder.join("wrist-only.toml"), text).unwrap();
+    let mut player = app.socket("/ws/miniprogram/test_user_123456/").await;
+    let before = app.start_session("d0").await;
+    let user = &app.get(&format!("/api/v2/sessions/{before}")).await.1["session"]["user_id"];
+    let chosen = r#"{"pipeline":"wrist-only"}"#;
+    let path = format!("/api/v2/players/{user}/pipeline");
+    assert_eq!(app.request("PUT", &path, "application/json", chosen).await.0, 204);
+    let session = app.start_session("d1").await;
+    let mut device = app.socket("/ws/esp32/d1/").await;
+    for packet in session_packets(&session.to_string(), "d1", 4, 15.0) {
+        device.send(&packet).await;
+        assert_eq!(device.next_of("batch_sensor_data_response").await["success"], true);
+    }
+    let told = player.next_of("swing_detected").await;
+    assert_eq!((&told["session_id"], &told["sensor"]), (&json!(session), &json!("wrist")), "{told}");
+    app.stop().await;
+}
