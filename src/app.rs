@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Flight};
 use crate::entropy::Entropy;
 use crate::store::catalog::{Catalog, SessionRow};
 use crate::store::paths::Paths;
@@ -26,6 +26,7 @@ use crate::{accounts, admin, analysis, gateway, hub, ingest, notify, push, query
 #[derive(Debug)]
 pub struct App {
     address: SocketAddr,
+    flight: Option<SocketAddr>,
     rooms: Rooms,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -66,6 +67,12 @@ impl App {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where Flight SQL is served, if it is.
+    #[must_use]
+    pub fn flight_address(&self) -> Option<SocketAddr> {
+        self.flight
     }
 
     /// The rooms.
@@ -183,6 +190,10 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         options: options.clone(),
         shutdown: stopping.clone(),
     };
+    let flight = listen_for_flight(&config).await?;
+    let flight_address = flight.as_ref().map(TcpListener::local_addr).transpose().context("read the address")?;
+    let flight = flight
+        .map(|listener| (listener, gateway::flight_router(state.clone(), query::flight::router(rooms.query.clone()))));
     let router = gateway::router(state, pages);
 
     let mut tasks = JoinSet::new();
@@ -192,13 +203,45 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     tasks.spawn(channels.run(stopping.clone()));
     tasks.spawn(analysis_service.run(stopping.clone()));
     tasks.spawn(live_service.run(stopping.clone()));
+    if let Some((listener, router)) = flight {
+        let (options, stopping) = (options.clone(), stopping.clone());
+        tasks.spawn(async move {
+            if let Err(error) = gateway::serve(listener, gateway::Wire::Http2, router, &options, stopping).await {
+                error!(error = &error as &dyn std::error::Error, "the Flight SQL server ended");
+            }
+        });
+    }
     tasks.spawn(async move {
-        if let Err(error) = gateway::serve(listener, router, &options, stopping).await {
+        if let Err(error) = gateway::serve(listener, gateway::Wire::Http1, router, &options, stopping).await {
             error!(error = &error as &dyn std::error::Error, "the server ended");
         }
     });
+    if let Some(flight) = flight_address {
+        info!(flight.listen = %flight, "Flight SQL on grpc://{flight}");
+    }
     info!(listen = %address, "listening on http://{address}");
-    Ok(App { address, rooms, shutdown, tasks, log, catalog })
+    Ok(App { address, flight: flight_address, rooms, shutdown, tasks, log, catalog })
+}
+
+/// The listener of Flight SQL. Where it was asked for it must be had; the usual place may be taken by somebody else.
+async fn listen_for_flight(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    match config.flight()? {
+        Flight::Off => Ok(None),
+        Flight::At(at) => {
+            let listener = TcpListener::bind(at).await.with_context(|| format!("listen for Flight SQL on {at}"))?;
+            Ok(Some(listener))
+        }
+        Flight::Beside(at) => match TcpListener::bind(at).await {
+            Ok(listener) => Ok(Some(listener)),
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "no Flight SQL: {at} cannot be listened on; set flight_listen to another address or to off"
+                );
+                Ok(None)
+            }
+        },
+    }
 }
 
 /// Runs until `shutdown` turns true.

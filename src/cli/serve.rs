@@ -24,6 +24,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let app = App::start(loaded.config, Clock::system()).await?;
     writeln!(std::io::stdout(), "listening on http://{}", app.address())?;
+    // After the line that scripts wait for.
+    if let Some(flight) = app.flight_address() {
+        writeln!(std::io::stdout(), "Flight SQL on grpc://{flight}")?;
+    }
     std::io::stdout().flush()?;
     tokio::select! {
         _ = interrupt.recv() => {}

@@ -43,6 +43,8 @@ pub enum Error {
 pub struct Config {
     /// Address to listen on. The firmware has port 8000 compiled in.
     pub listen: SocketAddr,
+    /// Address of Flight SQL, or `off`. Empty: the port after `listen`'s, if it is free.
+    pub flight_listen: String,
     /// Folder of everything that is stored.
     pub data_dir: PathBuf,
     /// How callers are told apart.
@@ -231,6 +233,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            flight_listen: String::new(),
             data_dir: PathBuf::from("volant-data"),
             auth: Auth::Legacy,
             allow_legacy_on_public_address: false,
@@ -305,14 +308,43 @@ impl Default for Config {
     }
 }
 
+/// Where Flight SQL is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flight {
+    Off,
+    /// Beside HTTP, unless somebody else has the port.
+    Beside(SocketAddr),
+    /// There or not at all.
+    At(SocketAddr),
+}
+
 impl Config {
+    /// Where Flight SQL is served.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `flight_listen` is neither an address nor `off`.
+    pub fn flight(&self) -> Result<Flight, Error> {
+        match self.flight_listen.as_str() {
+            "off" => Ok(Flight::Off),
+            "" => {
+                // Port 0 is any free one, for both.
+                let port = if self.listen.port() == 0 { 0 } else { self.listen.port().wrapping_add(1) };
+                Ok(Flight::Beside(SocketAddr::new(self.listen.ip(), port)))
+            }
+            address => address.parse().map(Flight::At).map_err(|_| Error::Invalid {
+                message: format!("flight_listen = {address:?} is neither an address with a port nor off"),
+            }),
+        }
+    }
+
     /// Checks what a single key cannot say.
     ///
     /// # Errors
     /// [`Error::Invalid`] with what to change.
     pub fn validate(&self) -> Result<(), Error> {
         let invalid = |message: String| Err(Error::Invalid { message });
-        let public = !self.listen.ip().is_loopback();
+        let flight = self.flight()?;
+        let public = !self.listen.ip().is_loopback() || matches!(flight, Flight::At(at) if !at.ip().is_loopback());
         if public && self.auth == Auth::Legacy && !self.allow_legacy_on_public_address {
             return invalid(format!(
                 "listening on {} with auth = \"legacy\" lets everybody who reaches it pose as any device or user; set auth = \

@@ -394,6 +394,15 @@ pub(super) async fn identify(AxumState(context): AxumState<Arc<Context>>, reques
     write_pending(next.run(Request::from_parts(parts, body)).await, lang, shape)
 }
 
+/// Who calls a service that speaks neither HTTP's errors nor its languages.
+pub(super) async fn identify_stranger(state: &State, request: &Parts) -> Result<Access, ApiError> {
+    let address = request.extensions.get::<Peer>().map(|peer| peer.address);
+    state.limits.allows_request(address)?;
+    let (caller, token) = who(state, &request.method, &request.headers, "", address).await?;
+    state.limits.allows_caller(&caller)?;
+    Ok(Access { caller, token, auth: state.options.auth, lang: Lang::En, lang_is_asked: false, address })
+}
+
 /// A secret of a request, and where it stood.
 enum Secret<'a> {
     Given(&'a str),

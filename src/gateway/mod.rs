@@ -18,6 +18,7 @@
 
 mod access;
 mod error;
+mod flight;
 mod forms;
 mod legacy;
 mod limits;
@@ -29,9 +30,10 @@ mod v2;
 mod ws;
 
 pub use error::ApiError;
+pub use flight::flight_router;
 pub use limits::CallerLimits;
 pub use options::{Auth, Options};
-pub use serve::serve;
+pub use serve::{Wire, serve};
 pub use v2::openapi_text;
 
 use std::sync::Arc;

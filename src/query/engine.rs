@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
-use datafusion::common::DFSchema;
-use datafusion::common::metadata::FieldMetadata;
-use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::common::ScalarValue;
+use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -19,7 +18,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::LogicalPlanBuilder;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use futures::future::BoxFuture;
@@ -33,10 +32,11 @@ use tracing::Instrument;
 use super::error::Error;
 use super::provider::{Listed, ListedTable, Scope, Stored, StoredTable};
 use super::source::Source;
-use super::{statement, tables};
+use super::views::VIEWS;
+use super::{functions, statement, tables};
 
-const CATALOG: &str = "volant";
-const SCHEMA: &str = "public";
+pub(super) const CATALOG: &str = "volant";
+pub(super) const SCHEMA: &str = "public";
 /// The name under which the engine knows the data folder; plans show it instead of the path on this machine.
 const FILES: &str = "volant://data";
 /// Batches (of up to 8192 rows) that wait for a slow reader; the statement pauses when they are there.
@@ -171,9 +171,39 @@ impl Handle {
     /// # Errors
     /// See [`Error`]. Errors that appear while rows are made come as the last item of [`Answer::batches`].
     pub fn query(&self, sql: &str, limits: Limits) -> BoxFuture<'static, Result<Answer, Error>> {
+        self.query_with(sql, Vec::new(), limits)
+    }
+
+    /// The same with values for the statement's placeholders, in the order of their numbers.
+    pub(super) fn query_with(
+        &self,
+        sql: &str,
+        values: Vec<ScalarValue>,
+        limits: Limits,
+    ) -> BoxFuture<'static, Result<Answer, Error>> {
         let shared = Arc::clone(&self.shared);
         let sql = sql.to_owned();
-        Box::pin(async move { shared.query(sql, limits).await })
+        Box::pin(async move { shared.query(sql, values, limits).await })
+    }
+
+    /// What a statement would answer with, without answering it.
+    ///
+    /// The columns are all said to be nullable: whether one is depends on what is stored when the statement runs.
+    pub(super) fn describe(&self, sql: &str) -> BoxFuture<'static, Result<Described, Error>> {
+        let shared = Arc::clone(&self.shared);
+        let sql = sql.to_owned();
+        Box::pin(async move {
+            let _permit = shared.admit().await?;
+            let engine = Arc::clone(&shared.engine);
+            let limits = shared.options.limits;
+            let mut task = Task(shared.runtime.get().spawn(async move { engine.describe(&sql, &limits).await }));
+            (&mut task.0).await.unwrap_or(Err(Error::Vanished))
+        })
+    }
+
+    /// Every table and view: name, and columns with their comments.
+    pub(super) fn tables(&self) -> &[(&'static str, SchemaRef)] {
+        &self.shared.engine.tables
     }
 
     /// Runs a task on the room's threads; it ends with the returned guard.
@@ -183,7 +213,7 @@ impl Handle {
 }
 
 impl Shared {
-    async fn query(&self, sql: String, limits: Limits) -> Result<Answer, Error> {
+    async fn query(&self, sql: String, values: Vec<ScalarValue>, limits: Limits) -> Result<Answer, Error> {
         let limits = limits.within(&self.options.limits);
         let permit = self.admit().await?;
         let query_id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -192,7 +222,7 @@ impl Shared {
         let engine = Arc::clone(&self.engine);
         let task = async move {
             let mut record = Record::start(permit);
-            let work = engine.run(&sql, &limits, schema_sender, batch_sender, &mut record.rows);
+            let work = engine.run(&sql, values, &limits, schema_sender, batch_sender, &mut record.rows);
             let result = match tokio::time::timeout(limits.wall_time, work).await {
                 Ok(result) => result,
                 Err(_) => Err(Error::Time { limit: limits.wall_time }),
@@ -248,10 +278,19 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The statement's task; dropping it ends the task at its next pause.
-struct Task(JoinHandle<Result<(), Error>>);
+/// What a statement would answer with.
+#[derive(Clone, Debug)]
+pub(super) struct Described {
+    /// The columns, all nullable.
+    pub(super) schema: SchemaRef,
+    /// The placeholders in the order of their numbers; one whose type nothing tells is text.
+    pub(super) parameters: Vec<Field>,
+}
 
-impl Task {
+/// The statement's task; dropping it ends the task at its next pause.
+struct Task<T>(JoinHandle<Result<T, Error>>);
+
+impl Task<()> {
     async fn error(&mut self) -> Option<Error> {
         match (&mut self.0).await {
             Ok(result) => result.err(),
@@ -260,7 +299,7 @@ impl Task {
     }
 }
 
-impl Drop for Task {
+impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -354,6 +393,7 @@ fn give_way() {
 /// The engine with its tables; statements share it and change nothing in it.
 struct Engine {
     state: SessionState,
+    tables: Vec<(&'static str, SchemaRef)>,
     source: Arc<dyn Source>,
 }
 
@@ -380,17 +420,33 @@ impl Engine {
             .with_default_features()
             .build();
 
-        let context = SessionContext::new_with_state(state);
-        let stored = |what| Arc::new(StoredTable::new(what, files_at.clone()));
-        let frames = stored(Stored::Frames);
-        let view = frames_si(&context, Arc::clone(&frames) as _)?;
-        context.register_table("frames", frames)?;
-        context.register_table("frames_si", Arc::new(view))?;
-        context.register_table("strokes", stored(Stored::Strokes))?;
-        context.register_table("results", stored(Stored::Results))?;
-        context.register_table("sessions", Arc::new(ListedTable(Listed::Sessions)))?;
-        context.register_table("devices", Arc::new(ListedTable(Listed::Devices)))?;
-        Ok(Self { state: context.state(), source })
+        let mut context = SessionContext::new_with_state(state);
+        functions::register(&mut context)?;
+        let stored = |what| -> Arc<dyn TableProvider> { Arc::new(StoredTable::new(what, files_at.clone())) };
+        let listed = |what| -> Arc<dyn TableProvider> { Arc::new(ListedTable(what)) };
+        let mut schemas = Vec::new();
+        let register = |schemas: &mut Vec<_>, name: &'static str, table: Arc<dyn TableProvider>| {
+            schemas.push((name, table.schema()));
+            context.register_table(name, table)
+        };
+        for (name, table) in [
+            ("frames", stored(Stored::Frames)),
+            ("strokes", stored(Stored::Strokes)),
+            ("results", stored(Stored::Results)),
+            ("sessions", listed(Listed::Sessions)),
+            ("devices", listed(Listed::Devices)),
+            ("players", listed(Listed::Players)),
+            ("notifications", listed(Listed::Notifications)),
+        ] {
+            register(&mut schemas, name, table)?;
+        }
+        for view in VIEWS {
+            register(&mut schemas, view.name, Arc::new(view.plan(&context.state())?))?;
+        }
+        let dictionary = tables::dictionary_batch(&schemas)?;
+        let dictionary = MemTable::try_new(dictionary.schema(), vec![vec![dictionary]])?;
+        register(&mut schemas, "data_dictionary", Arc::new(dictionary))?;
+        Ok(Self { state: context.state(), tables: schemas, source })
     }
 
     /// The state for one statement: its own memory limit and its own snapshot; the footer cache is common.
@@ -413,19 +469,52 @@ impl Engine {
         Ok(state)
     }
 
-    /// Plans a statement and makes its first batch: most failures are then told instead of an answer, not in the middle of
-    /// one.
-    async fn begin(
-        &self,
-        sql: &str,
-        limits: &Limits,
-        as_found: bool,
-    ) -> Result<(SchemaRef, SendableRecordBatchStream, Option<RecordBatch>), Error> {
+    /// The statement as a plan that only reads, and the state to go on with.
+    async fn plan(&self, sql: &str, limits: &Limits, as_found: bool) -> Result<(SessionState, LogicalPlan), Error> {
         let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
         let statement = statement::parse(sql)?;
         let state = self.state_for_one(limits, as_found).map_err(engine_error)?;
         let plan = state.statement_to_plan(statement).await.map_err(engine_error)?;
         statement::check_plan(&plan)?;
+        Ok((state, plan))
+    }
+
+    async fn describe(&self, sql: &str, limits: &Limits) -> Result<Described, Error> {
+        let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
+        let (state, plan) = self.plan(sql, limits, false).await?;
+        let found = plan.get_parameter_fields().map_err(engine_error)?;
+        let mut parameters = found
+            .into_iter()
+            .map(|(name, field)| {
+                let number = name.trim_start_matches('$').parse::<u32>().unwrap_or(u32::MAX);
+                let data_type = field.map_or(DataType::Utf8, |field| field.data_type().clone());
+                (number, Field::new(name, data_type, true))
+            })
+            .collect::<Vec<_>>();
+        parameters.sort_by_key(|(number, _)| *number);
+        // The types after coercion are those of the answer; with placeholders left there is no answer to plan.
+        let plan = if parameters.is_empty() { state.optimize(&plan).map_err(engine_error)? } else { plan };
+        let schema = plan.schema().as_arrow();
+        let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        let schema = Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone());
+        let parameters = parameters.into_iter().map(|(_, field)| field).collect();
+        Ok(Described { schema: Arc::new(schema), parameters })
+    }
+
+    /// Plans a statement and makes its first batch: most failures are then told instead of an answer, not in the middle of
+    /// one.
+    async fn begin(
+        &self,
+        sql: &str,
+        values: &[ScalarValue],
+        limits: &Limits,
+        as_found: bool,
+    ) -> Result<(SchemaRef, SendableRecordBatchStream, Option<RecordBatch>), Error> {
+        let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
+        let (state, mut plan) = self.plan(sql, limits, as_found).await?;
+        if !values.is_empty() {
+            plan = plan.with_param_values(values.to_vec()).map_err(engine_error)?;
+        }
         let plan = state.create_physical_plan(&plan).await.map_err(engine_error)?;
         let schema = plan.schema();
         let context = Arc::new(TaskContext::from(&state));
@@ -437,6 +526,7 @@ impl Engine {
     async fn run(
         &self,
         sql: &str,
+        values: Vec<ScalarValue>,
         limits: &Limits,
         schema_sender: oneshot::Sender<SchemaRef>,
         batch_sender: mpsc::Sender<RecordBatch>,
@@ -445,7 +535,7 @@ impl Engine {
         let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
         let mut attempt = 1;
         let (schema, mut batches, mut next) = loop {
-            match self.begin(sql, limits, attempt > 1).await {
+            match self.begin(sql, &values, limits, attempt > 1).await {
                 // The file of a session takes its new revision's bytes a moment before the catalog says so (or, after a
                 // crash between the two, the second or so until it is sealed again).
                 Err(Error::Stored { source }) if attempt < ATTEMPTS_LIMIT => {
@@ -485,19 +575,4 @@ impl Engine {
 fn announced(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)?)
-}
-
-/// The view `frames_si`: `frames` in SI units with magnitudes.
-fn frames_si(context: &SessionContext, frames: Arc<dyn TableProvider>) -> Result<ViewTable, DataFusionError> {
-    let scan = LogicalPlanBuilder::scan("frames", provider_as_source(frames), None)?;
-    let schema: DFSchema = scan.schema().as_ref().clone();
-    let columns = tables::FRAMES_SI
-        .iter()
-        .map(|&(name, sql, comment)| {
-            let metadata = std::collections::HashMap::from([("comment".to_owned(), comment.to_owned())]);
-            let expr = context.parse_sql_expr(sql, &schema)?;
-            Ok(expr.alias_with_metadata(name, Some(FieldMetadata::from(metadata))))
-        })
-        .collect::<Result<Vec<_>, DataFusionError>>()?;
-    Ok(ViewTable::new(scan.project(columns)?.build()?, None))
 }

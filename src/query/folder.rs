@@ -16,7 +16,9 @@ use tokio::sync::OnceCell;
 
 use super::error::Error;
 use super::rooms::{Rooms, date_of};
-use super::source::{DeviceRow, LiveFrames, SessionRow, Snapshot, Source, SourceError, StoredFile};
+use super::source::{
+    DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,
+};
 use crate::ingest;
 use crate::store::catalog::Catalog;
 use crate::store::paths::{Paths, Table, TablePath};
@@ -183,6 +185,20 @@ impl Source for Folder {
                 }
             }
             Ok(rows)
+        })
+    }
+
+    fn players(&self) -> BoxFuture<'_, Result<Vec<PlayerRow>, SourceError>> {
+        Box::pin(async {
+            let Some(catalog) = self.catalog().await? else { return Ok(Vec::new()) };
+            Rooms::stored(catalog.clone()).players().await
+        })
+    }
+
+    fn notifications(&self) -> BoxFuture<'_, Result<Vec<NotificationRow>, SourceError>> {
+        Box::pin(async {
+            let Some(catalog) = self.catalog().await? else { return Ok(Vec::new()) };
+            Rooms::stored(catalog.clone()).notifications().await
         })
     }
 }

@@ -5,8 +5,9 @@
 //! ([`Folder`]).
 //!
 //! Tables: `frames`, `strokes`, `results` (Parquet below the data folder, `frames` together with what open sessions have
-//! on disk in the write-ahead log), `sessions` and `devices` (catalog), and the view `frames_si`. Every column carries its
-//! unit as field metadata `comment`.
+//! on disk in the write-ahead log), `sessions`, `devices`, `players` and `notifications` (catalog), and views for common
+//! questions. Every column carries its unit as field metadata `comment`; `data_dictionary` lists them all, with the
+//! functions for IMU work.
 //!
 //! Invariants:
 //! - a statement reads: everything that would write, define, configure or reach another file is refused before planning;
@@ -21,7 +22,9 @@
 mod encode;
 mod engine;
 mod error;
+pub mod flight;
 mod folder;
+mod functions;
 pub mod http;
 mod provider;
 mod rooms;
@@ -30,11 +33,14 @@ mod statement;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod views;
 
 pub use encode::{ByteStream, Format};
 pub use engine::{Answer, BatchStream, Handle, Limits, Options};
 pub use error::{Class, Error, Position};
 pub use folder::Folder;
 pub use rooms::Rooms;
-pub use source::{DeviceRow, LiveFrames, SessionRow, Snapshot, Source, SourceError, StoredFile};
-pub use tables::{devices_schema, sessions_schema};
+pub use source::{
+    DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,
+};
+pub use tables::{devices_schema, notifications_schema, players_schema, sessions_schema};

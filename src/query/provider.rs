@@ -270,6 +270,8 @@ fn days(date: Date) -> i32 {
 pub(super) enum Listed {
     Sessions,
     Devices,
+    Players,
+    Notifications,
 }
 
 #[derive(Debug)]
@@ -281,6 +283,8 @@ impl TableProvider for ListedTable {
         match self.0 {
             Listed::Sessions => tables::sessions_schema(),
             Listed::Devices => tables::devices_schema(),
+            Listed::Players => tables::players_schema(),
+            Listed::Notifications => tables::notifications_schema(),
         }
     }
 
@@ -299,6 +303,10 @@ impl TableProvider for ListedTable {
         let batch = match self.0 {
             Listed::Sessions => tables::sessions_batch(&source.sessions().await.map_err(DataFusionError::External)?),
             Listed::Devices => tables::devices_batch(&source.devices().await.map_err(DataFusionError::External)?),
+            Listed::Players => tables::players_batch(&source.players().await.map_err(DataFusionError::External)?),
+            Listed::Notifications => {
+                tables::notifications_batch(&source.notifications().await.map_err(DataFusionError::External)?)
+            }
         }?;
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)
     }

@@ -8,7 +8,9 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use schemas::SessionId;
 
-use super::source::{DeviceRow, LiveFrames, SessionRow, Snapshot, Source, SourceError, StoredFile};
+use super::source::{
+    DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,
+};
 use crate::hub;
 use crate::ingest;
 use crate::store::catalog::{self, Catalog};
@@ -147,6 +149,46 @@ impl Source for Rooms {
                         last_seen_us: Some(device.last_seen_us),
                         frame_count: device.sealed_rows + unsealed,
                     }
+                })
+                .collect())
+        })
+    }
+
+    fn players(&self) -> BoxFuture<'_, Result<Vec<PlayerRow>, SourceError>> {
+        Box::pin(async {
+            let players = self.catalog.players().await?;
+            Ok(players
+                .into_iter()
+                .map(|player| PlayerRow {
+                    user_id: player.user_id.get(),
+                    registered_at_us: player.created_at_us,
+                    language: player.language,
+                    pipeline: player.pipeline,
+                    device_count: player.devices,
+                    session_count: player.sessions,
+                    frame_count: player.sealed_rows,
+                    first_session_us: player.first_session_us,
+                    last_session_us: player.last_session_us,
+                })
+                .collect())
+        })
+    }
+
+    fn notifications(&self) -> BoxFuture<'_, Result<Vec<NotificationRow>, SourceError>> {
+        Box::pin(async {
+            let notices = self.catalog.notices_by_channel().await?;
+            Ok(notices
+                .into_iter()
+                .map(|notice| NotificationRow {
+                    notification_id: notice.notification_id,
+                    channel: notice.channel,
+                    user_id: notice.user_id.get(),
+                    session_id: notice.session_id.get(),
+                    analysis_id: notice.analysis_id.get(),
+                    created_at_us: notice.created_at_us,
+                    state: notice.state,
+                    attempts: notice.attempts,
+                    done_at_us: notice.done_at_us,
                 })
                 .collect())
         })

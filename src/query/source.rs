@@ -24,6 +24,12 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// The rows of `devices`, in no particular order.
     fn devices(&self) -> BoxFuture<'_, Result<Vec<DeviceRow>, SourceError>>;
+
+    /// The rows of `players`, in no particular order.
+    fn players(&self) -> BoxFuture<'_, Result<Vec<PlayerRow>, SourceError>>;
+
+    /// The rows of `notifications`, in no particular order.
+    fn notifications(&self) -> BoxFuture<'_, Result<Vec<NotificationRow>, SourceError>>;
 }
 
 /// What a statement may read.
@@ -99,4 +105,40 @@ pub struct DeviceRow {
     pub frame_count: i64,
     /// True while a socket of the device is open.
     pub connected: bool,
+}
+
+/// A row of `players`; see [`super::players_schema`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlayerRow {
+    pub user_id: i64,
+    /// µs since 1970 UTC.
+    pub registered_at_us: i64,
+    pub language: Option<String>,
+    pub pipeline: Option<String>,
+    pub device_count: i64,
+    pub session_count: i64,
+    /// Frames in sealed sessions.
+    pub frame_count: i64,
+    /// µs since 1970 UTC.
+    pub first_session_us: Option<i64>,
+    /// µs since 1970 UTC.
+    pub last_session_us: Option<i64>,
+}
+
+/// A row of `notifications`; see [`super::notifications_schema`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotificationRow {
+    pub notification_id: String,
+    /// `socket`, `wechat` or `webhook`.
+    pub channel: String,
+    pub user_id: i64,
+    pub session_id: i64,
+    pub analysis_id: i64,
+    /// µs since 1970 UTC.
+    pub created_at_us: i64,
+    /// `owed`, `delivered` or `failed`.
+    pub state: String,
+    pub attempts: i64,
+    /// µs since 1970 UTC; `None` while owed.
+    pub done_at_us: Option<i64>,
 }

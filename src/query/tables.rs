@@ -1,4 +1,4 @@
-//! Schemas of the tables that exist only in SQL, and the columns of `frames_si`.
+//! Tables that exist only in SQL: their schemas, and rows as batches.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,9 +7,11 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
 use schemas::tables::{column, table_schema};
 
-use super::source::{DeviceRow, SessionRow};
+use super::functions::FUNCTIONS;
+use super::source::{DeviceRow, NotificationRow, PlayerRow, SessionRow};
+use super::views::VIEWS;
 
-/// Version of the `sessions` and `devices` tables.
+/// Version of the tables here.
 const VERSION: u32 = 1;
 
 /// The partition column of the stored tables.
@@ -102,45 +104,155 @@ pub(super) fn devices_batch(rows: &[DeviceRow]) -> Result<RecordBatch, ArrowErro
     )
 }
 
-/// The columns of `frames_si`: name, SQL over `frames`, comment.
-pub(super) const FRAMES_SI: &[(&str, &str, &str)] = &[
-    ("session_id", "session_id", "session the frame belongs to"),
-    ("date", "date", "UTC day under which the session is stored"),
-    ("sensor", "sensor", "waist, shoulder, wrist, racket or unknown"),
-    ("t_s", "t_ns / 1e9", "s since session start, corrected device clock"),
-    ("received_at", "to_timestamp_micros(received_at_us)", "UTC when the packet arrived"),
-    (
-        "accel_x_mps2",
-        "acc_x * acc_to_mps2",
-        "specific force x, m/s², gravity included; null: not finite or unit undecided",
-    ),
-    (
-        "accel_y_mps2",
-        "acc_y * acc_to_mps2",
-        "specific force y, m/s², gravity included; null: not finite or unit undecided",
-    ),
-    (
-        "accel_z_mps2",
-        "acc_z * acc_to_mps2",
-        "specific force z, m/s², gravity included; null: not finite or unit undecided",
-    ),
-    (
-        "accel_norm_mps2",
-        "sqrt(acc_x * acc_x + acc_y * acc_y + acc_z * acc_z) * acc_to_mps2",
-        "magnitude of the specific force, m/s², gravity included; null: a component is null",
-    ),
-    ("gyro_x_dps", "gyro_x", "angular velocity x, °/s; null: not finite"),
-    ("gyro_y_dps", "gyro_y", "angular velocity y, °/s; null: not finite"),
-    ("gyro_z_dps", "gyro_z", "angular velocity z, °/s; null: not finite"),
-    (
-        "gyro_norm_dps",
-        "sqrt(gyro_x * gyro_x + gyro_y * gyro_y + gyro_z * gyro_z)",
-        "magnitude of the angular velocity, °/s; null: a component is null",
-    ),
-    ("roll_deg", "angle_x", "roll of the device's own filter, °; null: not sent"),
-    ("pitch_deg", "angle_y", "pitch of the device's own filter, °; null: not sent"),
-    ("yaw_deg", "angle_z", "yaw of the device's own filter, °; null: not sent"),
-    ("seq", "seq", "arrival order within the session, from 0"),
-    ("clock", "clock", "how device_time_raw was read"),
-    ("flags", "flags", "bits: 1 acc null, 2 gyro null, 4 angle null, 8 acc all zero, 16 late"),
+/// The `players` table: one row a player. Who the person is stays in the catalog: `user_id` is the pseudonym that every
+/// table uses.
+#[must_use]
+pub fn players_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        let span = |name: &str, what: &str| column(name, DataType::Int64, true, what);
+        table_schema(
+            "players",
+            VERSION,
+            vec![
+                column("user_id", DataType::Int64, false, "number of the player, the pseudonym of every table"),
+                column("registered_at_us", DataType::Int64, false, "first seen, µs since 1970 UTC"),
+                column("language", DataType::Utf8, true, "language of notices and reports: zh or en; null: not chosen"),
+                column("pipeline", DataType::Utf8, true, "pipeline of the player's own; null: the default one"),
+                column("device_count", DataType::Int64, false, "devices bound to the player"),
+                column("session_count", DataType::Int64, false, "sessions of the player"),
+                column("frame_count", DataType::Int64, false, "frames in sealed sessions"),
+                span("first_session_us", "start of the first session, µs since 1970 UTC; null: none yet"),
+                span("last_session_us", "start of the latest session, µs since 1970 UTC; null: none yet"),
+            ],
+        )
+    });
+    Arc::clone(&SCHEMA)
+}
+
+/// The `notifications` table: one row a notice and channel.
+#[must_use]
+pub fn notifications_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        table_schema(
+            "notifications",
+            VERSION,
+            vec![
+                column("notification_id", DataType::Utf8, false, "id of the notice, in time order"),
+                column("channel", DataType::Utf8, false, "socket, wechat or webhook"),
+                column("user_id", DataType::Int64, false, "player it is for"),
+                column("session_id", DataType::Int64, false, "session it is about"),
+                column("analysis_id", DataType::Int64, false, "analysis it is about"),
+                column("created_at_us", DataType::Int64, false, "when it was owed, µs since 1970 UTC"),
+                column("state", DataType::Utf8, false, "owed, delivered or failed (given up)"),
+                column("attempts", DataType::Int64, false, "how often it was tried"),
+                column("done_at_us", DataType::Int64, true, "delivered or given up, µs since 1970 UTC; null: owed"),
+            ],
+        )
+    });
+    Arc::clone(&SCHEMA)
+}
+
+/// The rows as a batch of [`players_schema`].
+pub(super) fn players_batch(rows: &[PlayerRow]) -> Result<RecordBatch, ArrowError> {
+    let number =
+        |of: fn(&PlayerRow) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(rows.iter().map(of))) };
+    let text =
+        |of: fn(&PlayerRow) -> Option<&str>| -> ArrayRef { Arc::new(rows.iter().map(of).collect::<StringArray>()) };
+    let maybe =
+        |of: fn(&PlayerRow) -> Option<i64>| -> ArrayRef { Arc::new(rows.iter().map(of).collect::<Int64Array>()) };
+    RecordBatch::try_new(
+        players_schema(),
+        vec![
+            number(|row| row.user_id),
+            number(|row| row.registered_at_us),
+            text(|row| row.language.as_deref()),
+            text(|row| row.pipeline.as_deref()),
+            number(|row| row.device_count),
+            number(|row| row.session_count),
+            number(|row| row.frame_count),
+            maybe(|row| row.first_session_us),
+            maybe(|row| row.last_session_us),
+        ],
+    )
+}
+
+/// The rows as a batch of [`notifications_schema`].
+pub(super) fn notifications_batch(rows: &[NotificationRow]) -> Result<RecordBatch, ArrowError> {
+    let number =
+        |of: fn(&NotificationRow) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(rows.iter().map(of))) };
+    let text =
+        |of: fn(&NotificationRow) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
+    RecordBatch::try_new(
+        notifications_schema(),
+        vec![
+            text(|row| &row.notification_id),
+            text(|row| &row.channel),
+            number(|row| row.user_id),
+            number(|row| row.session_id),
+            number(|row| row.analysis_id),
+            number(|row| row.created_at_us),
+            text(|row| &row.state),
+            number(|row| row.attempts),
+            Arc::new(rows.iter().map(|row| row.done_at_us).collect::<Int64Array>()),
+        ],
+    )
+}
+
+/// The `data_dictionary` table: one row a table (without a column), a column, a function.
+fn dictionary_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        table_schema(
+            "data_dictionary",
+            VERSION,
+            vec![
+                column("table_name", DataType::Utf8, true, "table or view; null: a function"),
+                column("column_name", DataType::Utf8, true, "column, or call of the function; null: the table itself"),
+                column("ordinal_position", DataType::Int32, false, "place of the column in the table from 1, else 0"),
+                column("data_type", DataType::Utf8, true, "Arrow type of the column; null: not a column"),
+                column("is_nullable", DataType::Boolean, true, "true: may be null; null: not a column"),
+                column("comment", DataType::Utf8, true, "what it is, with unit, range and what null means"),
+            ],
+        )
+    });
+    Arc::clone(&SCHEMA)
+}
+
+/// What one row of a table is, for tables that are no views.
+const TABLE_COMMENTS: &[(&str, &str)] = &[
+    ("frames", "one row a frame of a sensor, as sent, of open and sealed sessions"),
+    ("strokes", "one row a swing that was found, with its figures"),
+    ("results", "one row a session, its published analysis"),
+    ("sessions", "one row a recording session"),
+    ("devices", "one row a device that was ever seen"),
+    ("players", "one row a player, by number"),
+    ("notifications", "one row a notice and channel"),
+    ("data_dictionary", "one row a table, column or function: what it is"),
 ];
+
+/// Everything that there is to ask about: tables with their columns, functions with their arguments.
+pub(super) fn dictionary_batch(tables: &[(&str, SchemaRef)]) -> Result<RecordBatch, ArrowError> {
+    let mut rows: Vec<(Option<&str>, Option<&str>, i32, Option<String>, Option<bool>, Option<&str>)> = Vec::new();
+    let itself = [("data_dictionary", dictionary_schema())];
+    for (table, schema) in tables.iter().chain(&itself) {
+        let comments = TABLE_COMMENTS.iter().copied().chain(VIEWS.iter().map(|view| (view.name, view.comment)));
+        let comment = comments.into_iter().find(|(name, _)| name == table).map(|(_, comment)| comment);
+        rows.push((Some(table), None, 0, None, None, comment));
+        for (field, place) in schema.fields().iter().zip(1..) {
+            let comment = field.metadata().get("comment").map(String::as_str);
+            let data_type = field.data_type().to_string();
+            rows.push((Some(table), Some(field.name()), place, Some(data_type), Some(field.is_nullable()), comment));
+        }
+    }
+    rows.extend(FUNCTIONS.iter().map(|&(call, comment)| (None, Some(call), 0, None, None, Some(comment))));
+    RecordBatch::try_new(
+        dictionary_schema(),
+        vec![
+            Arc::new(rows.iter().map(|row| row.0).collect::<StringArray>()),
+            Arc::new(rows.iter().map(|row| row.1).collect::<StringArray>()),
+            Arc::new(rows.iter().map(|row| Some(row.2)).collect::<Int32Array>()),
+            Arc::new(rows.iter().map(|row| row.3.as_deref()).collect::<StringArray>()),
+            Arc::new(rows.iter().map(|row| row.4).collect::<BooleanArray>()),
+            Arc::new(rows.iter().map(|row| row.5).collect::<StringArray>()),
+        ],
+    )
+}

@@ -116,6 +116,14 @@ impl Source for Scripted {
             }])
         })
     }
+
+    fn players(&self) -> BoxFuture<'_, Result<Vec<PlayerRow>, SourceError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn notifications(&self) -> BoxFuture<'_, Result<Vec<NotificationRow>, SourceError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 fn options() -> Options {

@@ -25,10 +25,10 @@ pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
 pub use candidates::{CandidateJob, CandidateRow, Order, Switch};
 pub use deliveries::{DeliveryOutcome, DeliveryRow, WebhookRow};
 pub use imports::{Claim, ImportedResult, ImportedSession, ImportedUser, NewImport, ShownResult};
-pub use notices::Notice;
+pub use notices::{Notice, NoticeOnChannel};
 pub use rows::{
-    DeviceTotals, Job, NewNotice, NewResult, NewSession, OutboxRow, PublishedFiles, ResultRow, Sealed, SessionKind,
-    SessionRow, StoredFile, UserRow,
+    DeviceTotals, Job, NewNotice, NewResult, NewSession, OutboxRow, PlayerTotals, PublishedFiles, ResultRow, Sealed,
+    SessionKind, SessionRow, StoredFile, UserRow,
 };
 
 use super::audit::Expected;

@@ -19,6 +19,8 @@ use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use schemas::{FrameColumns, SensorRole, SessionId};
 use volant::query::{Folder, Handle, Options};
+use volant::store::paths::Paths;
+use volant::store::results::{ResultRow, StrokeRow, write_results, write_strokes};
 
 /// Two recordings on two days: session 1 has four sensors at 100 Hz for one second with a swing at 0.5 s, session 2 a
 /// racket alone, in g, with gaps in its values.
@@ -49,6 +51,47 @@ fn plant(dir: &Path) {
         second.received_at_us[row as usize] = 1_700_086_400_000_000;
     }
     write_sorted(dir, "2023-11-15", 2, &second, 9.80665);
+    plant_results(dir);
+}
+
+/// Two swings and an issue of session 1, none of session 2.
+fn plant_results(dir: &Path) {
+    let paths = Paths::new(dir);
+    let started_at_us = [1_700_000_000_000_000, 1_700_086_400_000_000];
+    let stroke = |index: i32, impact_ms: i64, name: &str| StrokeRow {
+        session_id: 1,
+        stroke_index: index,
+        device_code: "2025001".to_owned(),
+        user_id: Some(3),
+        sensor: "racket".to_owned(),
+        start_ns: (impact_ms - 100) * 1_000_000,
+        impact_ns: impact_ms * 1_000_000,
+        end_ns: (impact_ms + 50) * 1_000_000,
+        stroke: name.to_owned(),
+        confidence: Some(0.75),
+        probabilities: "{}".to_owned(),
+        racket_head_speed_mps: Some(f64::from(20 + index)),
+        metrics: "{\"acceleration_phase_ms\":42.5}".to_owned(),
+        ..StrokeRow::default()
+    };
+    let strokes = [stroke(0, 200, "other"), stroke(1, 500, "smash")];
+    write_strokes(&paths, SessionId(1), started_at_us[0], &strokes).expect("write the strokes");
+    for (session, issues) in
+        [(1, r#"[{"code":"gap","severity":"info","sensor":"racket","affects":["strokes"]}]"#), (2, "[]")]
+    {
+        let result = ResultRow {
+            session_id: session,
+            device_code: "2025001".to_owned(),
+            user_id: Some(3),
+            stroke_count: if session == 1 { 2 } else { 0 },
+            overall_score: (session == 1).then_some(60.0),
+            session: "{\"pace\":{\"rallies\":2}}".to_owned(),
+            issues: issues.to_owned(),
+            ..ResultRow::default()
+        };
+        write_results(&paths, SessionId(session), started_at_us[session as usize - 1], &[result])
+            .expect("write the result");
+    }
 }
 
 fn write_sorted(dir: &Path, date: &str, session: i64, frames: &FrameColumns, acc_to_mps2: f32) {

@@ -4,7 +4,7 @@ use schemas::{DeviceCode, UserId};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Catalog, Error, UserRow, at, get, parse, user_row};
+use super::{Catalog, Error, PlayerTotals, UserRow, at, get, parse, user_row};
 
 /// A row of `tokens`, without the hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -350,6 +350,34 @@ impl Catalog {
             .await
             .map_err(at("read a player's pipeline"))?;
         row.map_or(Ok(None), |row| get(&row, 0))
+    }
+
+    /// Every player with totals, for the SQL table.
+    pub async fn players(&self) -> Result<Vec<PlayerTotals>, Error> {
+        let rows = sqlx::query(
+            "SELECT u.user_id, u.created_at_us, u.language, u.pipeline, \
+             (SELECT count(*) FROM bindings b WHERE b.user_id = u.user_id), count(s.session_id), \
+             coalesce(sum(s.sealed_rows), 0), min(s.started_at_us), max(s.started_at_us) \
+             FROM users u LEFT JOIN sessions s ON s.user_id = u.user_id GROUP BY u.user_id ORDER BY u.user_id",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(at("list players"))?;
+        rows.iter()
+            .map(|row| {
+                Ok(PlayerTotals {
+                    user_id: UserId(get(row, 0)?),
+                    created_at_us: get(row, 1)?,
+                    language: get(row, 2)?,
+                    pipeline: get(row, 3)?,
+                    devices: get(row, 4)?,
+                    sessions: get(row, 5)?,
+                    sealed_rows: get(row, 6)?,
+                    first_session_us: get(row, 7)?,
+                    last_session_us: get(row, 8)?,
+                })
+            })
+            .collect()
     }
 
     /// Users by number, at most `limit` of those after `after`.

@@ -148,6 +148,22 @@ pub struct DeviceTotals {
     pub sealed_rows: i64,
 }
 
+/// A row of `users` with what the player's sessions hold; not who it is.
+#[derive(Clone, Debug)]
+pub struct PlayerTotals {
+    pub user_id: UserId,
+    pub created_at_us: i64,
+    pub language: Option<String>,
+    pub pipeline: Option<String>,
+    /// Devices bound to the player.
+    pub devices: i64,
+    pub sessions: i64,
+    /// Frames in sealed files.
+    pub sealed_rows: i64,
+    pub first_session_us: Option<i64>,
+    pub last_session_us: Option<i64>,
+}
+
 /// A published result.
 #[derive(Clone, Debug)]
 pub struct ResultRow {
