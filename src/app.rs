@@ -20,7 +20,9 @@ use crate::entropy::Entropy;
 use crate::store::catalog::{Catalog, SessionRow};
 use crate::store::paths::Paths;
 use crate::store::{seal, wal};
-use crate::{accounts, admin, analysis, gateway, hub, ingest, notify, push, query, sessions, telemetry, wechat};
+use crate::{
+    accounts, admin, analysis, export, gateway, hub, ingest, notify, push, query, sessions, telemetry, wechat,
+};
 
 /// A running service.
 #[derive(Debug)]
@@ -117,6 +119,8 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let job_ready = Arc::new(Notify::new());
     let hub = hub::Handle::new(clock.clone());
     let accounts = accounts::Handle::new(catalog.clone(), clock.clone(), Entropy::system());
+    // What archives and receipts call this service.
+    accounts.service_key("service_id").await?;
     let (events, noted) = mpsc::channel(ingest::EVENT_QUEUE_LIMIT);
     let ingest = ingest::Handle::new(
         config.ingest_options(),
@@ -174,7 +178,9 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
 
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address")?;
-    let pages = admin::router(rooms.shown()).merge(query::http::router(rooms.query.clone()));
+    let pages = admin::router(rooms.shown())
+        .merge(query::http::router(rooms.query.clone()))
+        .merge(export::http::router(export::Handle::new(rooms.query.clone())));
     let options = config.gateway_options();
     let state = gateway::State {
         sessions: rooms.sessions.clone(),

@@ -13,6 +13,8 @@ pub mod protocol;
 pub mod simulator;
 
 pub mod analysis;
+pub mod custody;
+pub mod export;
 pub mod ingest;
 pub mod migration;
 pub mod notify;

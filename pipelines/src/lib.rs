@@ -59,7 +59,8 @@ pub use history::{HISTORY_STROKES_MIN, History, compare};
 pub use levels::{ClassLevels, LEVELS, class_levels};
 pub use live::{Live, LiveEvent, LiveSample, LiveSession, LiveStroke, LiveSwing};
 pub use model::{
-    Figures, GateHeader, HeadHeader, LevelAnswer, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader, OTHER, Training,
+    BUILTIN_CARD, BUILTIN_MODEL, Figures, GateHeader, HeadHeader, LevelAnswer, MODEL_FORMAT_VERSION, Model, ModelError,
+    ModelHeader, OTHER, Training,
 };
 pub use params::{CalibrateParams, ClassifyParams, KineticsParams, Params, ParamsError, ReportParams, SegmentParams};
 pub use pipeline::{PIPELINE, analyze};

@@ -50,6 +50,10 @@ const BYTES_MAX: usize = 40 << 20;
 const KEY: &str = "volant";
 /// The model that ships with the product; its card lies beside it.
 const BUILTIN: &[u8] = include_bytes!("../models/volant-strokes-2.safetensors");
+/// Name of the model that ships with the product.
+pub const BUILTIN_MODEL: &str = "volant-strokes-2";
+/// What it was trained on and how good it is, for people.
+pub const BUILTIN_CARD: &str = include_str!("../models/volant-strokes-2.md");
 
 /// A trained classifier: for each sensor role it was trained for two heads on each of its windows, and a gate.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::clock::Clock;
+use crate::export::Opened;
 use crate::migration::{self, Options, Progress, Report};
 use crate::store::catalog::Catalog;
 use crate::store::paths::Paths;
@@ -36,6 +37,27 @@ enum From {
     /// The source is opened for reading only and may be in use. The data folder must not be: stop its server first.
     /// Exit status: 0 everything was taken, 3 some rows were left out (the report says why), 1 it could not go on.
     Django(Django),
+    /// An archive that `volant export --format archive` made, of this or another service
+    ///
+    /// Sessions keep their numbers where they are free. What is there already is passed over, and so are sessions of players
+    /// who were erased here. The data folder's server must be stopped.
+    Archive(FromArchive),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct FromArchive {
+    /// The archive
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The data folder; made if absent
+    #[arg(long, value_name = "DIR", default_value = "./volant-data")]
+    data_dir: PathBuf,
+    /// Check the archive, say what would be taken, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -69,7 +91,10 @@ struct Printed<'a> {
 
 /// Runs the command.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let From::Django(args) = args.from;
+    let args = match args.from {
+        From::Django(args) => args,
+        From::Archive(args) => return archive(args).await,
+    };
     anyhow::ensure!(
         args.sqlite.is_file(),
         "{} is no file: --sqlite names the service's db.sqlite3",
@@ -80,6 +105,65 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("import {}", args.sqlite.display()))?;
     print(&report, args.json).context("print the report")?;
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(LEFT_OUT) })
+}
+
+async fn archive(args: FromArchive) -> anyhow::Result<ExitCode> {
+    let opened = Opened::read(&args.file)?;
+    let paths = Paths::new(&args.data_dir);
+    let report = if args.dry_run {
+        let known = match paths.catalog() {
+            path if path.is_file() => Some(Catalog::open_read_only(&path).await?),
+            _ => None,
+        };
+        take_archive(opened, None, known).await?
+    } else {
+        std::fs::create_dir_all(paths.root())
+            .with_context(|| format!("make the data folder {}", args.data_dir.display()))?;
+        let _lock = wal::lock(&paths.wal()).context("lock the data folder (stop the server that uses it)")?;
+        let catalog = Catalog::open(&paths.catalog()).await?;
+        let report = take_archive(opened, Some(paths), Some(catalog.clone())).await;
+        catalog.close().await;
+        report?
+    };
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer(&mut out, &report).context("print the report")?;
+        writeln!(out).context("print the report")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let verb = if report.dry_run { "would be taken" } else { "taken" };
+    let mut text = format!(
+        "{} sessions in the archive: {} {verb} ({} frames), {} there already\n",
+        report.found, report.taken, report.frames, report.already
+    );
+    for (theirs, ours) in &report.renumbered {
+        text += &format!("session {theirs} is session {ours} here\n");
+    }
+    for session in &report.erased {
+        text += &format!("session {session} stays out: its player was erased here\n");
+    }
+    out.write_all(text.as_bytes()).context("print the report")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The import on a thread that may wait; the catalog's answers come from the runtime's others.
+async fn take_archive(
+    archive: Opened,
+    target: Option<Paths>,
+    known: Option<Catalog>,
+) -> anyhow::Result<migration::ArchiveReport> {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let shown = bar.clone();
+    let taken = tokio::task::spawn_blocking(move || {
+        let target = target.as_ref().zip(known.as_ref()).map(|(paths, catalog)| (catalog, paths));
+        migration::import_archive(&archive, target, known.as_ref(), &Clock::system(), &mut |done, total| {
+            shown.set_length(total as u64);
+            shown.set_position(done as u64);
+        })
+    })
+    .await;
+    bar.finish_and_clear();
+    Ok(taken.context("import the archive")??)
 }
 
 async fn into_folder(options: &Options, data_dir: &Path) -> anyhow::Result<Report> {

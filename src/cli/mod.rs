@@ -9,12 +9,15 @@ use clap::{Parser, Subcommand};
 
 pub mod analyze;
 mod api;
+pub mod backup;
 mod columns;
 pub mod config;
 pub mod demo;
 pub mod devices;
 pub mod doctor;
+pub mod erase;
 pub mod evaluate;
+pub mod export;
 pub mod import;
 pub mod reanalyze;
 pub mod recover;
@@ -57,7 +60,9 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Ask SQL of a data folder or a server; interactive without a statement
     Sql(sql::Args),
-    /// Bring users, sessions, frames and results of the replaced Django service into a data folder
+    /// Take sessions out: rows for other tools, MCAP, MATLAB, or whole as an archive
+    Export(export::Args),
+    /// Bring an archive, or what the replaced Django service holds, into a data folder
     Import(import::Args),
     /// Recording sessions of a server or of a data folder
     Sessions(sessions::Args),
@@ -71,6 +76,12 @@ enum Command {
     Tokens(tokens::Args),
     /// Re-read everything that is stored and say what is damaged or missing
     Verify(verify::Args),
+    /// Copy a data folder while its server runs
+    Backup(backup::BackupArgs),
+    /// Make a data folder of a backup
+    Restore(backup::RestoreArgs),
+    /// Take a player out of a data folder, with a signed receipt
+    Erase(erase::Args),
     /// Repair the write-ahead log of a stopped folder and say what was found
     Recover(recover::Args),
     /// The configuration
@@ -103,6 +114,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Sql(args) => block_on(sql::run(args)),
+        Command::Export(args) => block_on(export::run(args)),
         Command::Import(args) => block_on(import::run(args)),
         Command::Sessions(args) => block_on(sessions::run(args)),
         Command::Doctor(args) => block_on(doctor::run(args)),
@@ -110,6 +122,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Devices(args) => block_on(devices::run(args)),
         Command::Tokens(args) => block_on(tokens::run(args)),
         Command::Verify(args) => verify::run(&args),
+        Command::Backup(args) => block_on(backup::backup(args)),
+        Command::Restore(args) => backup::restore(&args),
+        Command::Erase(args) => block_on(erase::run(args)),
         Command::Recover(args) => recover::run(&args),
         Command::Config(args) => config::run(args),
     }

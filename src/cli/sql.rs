@@ -22,7 +22,7 @@ use remote::Remote;
 
 /// Ask questions about recordings in SQL.
 ///
-/// Tables: frames, frames_si, strokes, results, sessions, devices. Without STATEMENT the command is interactive, or reads
+/// `SELECT * FROM data_dictionary` lists tables, columns with units, and functions. Without STATEMENT the command is interactive, or reads
 /// statements from standard input if that is not a terminal.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
@@ -65,6 +65,8 @@ pub enum Format {
     Jsonl,
     /// Arrow IPC stream
     Arrow,
+    /// Parquet file
+    Parquet,
 }
 
 impl Format {
@@ -75,6 +77,7 @@ impl Format {
             Self::Json => Some(query::Format::Json),
             Self::Jsonl => Some(query::Format::Jsonl),
             Self::Arrow => Some(query::Format::Arrow),
+            Self::Parquet => Some(query::Format::Parquet),
         }
     }
 }
@@ -92,8 +95,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(database) => database,
         Err(failure) => return Ok(failure.report(io::stderr().lock())?),
     };
-    if args.format == Format::Arrow && io::stdout().is_terminal() {
-        writeln!(io::stderr(), "error: arrow is binary\nhint: redirect it, for instance > answer.arrows")?;
+    if matches!(args.format, Format::Arrow | Format::Parquet) && io::stdout().is_terminal() {
+        writeln!(io::stderr(), "error: this format is binary\nhint: redirect it, for instance > answer.parquet")?;
         return Ok(ExitCode::from(2));
     }
     let text = match args.statement {

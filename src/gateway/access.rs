@@ -249,7 +249,7 @@ impl Access {
     pub(super) async fn page(&self, state: &State, path: &str) -> Result<(), ApiError> {
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         match segments.as_slice() {
-            ["api", "v2", "sql"] => self.scope(Scope::Sql),
+            ["api", "v2", "sql" | "export"] => self.scope(Scope::Sql),
             ["api", ..] => self.admin(),
             ["sessions", id, "report"] => {
                 // A text that is no number of ours is answered by the page itself: there is no such session.

@@ -8,6 +8,7 @@
 //! noted in the commit that takes it, a file is named before it is written); nothing is dropped without a reason that is
 //! counted; one session is in memory at a time; nobody is notified. Absent: pictures, passwords, the framework's own tables.
 
+mod archive;
 mod figures;
 mod frames;
 mod run;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use schemas::SessionId;
 use serde::Serialize;
 
+pub use archive::{ArchiveError, ArchiveReport, import as import_archive};
 pub use run::import;
 
 use crate::store::{catalog, seal};

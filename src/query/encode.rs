@@ -8,6 +8,9 @@ use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
 use tokio::sync::mpsc;
 
 use super::engine::{Answer, Handle};
@@ -25,6 +28,8 @@ pub enum Format {
     Csv,
     /// An Arrow IPC stream, with units and comments as field metadata.
     Arrow,
+    /// A Parquet file under zstd, with units and comments as field metadata.
+    Parquet,
 }
 
 impl Format {
@@ -35,21 +40,27 @@ impl Format {
             Self::Jsonl => "application/jsonl",
             Self::Csv => "text/csv; charset=utf-8; header=present",
             Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
         }
     }
 
-    const fn name(self) -> &'static str {
+    /// The name, which is also the ending of a file of it.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Json => "json",
             Self::Jsonl => "jsonl",
             Self::Csv => "csv",
             Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
         }
     }
 }
 
 /// A stream of bytes; the last item may be an error, and what came before is then incomplete.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
+
+/// Rows of a group of a Parquet answer: what is in memory before it leaves.
+const PARQUET_GROUP_ROWS: usize = 1 << 17;
 
 /// Pieces of at most one batch that wait for a slow reader.
 const BYTE_QUEUE: usize = 2;
@@ -96,6 +107,7 @@ enum Encoder {
     Jsonl,
     Csv { schema: SchemaRef, header: bool },
     Arrow(Box<StreamWriter<Vec<u8>>>),
+    Parquet(Box<ArrowWriter<Vec<u8>>>),
 }
 
 impl Encoder {
@@ -105,6 +117,15 @@ impl Encoder {
             Format::Jsonl => Self::Jsonl,
             Format::Csv => Self::Csv { schema: SchemaRef::clone(schema), header: true },
             Format::Arrow => Self::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?)),
+            Format::Parquet => {
+                let properties = WriterProperties::builder()
+                    .set_created_by(concat!("volant ", env!("CARGO_PKG_VERSION")).to_owned())
+                    .set_compression(Compression::ZSTD(ZstdLevel::default()))
+                    .set_max_row_group_row_count(Some(PARQUET_GROUP_ROWS))
+                    .build();
+                let writer = ArrowWriter::try_new(Vec::new(), SchemaRef::clone(schema), Some(properties))?;
+                Self::Parquet(Box::new(writer))
+            }
         })
     }
 
@@ -130,6 +151,11 @@ impl Encoder {
                 writer.write(batch)?;
                 Ok(std::mem::take(writer.get_mut()))
             }
+            // The writer counts for itself where it is in the file; what it has written may leave.
+            Self::Parquet(writer) => {
+                writer.write(batch)?;
+                Ok(std::mem::take(writer.inner_mut()))
+            }
         }
     }
 
@@ -142,6 +168,10 @@ impl Encoder {
             Self::Arrow(writer) => {
                 writer.finish()?;
                 Ok(std::mem::take(writer.get_mut()))
+            }
+            Self::Parquet(writer) => {
+                writer.finish()?;
+                Ok(std::mem::take(writer.inner_mut()))
             }
         }
     }

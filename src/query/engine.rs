@@ -22,7 +22,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use futures::future::BoxFuture;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -184,6 +184,28 @@ impl Handle {
         let shared = Arc::clone(&self.shared);
         let sql = sql.to_owned();
         Box::pin(async move { shared.query(sql, values, limits).await })
+    }
+
+    /// Answers statements that have the same columns one after the other, as if they were one; each within `limits`.
+    ///
+    /// # Errors
+    /// As [`Handle::query`], for the first; of the others it comes as the last item of the answer.
+    pub fn query_all(&self, statements: Vec<String>, limits: Limits) -> BoxFuture<'static, Result<Answer, Error>> {
+        let handle = self.clone();
+        Box::pin(async move {
+            let first = statements.first().ok_or(Error::Empty)?;
+            let schema = handle.describe(first).await?.schema;
+            let query_id = handle.shared.next_id.fetch_add(1, Ordering::Relaxed);
+            let announced_schema = Arc::clone(&schema);
+            let engine_error = move |error| Error::from_engine(error, limits.memory_bytes);
+            let batches = futures::stream::iter(statements)
+                .then(move |sql| handle.query(&sql, limits))
+                .map_ok(|answer| answer.batches)
+                .try_flatten()
+                .map(move |batch| announced(&announced_schema, &batch?).map_err(engine_error))
+                .boxed();
+            Ok(Answer { query_id, schema, batches })
+        })
     }
 
     /// What a statement would answer with, without answering it.

@@ -1,7 +1,7 @@
 //! `POST /api/v2/sql`.
 //!
 //! The statement is the body: as `text/plain`, or in a JSON object with `query` and optionally `format` (`json`, `jsonl`,
-//! `csv`, `arrow`; else `json`), `max_rows` and `timeout_ms`, which lower the server's limits. The answer streams; it has
+//! `csv`, `arrow`, `parquet`; else `json`), `max_rows` and `timeout_ms`, which lower the server's limits. The answer streams; it has
 //! the header `x-volant-query-id`. A statement that fails is answered with `application/problem+json`. If it fails after
 //! rows have left (a row or time limit), the connection is cut, so that a part is never taken for the whole.
 
@@ -117,7 +117,8 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Result<Request, String> {
     serde_json::from_slice(body).map_err(|error| format!("the body is not {{\"query\": …}}: {error}"))
 }
 
-fn failure(error: &Error) -> Response {
+/// An error as the answer to a request.
+pub(crate) fn failure(error: &Error) -> Response {
     let status = match error {
         Error::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Error::NotReadOnly { .. } => StatusCode::FORBIDDEN,

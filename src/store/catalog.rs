@@ -5,9 +5,11 @@
 //! readers have their own. Commits are synchronous: what a method returned survives a power cut.
 
 mod accounts;
+mod archives;
 mod candidates;
 mod deliveries;
 mod imports;
+mod life;
 mod lost;
 mod notices;
 mod rows;
@@ -22,9 +24,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, SqlitePool};
 
 pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
+pub use archives::{ArchivedPlayer, ArchivedResult, ArchivedSession};
 pub use candidates::{CandidateJob, CandidateRow, Order, Switch};
 pub use deliveries::{DeliveryOutcome, DeliveryRow, WebhookRow};
 pub use imports::{Claim, ImportedResult, ImportedSession, ImportedUser, NewImport, ShownResult};
+pub use life::Erasure;
 pub use notices::{Notice, NoticeOnChannel};
 pub use rows::{
     DeviceTotals, Job, NewNotice, NewResult, NewSession, OutboxRow, PlayerTotals, PublishedFiles, ResultRow, Sealed,
@@ -34,10 +38,11 @@ pub use rows::{
 use super::audit::Expected;
 
 /// Migrations in order. Each ends by setting the database's `user_version` to its own number, in its own transaction.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_accounts_and_channels.sql"),
     include_str!("migrations/0003_candidates.sql"),
+    include_str!("migrations/0004_erasures.sql"),
 ];
 
 /// Connections for reading.
@@ -287,11 +292,16 @@ impl Catalog {
 
     /// The highest session number that was ever given out.
     pub async fn newest_session(&self) -> Result<Option<SessionId>, Error> {
-        let row = sqlx::query("SELECT max(session_id) FROM sessions")
-            .fetch_one(&self.readers)
-            .await
-            .map_err(at("find the newest session"))?;
-        Ok(get::<Option<i64>>(&row, 0)?.map(SessionId))
+        // Not only of those that are there: records in the log of one that was erased must not make it anew.
+        let row = sqlx::query(
+            "SELECT max(coalesce((SELECT max(session_id) FROM sessions), 0), \
+             coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'sessions'), 0))",
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(at("find the newest session"))?;
+        let newest: i64 = get(&row, 0)?;
+        Ok((newest > 0).then_some(SessionId(newest)))
     }
 
     /// Sessions that are not closed, oldest first: what a restart has to go on with.

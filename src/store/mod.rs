@@ -9,3 +9,5 @@ mod publish;
 pub mod results;
 pub mod seal;
 pub mod wal;
+
+pub use publish::{place, sha256_of};

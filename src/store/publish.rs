@@ -207,6 +207,26 @@ pub(super) fn publish_batch(
     })
 }
 
+/// Gives bytes that were written elsewhere a place, if they are what they should be: copied under a temporary name, synced,
+/// compared, renamed.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Verify`] if length or sum differ, and nothing is published then.
+pub fn place(paths: &Paths, path: TablePath, bytes: &mut dyn io::Read, sha256: &str) -> Result<u64, Error> {
+    let mut copied = 0;
+    let unpublished = publish(paths, path, |mut file, temporary| {
+        copied = io::copy(bytes, &mut file).map_err(io_error("write", temporary))?;
+        Ok(())
+    })?;
+    let (_, found) = sha256_of(&unpublished.temporary)?;
+    if found != sha256 {
+        let temporary = unpublished.temporary.clone();
+        return Err(Error::Verify { what: "the sum", session_id: path.session_id(), path: temporary });
+    }
+    unpublished.rename()?;
+    Ok(copied)
+}
+
 /// A file that is written and synced, not yet visible. Dropped before its publication it is deleted.
 pub(super) struct Unpublished {
     path: TablePath,
@@ -234,7 +254,7 @@ pub(super) fn publish(
 impl Unpublished {
     /// Reads the file back; if it is what was written, gives it its name.
     pub(super) fn verified(
-        mut self,
+        self,
         revision: u32,
         rows: u64,
         t_range_ns: Option<(i64, i64)>,
@@ -253,13 +273,16 @@ impl Unpublished {
             return Err(differs("the values", &self.temporary));
         }
         let (bytes, sha256) = sha256_of(&self.temporary)?;
+        let path = self.path;
+        self.rename()?;
+        let (t_min_ns, t_max_ns) = t_range_ns.unzip();
+        Ok(Manifest { path, rows, bytes, sha256, revision, t_min_ns, t_max_ns })
+    }
+
+    fn rename(mut self) -> Result<(), Error> {
         fs::rename(&self.temporary, &self.target).map_err(io_error("rename to", &self.target))?;
         self.published = true;
-        if let Some(folder) = self.target.parent() {
-            sync_folder(folder)?;
-        }
-        let (t_min_ns, t_max_ns) = t_range_ns.unzip();
-        Ok(Manifest { path: self.path, rows, bytes, sha256, revision, t_min_ns, t_max_ns })
+        self.target.parent().map_or(Ok(()), sync_folder)
     }
 }
 
@@ -395,7 +418,10 @@ pub(super) fn batches(
 }
 
 /// Length and SHA-256 (hex) of a file.
-pub(super) fn sha256_of(path: &Path) -> Result<(u64, String), Error> {
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn sha256_of(path: &Path) -> Result<(u64, String), Error> {
     let failed = |source| io_error("read", path)(source);
     let mut file = File::open(path).map_err(failed)?;
     let mut hash = Sha256::new();

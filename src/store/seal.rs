@@ -22,11 +22,12 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
 use arrow::array::Float32Array;
-use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
+use arrow::datatypes::{Float32Type, Int32Type, Int64Type, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, ArrowWriter, compute_leaves};
@@ -332,6 +333,28 @@ fn frames_of(path: &Path) -> Result<FrameColumns, Error> {
         gyro: in_order(&sorted.gyro, &order),
         angle: in_order(&sorted.angle, &order),
         flags: in_order(&sorted.flags, &order),
+    })
+}
+
+/// The factor from `acc` to m/s² of each sensor byte in a sealed file; `None` while undecided.
+///
+/// # Errors
+/// As [`read_frames`].
+pub fn acc_factors(path: &Path) -> Result<HashMap<u8, Option<f32>>, Error> {
+    publish::contained(path, || {
+        let reader = open_table(path, Table::Frames, &frames_schema())?;
+        let mask = ProjectionMask::columns(reader.parquet_schema(), ["sensor", "acc_to_mps2"]);
+        let mut factors = HashMap::new();
+        for batch in batches(reader.with_projection(mask), path)? {
+            let batch = batch?;
+            let columns = Columns { batch: &batch, path };
+            let sensors = columns.text("sensor", false)?;
+            let values = columns.optional::<Float32Type>("acc_to_mps2")?;
+            for (sensor, value) in sensors.iter().zip(values) {
+                factors.insert(SensorRole::from_name(sensor.unwrap_or_default()).to_byte(), value);
+            }
+        }
+        Ok(factors)
     })
 }
 

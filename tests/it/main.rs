@@ -5,9 +5,11 @@
 
 mod access;
 mod commands;
+mod custody;
 mod dashboard;
 mod delivery;
 mod documents;
+mod exports;
 mod flow;
 mod hostile;
 mod import;

@@ -13,12 +13,12 @@ use crate::support::{PATIENCE, TestApp};
 const BUILTIN: &str = "volant-default-1";
 
 /// A recorded and analysed session.
-async fn recorded(app: &TestApp, device_code: &str, seed: u64) -> i64 {
+pub async fn recorded(app: &TestApp, device_code: &str, seed: u64) -> i64 {
     let spec = SynthSpec { duration_s: 12.0, ..SynthSpec::new(seed) };
     recorded_as(app, device_code, &generate(&spec).track).await
 }
 
-async fn recorded_as(app: &TestApp, device_code: &str, track: &Track) -> i64 {
+pub async fn recorded_as(app: &TestApp, device_code: &str, track: &Track) -> i64 {
     let session = app.start_session(device_code).await;
     let mut device = app.socket(&format!("/ws/esp32/{device_code}/")).await;
     for packet in packets_of(track, &session.to_string(), device_code) {
@@ -30,7 +30,7 @@ async fn recorded_as(app: &TestApp, device_code: &str, track: &Track) -> i64 {
     session
 }
 
-async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+pub async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -98,13 +98,7 @@ impl Remote {
     }
 
     async fn post(&self, sql: &str, format: Format) -> Result<Response, Failure> {
-        let format = match format {
-            Format::Json => "json",
-            Format::Jsonl => "jsonl",
-            Format::Csv => "csv",
-            Format::Arrow => "arrow",
-        };
-        let mut body = serde_json::json!({ "query": sql, "format": format });
+        let mut body = serde_json::json!({ "query": sql, "format": format.name() });
         if let Some(timeout_ms) = self.timeout_ms {
             body["timeout_ms"] = timeout_ms.into();
         }

@@ -102,7 +102,7 @@ fn impossible(method: &str, path: &str, operation: &Operation) -> Vec<&'static s
                        since 1970 UTC unless a name says otherwise.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    paths(sql),
+    paths(sql, export),
     modifiers(&Security),
     security(("bearer" = []), ("login" = []), ()),
     tags(
@@ -112,7 +112,7 @@ fn impossible(method: &str, path: &str, operation: &Operation) -> Vec<&'static s
         (name = "analysis", description = "Pipelines, and sessions analysed by another one"),
         (name = "devices", description = "Devices, their connections, groups and pairing"),
         (name = "notifications", description = "Notices and where they go"),
-        (name = "data", description = "SQL")
+        (name = "data", description = "SQL and exports")
     )
 )]
 struct Document;
@@ -142,7 +142,7 @@ impl Modify for Security {
     responses(
         (status = 200, description = "The rows, in the wanted format", content(
             (Vec<serde_json::Value> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
-            (Vec<u8> = "application/vnd.apache.arrow.stream")
+            (Vec<u8> = "application/vnd.apache.arrow.stream"), (Vec<u8> = "application/vnd.apache.parquet")
         )),
         Problems
     )
@@ -150,12 +150,53 @@ impl Modify for Security {
 #[expect(dead_code, reason = "the route is the query room's; this is its place in the document")]
 fn sql() {}
 
+/// Take rows away as a file
+///
+/// Needs the scope `sql`. Without any choice: everything. The answer streams; what fails after bytes have left cuts the
+/// connection.
+#[utoipa::path(
+    get, path = "/api/v2/export", tag = "data", operation_id = "export", params(Export),
+    responses(
+        (status = 200, description = "The file", content(
+            (Vec<u8> = "application/vnd.apache.parquet"), (String = "text/csv"), (String = "application/jsonl"),
+            (Vec<serde_json::Value> = "application/json"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
+            (Vec<u8> = "application/vnd.mcap"), (Vec<u8> = "application/x-matlab-data")
+        )),
+        Problems
+    )
+)]
+#[expect(dead_code, reason = "the route is the export room's; this is its place in the document")]
+fn export() {}
+
+/// What to export.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "the shape is read by the export room; this is its place in the document")]
+struct Export {
+    /// Numbers of sessions.
+    session: Option<Vec<i64>>,
+    /// Numbers of players.
+    player: Option<Vec<i64>>,
+    /// Device codes.
+    device: Option<Vec<String>>,
+    /// First UTC day on which a session started.
+    from: Option<String>,
+    /// Last such day.
+    to: Option<String>,
+    /// Names of strokes: sessions that have one, and of their rows those of such strokes.
+    stroke: Option<Vec<String>>,
+    /// `frames`, `stroke_frames`, `strokes` or `results`; without it `frames`, or `stroke_frames` where strokes are chosen.
+    table: Option<String>,
+    /// `parquet`, `csv`, `arrow`, `jsonl`, `json`, `mcap` or `mat`; without it `parquet`.
+    format: Option<String>,
+}
+
 /// A statement.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the shape is read by the query room; this is its place in the document")]
 struct SqlRequest {
     query: String,
-    /// `json`, `jsonl`, `csv` or `arrow`; without it `json`.
+    /// `json`, `jsonl`, `csv`, `arrow` or `parquet`; without it `json`.
     format: Option<String>,
     /// Lowers the server's limit.
     #[schema(minimum = 1)]

@@ -1,0 +1,91 @@
+//! `volant erase`: takes a player out of a data folder, with a receipt.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use schemas::UserId;
+
+use crate::clock::Clock;
+use crate::custody::{self, Receipt};
+use crate::store::paths::Paths;
+
+/// Erases a player: sessions, frames, strokes, results, notices, tokens, a model of their own.
+///
+/// The server of the folder must be stopped. A receipt, signed by the service, says what is gone and which archives hold the
+/// player elsewhere. It may be interrupted and is finished when it is run again.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Number of the player
+    #[arg(long, value_name = "ID", required_unless_present = "check")]
+    player: Option<i64>,
+    /// The data folder of a server that does not run
+    #[arg(long, value_name = "DIR", default_value = "./volant-data")]
+    data_dir: PathBuf,
+    /// Say what would be erased, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Where the receipt goes; by default into the data folder's receipts
+    #[arg(long, value_name = "FILE")]
+    receipt: Option<PathBuf>,
+    /// Check the signature of a receipt instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["player", "dry_run", "receipt"])]
+    check: Option<PathBuf>,
+    /// Print the receipt as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(file) = &args.check {
+        let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+        let receipt: Receipt =
+            serde_json::from_slice(&text).with_context(|| format!("read the receipt {}", file.display()))?;
+        custody::check_receipt(&receipt)?;
+        print(&receipt, args.json, false).context("print the receipt")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let paths = Paths::new(&args.data_dir);
+    anyhow::ensure!(
+        paths.catalog().is_file(),
+        "{} is no data folder: --data-dir names the folder that volant serve uses",
+        args.data_dir.display()
+    );
+    let user = UserId(args.player.unwrap_or_default());
+    let receipt = custody::erase(&paths, user, &Clock::system(), args.dry_run).await?;
+    if !args.dry_run {
+        let path = args.receipt.clone().unwrap_or_else(|| custody::receipt_path(&paths, user));
+        let write = || {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            fs::write(&path, serde_json::to_vec_pretty(&receipt)?)?;
+            fs::File::open(&path)?.sync_all()
+        };
+        write().with_context(|| format!("write the receipt {}", path.display()))?;
+        writeln!(std::io::stderr(), "receipt: {}", path.display()).context("print the receipt")?;
+    }
+    print(&receipt, args.json, args.dry_run).context("print the receipt")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(receipt: &Receipt, json: bool, dry_run: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, receipt)?;
+        return writeln!(out);
+    }
+    let verb = if dry_run { "would be erased" } else { "is erased" };
+    writeln!(out, "player {} {verb}", receipt.player)?;
+    for (table, count) in receipt.counts.iter().filter(|(_, count)| **count > 0) {
+        writeln!(out, "{count:>12} {table}")?;
+    }
+    writeln!(out, "{:>12} files", receipt.files.len())?;
+    for archive in &receipt.archives {
+        writeln!(out, "archive {} holds the player and is not touched", archive.path.display())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,388 @@
+//! `volant export`: rows, files for other tools, archives.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::civil::Date;
+use reqwest::Url;
+use schemas::{DeviceCode, SessionId, UserId};
+use serde_json::json;
+
+use crate::clock::Clock;
+use crate::custody;
+use crate::export::{self, Archive, Form, Selection, Table};
+use crate::query;
+use crate::store::catalog::{ArchivedSession, Catalog};
+use crate::store::paths::Paths;
+
+/// How often an archive is begun again because sessions got new revisions while it was written.
+const ATTEMPTS_LIMIT: usize = 5;
+
+/// Takes sessions out: as rows for other tools, or whole as an archive.
+///
+/// The choices (session, player, device, days, stroke) are combined; without any, everything is taken. --out names a file,
+/// `-` standard output, or an existing folder or a name that ends in `/`: then every session becomes a file of its own, and a
+/// run that was interrupted goes on where it was. Reads a data folder, beside a running server too, or a server by --url.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Exit status: 0 done, 1 failed, 2 the command line is wrong.")]
+pub struct Args {
+    /// Data folder to read; the server need not run
+    #[arg(long, env = "VOLANT_DATA_DIR", default_value = "./volant-data", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Ask a running server instead, e.g. http://127.0.0.1:8000
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
+    /// A token of that server, with the scope sql
+    #[arg(long, value_name = "TOKEN", env = "VOLANT_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Number of a session; may be given several times
+    #[arg(long, value_name = "ID")]
+    session: Vec<i64>,
+    /// Number of a player
+    #[arg(long, value_name = "ID")]
+    player: Vec<i64>,
+    /// Code of a device
+    #[arg(long, value_name = "CODE")]
+    device: Vec<DeviceCode>,
+    /// First UTC day on which a session started
+    #[arg(long, value_name = "DATE")]
+    from: Option<Date>,
+    /// Last such day
+    #[arg(long, value_name = "DATE")]
+    to: Option<Date>,
+    /// Name of a stroke: sessions that have one, and of their rows those of such strokes
+    #[arg(long, value_name = "NAME")]
+    stroke: Vec<String>,
+    /// frames, stroke_frames, strokes or results; by default frames, or stroke_frames where strokes are chosen
+    #[arg(long, value_parser = |name: &str| Table::of(name).ok_or("frames, stroke_frames, strokes or results"))]
+    table: Option<Table>,
+    /// parquet, csv, arrow, jsonl, json, mcap, mat, or archive: the stored files and all that is known of them
+    #[arg(long, value_parser = What::parse, default_value = "parquet")]
+    format: What,
+    /// Where to write
+    #[arg(long, value_name = "PATH")]
+    out: PathBuf,
+    /// Print what was written as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Form(Form),
+    Archive,
+}
+
+impl What {
+    fn parse(name: &str) -> Result<Self, &'static str> {
+        match name {
+            "archive" => Ok(Self::Archive),
+            _ => Form::of(name).map(Self::Form).ok_or("parquet, csv, arrow, jsonl, json, mcap, mat or archive"),
+        }
+    }
+}
+
+impl Args {
+    fn selection(&self) -> Selection {
+        Selection {
+            sessions: self.session.clone(),
+            players: self.player.clone(),
+            devices: self.device.clone(),
+            from: self.from,
+            to: self.to,
+            strokes: self.stroke.clone(),
+        }
+    }
+
+    fn is_folder(&self) -> bool {
+        self.out.is_dir() || self.out.to_string_lossy().ends_with('/')
+    }
+}
+
+/// Runs the command.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let done = match args.format {
+        What::Archive => archive(&args).await?,
+        What::Form(form) => {
+            let source = Source::open(&args)?;
+            let table = args.table.unwrap_or(match form {
+                Form::Rows(_) if !args.stroke.is_empty() => Table::StrokeFrames,
+                _ => Table::Frames,
+            });
+            if args.out == Path::new("-") {
+                let mut pieces = source.bytes(&args.selection(), table, form).await?;
+                let mut out = std::io::stdout().lock();
+                while let Some(piece) = pieces.next().await {
+                    match out.write_all(&piece?) {
+                        // A reader that has closed the pipe has what it wanted.
+                        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+                        written => written.context("write the export")?,
+                    }
+                }
+                out.flush().context("write the export")?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            if args.is_folder() {
+                by_session(&args, &source, table, form).await?
+            } else {
+                let bytes = into_file(&source, &args.selection(), table, form, &args.out).await?;
+                json!({ "out": args.out, "files": 1, "bytes": bytes })
+            }
+        }
+    };
+    print(&done, args.json).context("print what was written")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(done: &serde_json::Value, as_json: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        return writeln!(out, "{done}");
+    }
+    let number = |name: &str| done[name].as_u64().unwrap_or(0);
+    write!(out, "{}: {} bytes", done["out"].as_str().unwrap_or_default(), number("bytes"))?;
+    if done["sessions"].is_u64() {
+        write!(out, ", {} sessions", number("sessions"))?;
+    }
+    for (name, what) in [("already", "there already"), ("resumed_members", "members of an interrupted run kept")] {
+        if number(name) > 0 {
+            write!(out, ", {} {what}", number(name))?;
+        }
+    }
+    if let Some(left_out) = done["left_out"].as_array().filter(|left_out| !left_out.is_empty()) {
+        write!(out, ", {} not sealed yet and left out", left_out.len())?;
+    }
+    writeln!(out)
+}
+
+/// Where the rows come from.
+enum Source {
+    Local(export::Handle),
+    Remote { client: reqwest::Client, url: Url, token: Option<String> },
+}
+
+type Pieces = futures::stream::BoxStream<'static, anyhow::Result<bytes::Bytes>>;
+
+impl Source {
+    fn open(args: &Args) -> anyhow::Result<Self> {
+        if let Some(url) = &args.url {
+            let client = reqwest::Client::builder().build().context("make a client")?;
+            return Ok(Self::Remote { client, url: url.clone(), token: args.token.clone() });
+        }
+        Ok(Self::Local(local(&args.data_dir)?))
+    }
+
+    async fn bytes(&self, selection: &Selection, table: Table, form: Form) -> anyhow::Result<Pieces> {
+        match self {
+            Self::Local(handle) => Ok(handle.bytes(selection, table, form).await?.map(|piece| Ok(piece?)).boxed()),
+            Self::Remote { client, url, token } => {
+                let url: Url = format!("{}/api/v2/export", url.as_str().trim_end_matches('/'))
+                    .parse()
+                    .with_context(|| format!("--url {url}: write it like http://127.0.0.1:8000"))?;
+                let mut query = vec![("table", table.as_str().to_owned()), ("format", form.name().to_owned())];
+                query.extend(selection.sessions.iter().map(|id| ("session", id.to_string())));
+                query.extend(selection.players.iter().map(|id| ("player", id.to_string())));
+                query.extend(selection.devices.iter().map(|code| ("device", code.to_string())));
+                query.extend(selection.strokes.iter().map(|name| ("stroke", name.clone())));
+                query.extend(selection.from.iter().map(|day| ("from", day.to_string())));
+                query.extend(selection.to.iter().map(|day| ("to", day.to_string())));
+                let mut request = client.get(url.clone()).query(&query);
+                if let Some(token) = token {
+                    request = request.bearer_auth(token);
+                }
+                let answer = request
+                    .send()
+                    .await
+                    .with_context(|| format!("reach {url}; is the server running? volant serve starts it"))?;
+                let status = answer.status();
+                if !status.is_success() {
+                    let problem: serde_json::Value = answer.json().await.unwrap_or_default();
+                    let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+                    anyhow::bail!("{} ({}, {})", text("detail"), status.as_u16(), text("code"));
+                }
+                Ok(answer.bytes_stream().map(|piece| piece.context("the answer was cut")).boxed())
+            }
+        }
+    }
+
+    /// The sessions that match, and what tells whether one has changed since it was exported.
+    async fn sessions(&self, selection: &Selection) -> anyhow::Result<Vec<i64>> {
+        match self {
+            Self::Local(handle) => Ok(handle.sessions(selection).await?),
+            Self::Remote { .. } => {
+                let form = Form::Rows(query::Format::Jsonl);
+                let mut pieces = self.bytes(selection, Table::Results, form).await?;
+                let mut text = Vec::new();
+                while let Some(piece) = pieces.next().await {
+                    text.extend_from_slice(&piece?);
+                }
+                let rows = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+                let ids = rows.map(|line| {
+                    let row: serde_json::Value = serde_json::from_slice(line).context("read the list of sessions")?;
+                    row["session_id"].as_i64().context("read the list of sessions")
+                });
+                ids.collect()
+            }
+        }
+    }
+}
+
+fn local(data_dir: &Path) -> anyhow::Result<export::Handle> {
+    let folder =
+        query::Folder::open(data_dir).context("--data-dir names the folder of the server, --url asks a running one")?;
+    // Nobody else waits for a folder of one's own.
+    let limits =
+        query::Limits { rows: u64::MAX, wall_time: std::time::Duration::from_hours(24), memory_bytes: 4 << 30 };
+    let options = query::Options { limits, ..query::Options::default() };
+    Ok(export::Handle::new(query::Handle::start(options, folder.files(), Arc::new(folder))?))
+}
+
+/// A file of its own for every session. A file that is there is whole, because it gets its name last: it is left alone.
+async fn by_session(args: &Args, source: &Source, table: Table, form: Form) -> anyhow::Result<serde_json::Value> {
+    let selection = args.selection();
+    let sessions = source.sessions(&selection).await?;
+    std::fs::create_dir_all(&args.out).with_context(|| format!("make the folder {}", args.out.display()))?;
+    let bar = bar(sessions.len() as u64, "sessions")?;
+    let (mut bytes, mut files, mut already) = (0, 0, 0);
+    for session in &sessions {
+        let path = args.out.join(format!("{}-{session}.{}", table.as_str(), form.name()));
+        if path.is_file() {
+            already += 1;
+        } else {
+            let one = Selection { sessions: vec![*session], ..selection.clone() };
+            bytes += into_file(source, &one, table, form, &path).await?;
+            files += 1;
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(json!({
+        "out": args.out, "files": files, "bytes": bytes, "sessions": sessions.len(), "already": already
+    }))
+}
+
+/// Writes under a temporary name and renames: whoever sees the file sees it whole.
+async fn into_file(
+    source: &Source,
+    selection: &Selection,
+    table: Table,
+    form: Form,
+    path: &Path,
+) -> anyhow::Result<u64> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    let partial = PathBuf::from(name);
+    let mut pieces = source.bytes(selection, table, form).await?;
+    let mut file = File::create(&partial).with_context(|| format!("make {}", partial.display()))?;
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    bar.set_style(ProgressStyle::with_template("{spinner} {bytes}, {bytes_per_sec}").context("make the progress bar")?);
+    let mut bytes = 0;
+    let written = async {
+        while let Some(piece) = pieces.next().await {
+            let piece = piece?;
+            file.write_all(&piece).with_context(|| format!("write {}", partial.display()))?;
+            bytes += piece.len() as u64;
+            bar.set_position(bytes);
+        }
+        file.sync_all().with_context(|| format!("sync {}", partial.display()))?;
+        std::fs::rename(&partial, path).with_context(|| format!("rename to {}", path.display()))
+    };
+    let written = written.await;
+    bar.finish_and_clear();
+    if written.is_err() {
+        // The reason is told; what is left of the file is of no use to anybody.
+        std::fs::remove_file(&partial).ok();
+    }
+    written.map(|()| bytes)
+}
+
+fn bar(length: u64, what: &str) -> anyhow::Result<ProgressBar> {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(length) } else { ProgressBar::hidden() };
+    let template = format!("{{bar:30}} {{human_pos}}/{{human_len}} {what}  {{eta}} left");
+    bar.set_style(ProgressStyle::with_template(&template).context("make the progress bar")?);
+    Ok(bar)
+}
+
+async fn archive(args: &Args) -> anyhow::Result<serde_json::Value> {
+    anyhow::ensure!(
+        args.url.is_none(),
+        "an archive is made of the stored files: --data-dir names their folder, the server may be running on it"
+    );
+    anyhow::ensure!(args.table.is_none(), "an archive holds all tables; leave --table out");
+    anyhow::ensure!(
+        !args.is_folder() && args.out != Path::new("-"),
+        "--out names the archive's file, such as season.tar.zst"
+    );
+    let paths = Paths::new(&args.data_dir);
+    let handle = local(&args.data_dir)?;
+    let selection = args.selection();
+    let path = paths.catalog();
+    anyhow::ensure!(path.is_file(), "{} has no catalog: an archive is made of a service's data folder", path.display());
+    let catalog = Catalog::open_read_only(&path).await?;
+    let service = catalog.service_id().await?.unwrap_or_else(|| "unnamed".to_owned());
+    let mut attempt = 1;
+    let written = loop {
+        let (sessions, left_out) = sealed(&catalog, &handle.sessions(&selection).await?).await?;
+        anyhow::ensure!(!sessions.is_empty(), "no session that matches is sealed yet: {selection}");
+        let mut players = Vec::new();
+        let mut users: Vec<i64> = sessions.iter().filter_map(|session| session.user_id).collect();
+        users.sort_unstable();
+        users.dedup();
+        for user in users {
+            players.extend(catalog.archived_player(UserId(user)).await?);
+        }
+        let archive = Archive {
+            paths: &paths,
+            service: &service,
+            created_at_us: Clock::system().now_us(),
+            selection: selection.to_string(),
+            sessions,
+            players,
+            left_out,
+        };
+        let bar = bar(0, "files")?;
+        let written = archive.write(&args.out, &mut |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        match written {
+            Err(export::Error::Archive { .. } | export::Error::Io { .. }) if attempt < ATTEMPTS_LIMIT => attempt += 1,
+            written => break written?,
+        }
+    };
+    catalog.close().await;
+    let manifest = &written.manifest;
+    let note = custody::ArchiveNote {
+        path: std::path::absolute(&args.out).context("name the archive")?,
+        created_at_us: manifest.created_at_us,
+        players: manifest.players.iter().map(|player| player.user_id).collect(),
+        sessions: manifest.sessions.iter().map(|session| session.session_id).collect(),
+    };
+    custody::note_archive(&paths, &note)?;
+    Ok(json!({
+        "out": args.out,
+        "bytes": written.bytes,
+        "sessions": written.manifest.sessions.len(),
+        "members": written.manifest.members.len(),
+        "resumed_members": written.resumed_members,
+        "left_out": written.manifest.left_out,
+    }))
+}
+
+async fn sealed(catalog: &Catalog, sessions: &[i64]) -> anyhow::Result<(Vec<ArchivedSession>, Vec<i64>)> {
+    let (mut found, mut left_out) = (Vec::new(), Vec::new());
+    for &session in sessions {
+        match catalog.archived_session(SessionId(session)).await? {
+            Some(session) => found.push(session),
+            None => left_out.push(session),
+        }
+    }
+    Ok((found, left_out))
+}

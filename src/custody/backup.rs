@@ -1,0 +1,304 @@
+//! A copy of a data folder, made while its service runs, and a folder made of a copy.
+//!
+//! A backup is a folder: the catalog as of one instant, every Parquet file that this catalog names, the write-ahead log of what
+//! is in no file yet, models and pipelines, and at last `backup.json` with length and SHA-256 of each. Without that file it is
+//! incomplete. It is as of the instant it began: a frame that was acknowledged before is in it.
+//!
+//! The log is copied first, the catalog after it, the files last: a session that is sealed meanwhile is in the catalog with
+//! its file, and of one that is not the log has everything up to the beginning. Files that get a new revision while they are
+//! copied do not fit the catalog any more; then catalog and what changed are copied again.
+//!
+//! Run again on a backup, it copies what is new or has changed and deletes what is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, io_error};
+use crate::clock::Clock;
+use crate::store::catalog::Catalog;
+use crate::store::paths::Paths;
+use crate::store::sha256_of;
+
+/// What a finished backup has.
+pub const BACKUP_MANIFEST: &str = "backup.json";
+const VERSION: u32 = 1;
+/// How often catalog and files are copied until they fit each other.
+const ATTEMPTS_LIMIT: usize = 5;
+/// Folders and files of the data folder, besides the tables, that are copied as they are.
+const PLAIN: [&str; 4] = ["wal", "pipelines", "receipts", "archives.jsonl"];
+
+/// What a backup says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupManifest {
+    /// `volant-backup`.
+    pub format: String,
+    /// Version of this description.
+    pub version: u32,
+    /// The program that made it.
+    pub program: String,
+    /// µs since 1970 UTC, when it began: what was acknowledged before is in it.
+    pub begun_at_us: i64,
+    /// Every file below it, with length and SHA-256.
+    pub files: BTreeMap<String, BackedUp>,
+}
+
+/// A file of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackedUp {
+    /// Length.
+    pub bytes: u64,
+    /// SHA-256, hex.
+    pub sha256: String,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backup {
+    /// Files in the backup.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that an earlier run had copied.
+    pub kept: usize,
+}
+
+/// Copies a data folder into `to`; its service may be running. `progress` hears how many files are done.
+///
+/// # Errors
+/// See [`Error`]; what was copied stays, and the next run goes on from it.
+pub async fn backup(paths: &Paths, to: &Path, clock: &Clock, progress: &mut dyn FnMut(usize)) -> Result<Backup, Error> {
+    let begun_at_us = clock.now_us();
+    make_folder(to)?;
+    let manifest_path = to.join(BACKUP_MANIFEST);
+    let earlier = read_manifest(to).map(|manifest| manifest.files).unwrap_or_default();
+    // From here on until the end it is no whole backup.
+    remove(&manifest_path)?;
+
+    let mut copying = Copying { from: paths.root(), to, earlier, files: BTreeMap::new(), kept: 0, progress };
+    for name in PLAIN {
+        copying.tree(Path::new(name))?;
+    }
+    let catalog = Catalog::open_read_only(&paths.catalog()).await?;
+    let copied = copy_consistently(&catalog, &mut copying).await;
+    catalog.close().await;
+    copied?;
+    copying.delete_the_rest()?;
+
+    let Copying { files, kept, .. } = copying;
+    let (count, bytes) = (files.len(), files.values().map(|file| file.bytes).sum());
+    let manifest = BackupManifest {
+        format: "volant-backup".to_owned(),
+        version: VERSION,
+        program: concat!("volant ", env!("CARGO_PKG_VERSION")).to_owned(),
+        begun_at_us,
+        files,
+    };
+    let text = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
+    let temporary = to.join("_backup.json.tmp");
+    let write = || {
+        fs::write(&temporary, text)?;
+        fs::File::open(&temporary)?.sync_all()?;
+        fs::rename(&temporary, &manifest_path)?;
+        fs::File::open(to)?.sync_all()
+    };
+    write().map_err(io_error("write", &manifest_path))?;
+    Ok(Backup { files: count, bytes, kept })
+}
+
+/// Catalog and files until they fit each other.
+async fn copy_consistently(catalog: &Catalog, copying: &mut Copying<'_>) -> Result<(), Error> {
+    const CATALOG: &str = "catalog.sqlite";
+    for _ in 0..ATTEMPTS_LIMIT {
+        let temporary = copying.to.join("_catalog.sqlite.tmp");
+        remove(&temporary)?;
+        catalog.copy_into(&temporary).await?;
+        let copied = Catalog::open_read_only(&temporary).await?;
+        let expected = copied.expected_files().await;
+        copied.close().await;
+        let mut fits = true;
+        for file in expected? {
+            let relative = file.path.to_string();
+            fits &= copying.file(Path::new(&relative), file.sha256.as_deref())?;
+        }
+        let target = copying.to.join(CATALOG);
+        fs::rename(&temporary, &target).map_err(io_error("rename to", &target))?;
+        let (bytes, sha256) = sha256_of(&target)?;
+        copying.files.insert(CATALOG.to_owned(), BackedUp { bytes, sha256 });
+        if fits {
+            return Ok(());
+        }
+    }
+    Err(Error::Changing { attempts: ATTEMPTS_LIMIT })
+}
+
+struct Copying<'a> {
+    from: &'a Path,
+    to: &'a Path,
+    /// What an earlier backup had, by its manifest.
+    earlier: BTreeMap<String, BackedUp>,
+    files: BTreeMap<String, BackedUp>,
+    kept: usize,
+    progress: &'a mut dyn FnMut(usize),
+}
+
+impl Copying<'_> {
+    /// A folder with all in it, or a file; nothing where there is none.
+    fn tree(&mut self, relative: &Path) -> Result<(), Error> {
+        let path = self.from.join(relative);
+        if path.is_file() {
+            return self.file(relative, None).map(drop);
+        }
+        let listing = match fs::read_dir(&path) {
+            Ok(listing) => listing,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_error("list", &path)(error)),
+        };
+        let mut names = Vec::new();
+        for entry in listing {
+            names.push(entry.map_err(io_error("list", &path))?.file_name());
+        }
+        names.sort_unstable();
+        for name in names {
+            // The lock is the running service's own.
+            if name == "lock" || name.as_encoded_bytes().starts_with(b"_") {
+                continue;
+            }
+            self.tree(&relative.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Copies a file under a temporary name and renames it. False if it is gone or is not what the catalog says.
+    fn file(&mut self, relative: &Path, sha256: Option<&str>) -> Result<bool, Error> {
+        let name = relative.to_string_lossy().into_owned();
+        let (from, to) = (self.from.join(relative), self.to.join(relative));
+        if let Some(sum) = sha256
+            && let Ok((bytes, found)) = sha256_of(&to)
+            && found == sum
+        {
+            if self.files.insert(name, BackedUp { bytes, sha256: found }).is_none() {
+                self.kept += 1;
+                (self.progress)(self.files.len());
+            }
+            return Ok(true);
+        }
+        if let Some(folder) = to.parent() {
+            make_folder(folder)?;
+        }
+        let temporary = to.with_file_name(format!("_{}.tmp", to.file_name().unwrap_or_default().to_string_lossy()));
+        match fs::copy(&from, &temporary) {
+            Ok(_) => {}
+            // A segment of the log that is needed no more, a file that a new one replaces just now.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(io_error("copy", &from)(error)),
+        }
+        let (bytes, found) = sha256_of(&temporary)?;
+        if self.earlier.get(&name).is_some_and(|earlier| earlier.sha256 == found) && to.exists() {
+            self.kept += 1;
+        }
+        let finish = || {
+            fs::File::open(&temporary)?.sync_all()?;
+            fs::rename(&temporary, &to)
+        };
+        finish().map_err(io_error("rename to", &to))?;
+        let fits = sha256.is_none_or(|sum| sum == found);
+        self.files.insert(name, BackedUp { bytes, sha256: found });
+        (self.progress)(self.files.len());
+        Ok(fits)
+    }
+
+    /// What an earlier backup had and this one has not.
+    fn delete_the_rest(&self) -> Result<(), Error> {
+        let mut found = BTreeSet::new();
+        list(self.to, Path::new(""), &mut found)?;
+        for name in found {
+            if !self.files.contains_key(&name) {
+                remove(&self.to.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a data folder of a backup; `to` must be empty or absent.
+///
+/// # Errors
+/// [`Error::NotEmpty`]; [`Error::Backup`] for what is no backup, incomplete or damaged: nothing is left in `to` then.
+pub fn restore(from: &Path, to: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Backup, Error> {
+    let manifest = read_manifest(from).ok_or_else(|| Error::Backup {
+        what: format!("there is no {BACKUP_MANIFEST}: no backup, or one that was not finished,"),
+        path: from.to_owned(),
+    })?;
+    if manifest.format != "volant-backup" || manifest.version > VERSION {
+        let what = format!("{} of version {}, which this program does not know,", manifest.format, manifest.version);
+        return Err(Error::Backup { what, path: from.to_owned() });
+    }
+    // Everything is made beside the target and gets its name last, so that a half folder is never taken for a whole one.
+    let half = to.with_file_name(format!("_{}.restoring", to.file_name().unwrap_or_default().to_string_lossy()));
+    let occupied = fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied {
+        return Err(Error::NotEmpty { path: to.to_owned() });
+    }
+    fs::remove_dir_all(&half).or_else(absent_is_fine).map_err(io_error("delete", &half))?;
+    let total = manifest.files.len();
+    for (done, (name, expected)) in manifest.files.iter().enumerate() {
+        progress(done, total);
+        let is_inside = Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        if !is_inside {
+            return Err(Error::Backup { what: format!("the name {name}"), path: from.to_owned() });
+        }
+        let (source, target) = (from.join(name), half.join(name));
+        if let Some(folder) = target.parent() {
+            make_folder(folder)?;
+        }
+        fs::copy(&source, &target).map_err(io_error("copy", &source))?;
+        let (bytes, sha256) = sha256_of(&target)?;
+        if (bytes, &sha256) != (expected.bytes, &expected.sha256) {
+            fs::remove_dir_all(&half).map_err(io_error("delete", &half))?;
+            return Err(Error::Backup { what: format!("{name} is damaged"), path: from.to_owned() });
+        }
+        fs::File::open(&target).and_then(|file| file.sync_all()).map_err(io_error("sync", &target))?;
+    }
+    progress(total, total);
+    fs::remove_dir(to).or_else(absent_is_fine).map_err(io_error("replace", to))?;
+    fs::rename(&half, to).map_err(io_error("rename to", to))?;
+    let above = to.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(above).and_then(|folder| folder.sync_all()).map_err(io_error("sync folder", above))?;
+    let bytes = manifest.files.values().map(|file| file.bytes).sum();
+    Ok(Backup { files: total, bytes, kept: 0 })
+}
+
+fn read_manifest(folder: &Path) -> Option<BackupManifest> {
+    serde_json::from_slice(&fs::read(folder.join(BACKUP_MANIFEST)).ok()?).ok()
+}
+
+fn make_folder(folder: &Path) -> Result<(), Error> {
+    fs::create_dir_all(folder).map_err(io_error("make folder", folder))
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    fs::remove_file(path).or_else(absent_is_fine).map_err(io_error("delete", path))
+}
+
+fn absent_is_fine(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+fn list(root: &Path, relative: &Path, found: &mut BTreeSet<String>) -> Result<(), Error> {
+    let folder: PathBuf = root.join(relative);
+    for entry in fs::read_dir(&folder).map_err(io_error("list", &folder))? {
+        let entry = entry.map_err(io_error("list", &folder))?;
+        let name = relative.join(entry.file_name());
+        if entry.path().is_dir() {
+            list(root, &name, found)?;
+        } else {
+            found.insert(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(())
+}

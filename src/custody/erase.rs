@@ -1,0 +1,248 @@
+//! Erasing a player: rows, files, the log, a model of their own; a receipt that can be checked.
+//!
+//! Order: the log is emptied of finished sessions; the catalog's rows go in one commit that names the files to follow; the
+//! files go; the database is made anew, so that its free pages hold nothing. A run that was killed is gone on with from the
+//! note in the catalog. What stays is the player's number, so that an archive does not bring them back, and the receipt.
+//!
+//! Archives that were made of the folder are files that somebody took away: the receipt lists those that hold the player.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io::{BufRead as _, Write as _};
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ring::rand::SystemRandom;
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use schemas::{SessionId, UserId};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, io_error};
+use crate::clock::Clock;
+use crate::store::catalog::{Catalog, Erasure};
+use crate::store::paths::Paths;
+use crate::store::wal;
+
+/// Archives that were made of a folder, a line each, below it.
+const ARCHIVES: &str = "archives.jsonl";
+/// Name under which the catalog keeps the key that signs receipts.
+const KEY_SETTING: &str = "receipt_key";
+
+/// What was erased, signed by the service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// `volant-erasure`.
+    pub format: String,
+    /// The service that erased.
+    pub service: String,
+    /// The player's number.
+    pub player: i64,
+    /// µs since 1970 UTC.
+    pub erased_at_us: i64,
+    /// Rows that are gone, by table of the catalog, and `frames`.
+    pub counts: BTreeMap<String, i64>,
+    /// Files that are gone, below the data folder.
+    pub files: Vec<String>,
+    /// Archives that hold the player and are elsewhere: they are not erased by this.
+    pub archives: Vec<ArchiveNote>,
+    /// Ed25519 public key of the service, Base64.
+    pub public_key: String,
+    /// Ed25519 signature, Base64, of this object as compact JSON with this member empty.
+    pub signature: String,
+}
+
+/// An archive that was made of the folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveNote {
+    /// Where it was written.
+    pub path: PathBuf,
+    /// µs since 1970 UTC.
+    pub created_at_us: i64,
+    /// Players in it.
+    pub players: Vec<i64>,
+    /// Sessions in it.
+    pub sessions: Vec<i64>,
+}
+
+/// Notes an archive, so that whoever erases a player later knows of it.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn note_archive(paths: &Paths, note: &ArchiveNote) -> Result<(), Error> {
+    let path = paths.root().join(ARCHIVES);
+    let mut line = serde_json::to_vec(note).unwrap_or_default();
+    line.push(b'\n');
+    let write = || {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
+        file.write_all(&line)?;
+        file.sync_all()
+    };
+    write().map_err(io_error("note an archive in", &path))
+}
+
+/// The archives that hold a player.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn archives_with(paths: &Paths, user: UserId) -> Result<Vec<ArchiveNote>, Error> {
+    let path = paths.root().join(ARCHIVES);
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error("open", &path)(error)),
+    };
+    let mut found = Vec::new();
+    for line in std::io::BufReader::new(file).lines() {
+        let line = line.map_err(io_error("read", &path))?;
+        // A line that a crash tore names no archive that was finished.
+        if let Ok(note) = serde_json::from_str::<ArchiveNote>(&line)
+            && note.players.contains(&user.get())
+        {
+            found.push(note);
+        }
+    }
+    Ok(found)
+}
+
+/// Erases a player from a folder whose service is stopped. With `dry_run` nothing changes; the receipt then says what would go
+/// and has no signature.
+///
+/// # Errors
+/// [`Error::NoPlayer`]; [`Error::Open`], [`Error::InLog`] while sessions are unfinished; what the disk refuses.
+pub async fn erase(paths: &Paths, user: UserId, clock: &Clock, dry_run: bool) -> Result<Receipt, Error> {
+    let lock = wal::lock(&paths.wal())?;
+    let catalog = Catalog::open(&paths.catalog()).await?;
+    let receipt = erase_locked(paths, &catalog, lock, user, clock, dry_run).await;
+    catalog.close().await;
+    receipt
+}
+
+async fn erase_locked(
+    paths: &Paths,
+    catalog: &Catalog,
+    lock: wal::Lock,
+    user: UserId,
+    clock: &Clock,
+    dry_run: bool,
+) -> Result<Receipt, Error> {
+    let earlier = catalog.erasure(user).await?;
+    let known = catalog.archived_player(user).await?.is_some();
+    if !known && earlier.is_none() {
+        return Err(Error::NoPlayer { user: user.get() });
+    }
+    let sessions = catalog.sessions_and_files_of(user).await?;
+    if let Some((session, ..)) = sessions.iter().find(|(_, ended, _)| !ended) {
+        return Err(Error::Open { user: user.get(), session: session.get() });
+    }
+    let mut files: Vec<String> = sessions.iter().flat_map(|(.., files)| files.clone()).collect();
+    files.extend(own_models(paths, user));
+    let service = catalog.service_id().await?.unwrap_or_default();
+    let archives = archives_with(paths, user)?;
+    if dry_run {
+        let counts = BTreeMap::from([("sessions".to_owned(), sessions.len() as i64)]);
+        let planned = Erasure { user_id: user, erased_at_us: 0, counts, files, done_at_us: None };
+        return Ok(receipt(service, planned, archives));
+    }
+    let theirs: HashSet<SessionId> = sessions.iter().map(|(session, ..)| *session).collect();
+    let _lock = empty_log(paths, lock, catalog, &theirs, user).await?;
+    let erasure = match earlier {
+        // The rows went in an earlier run; its files are to follow.
+        Some(erasure) if !known && erasure.done_at_us.is_none() => erasure,
+        Some(erasure) if !known => return sign(catalog, receipt(service, erasure, archives)).await,
+        _ => catalog.erase_player(user, &files, clock.now_us()).await?,
+    };
+    for file in &erasure.files {
+        let path = paths.root().join(file);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_error("delete", &path)(error)),
+            _ => {}
+        }
+    }
+    catalog.finish_erasure(user, clock.now_us()).await?;
+    sign(catalog, receipt(service, erasure, archives)).await
+}
+
+/// Deletes the segments of the log that hold nothing but finished sessions and those of the player.
+async fn empty_log(
+    paths: &Paths,
+    lock: wal::Lock,
+    catalog: &Catalog,
+    theirs: &HashSet<SessionId>,
+    user: UserId,
+) -> Result<wal::Lock, Error> {
+    let unclosed: HashSet<SessionId> =
+        catalog.unclosed_sessions().await?.into_iter().map(|session| session.session_id).collect();
+    let mut seen = HashSet::new();
+    let (log, _) = wal::Handle::open_locked(lock, wal::Options::new(paths.wal()), |record| {
+        seen.insert(record.session_id);
+    })?;
+    for session in seen.iter().filter(|session| theirs.contains(session) || !unclosed.contains(session)) {
+        log.release(*session);
+    }
+    log.close().await?;
+    drop(log);
+    // The log gave its lock back with its end.
+    let lock = wal::lock(&paths.wal())?;
+    let mut left = false;
+    wal::read_only(&paths.wal(), |record| left |= theirs.contains(&record.session_id))?;
+    if left { Err(Error::InLog { user: user.get() }) } else { Ok(lock) }
+}
+
+/// The model and pipeline that calibration made for a player.
+fn own_models(paths: &Paths, user: UserId) -> Vec<String> {
+    let names = ["toml", "safetensors"].map(|ending| format!("pipelines/player-{user}.{ending}"));
+    names.into_iter().filter(|name| paths.root().join(name).exists()).collect()
+}
+
+fn receipt(service: String, erasure: Erasure, archives: Vec<ArchiveNote>) -> Receipt {
+    Receipt {
+        format: "volant-erasure".to_owned(),
+        service,
+        player: erasure.user_id.get(),
+        erased_at_us: erasure.erased_at_us,
+        counts: erasure.counts,
+        files: erasure.files,
+        archives,
+        public_key: String::new(),
+        signature: String::new(),
+    }
+}
+
+async fn sign(catalog: &Catalog, mut receipt: Receipt) -> Result<Receipt, Error> {
+    let failed = |what| Error::Receipt { what };
+    let fresh = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| failed("a key could not be made"))?;
+    let kept = catalog.setting(KEY_SETTING, &BASE64.encode(fresh.as_ref())).await?;
+    let kept = BASE64.decode(kept).map_err(|_| failed("the key that signs receipts is damaged"))?;
+    let key = Ed25519KeyPair::from_pkcs8(&kept).map_err(|_| failed("the key that signs receipts is damaged"))?;
+    receipt.public_key = BASE64.encode(key.public_key().as_ref());
+    receipt.signature = BASE64.encode(key.sign(&signed_text(&receipt)).as_ref());
+    Ok(receipt)
+}
+
+fn signed_text(receipt: &Receipt) -> Vec<u8> {
+    let unsigned = Receipt { signature: String::new(), ..receipt.clone() };
+    serde_json::to_vec(&unsigned).unwrap_or_default()
+}
+
+/// Checks that a receipt is as the holder of its key signed it.
+///
+/// # Errors
+/// [`Error::Receipt`].
+pub fn check_receipt(receipt: &Receipt) -> Result<(), Error> {
+    let failed = |what| Error::Receipt { what };
+    let [key, signature] = [&receipt.public_key, &receipt.signature].map(|text| BASE64.decode(text));
+    let key = key.map_err(|_| failed("the receipt's public key is no Base64"))?;
+    let signature = signature.map_err(|_| failed("the receipt's signature is no Base64"))?;
+    UnparsedPublicKey::new(&ED25519, key)
+        .verify(&signed_text(receipt), &signature)
+        .map_err(|_| failed("the receipt is not what was signed"))
+}
+
+/// Where a receipt is put unless somebody says otherwise: beside the data folder's own files.
+#[must_use]
+pub fn receipt_path(paths: &Paths, user: UserId) -> PathBuf {
+    paths.root().join("receipts").join(format!("player-{user}.json"))
+}

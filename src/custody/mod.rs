@@ -1,0 +1,98 @@
+//! The life of data after it is stored: erasing a player, backing a folder up, restoring one.
+//!
+//! In: a data folder. Out: a receipt, a copy, a folder. Everything here can be killed at any instant and is finished by
+//! running it again; nothing is called done before it is on the disk and was read back.
+//!
+//! Absent: copies on other machines (they are files: any tool moves them), encryption.
+
+mod backup;
+mod erase;
+
+pub use backup::{BACKUP_MANIFEST, BackedUp, Backup, BackupManifest, backup, restore};
+pub use erase::{ArchiveNote, Receipt, archives_with, check_receipt, erase, note_archive, receipt_path};
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::store::{catalog, seal, wal};
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read, written or deleted.
+    #[error("{step} {}", path.display())]
+    Io {
+        /// What was done.
+        step: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The catalog.
+    #[error("use the catalog")]
+    Catalog(#[from] catalog::Error),
+    /// The write-ahead log.
+    #[error("use the write-ahead log")]
+    Wal(#[from] wal::Error),
+    /// Stored files.
+    #[error("read the stored files")]
+    Store(#[from] seal::Error),
+    /// Nobody has this number.
+    #[error("there is no player {user}")]
+    NoPlayer {
+        /// The number.
+        user: i64,
+    },
+    /// The player is recording.
+    #[error(
+        "session {session} of player {user} is not finished; start the service so that it ends, stop it, and erase then"
+    )]
+    Open {
+        /// The player.
+        user: i64,
+        /// The session.
+        session: i64,
+    },
+    /// The log still has the player's frames beside those of open sessions.
+    #[error(
+        "the write-ahead log holds frames of player {user} beside those of sessions that are not finished; start the service so \
+         that they end, stop it, and erase then"
+    )]
+    InLog {
+        /// The player.
+        user: i64,
+    },
+    /// What should be a backup is none, or is damaged or incomplete.
+    #[error("{what} in {}", path.display())]
+    Backup {
+        /// What is wrong.
+        what: String,
+        /// The backup.
+        path: PathBuf,
+    },
+    /// The folder to restore into holds something.
+    #[error("{} is not empty: a backup is restored into a folder of its own", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Stored files changed faster than they could be copied.
+    #[error("the folder changed each of {attempts} times it was copied; the copies so far are kept, run it again")]
+    Changing {
+        /// How often it was tried.
+        attempts: usize,
+    },
+    /// The signature of a receipt.
+    #[error("{what}")]
+    Receipt {
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { step, path, source }
+}

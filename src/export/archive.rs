@@ -1,0 +1,535 @@
+//! An archive: one file that holds whole sessions, for keeping and for moving to another service.
+//!
+//! # Layout
+//!
+//! A tar (ustar) in which every member is a zstd frame of its own, so that writing can go on after an interruption and
+//! `tar --zstd -x` still unpacks it. Members, in this order:
+//!
+//! ```text
+//! README.md                                   what this is and how to read it without this program
+//! schemas/frames.json, strokes.json, results.json   columns with types, units and null meanings
+//! models/<name>.md                            cards of the models that named the strokes
+//! frames/date=2026-11-23/42.parquet           of each session the stored files, byte for byte
+//! strokes/date=2026-11-23/42.parquet
+//! results/date=2026-11-23/42.parquet
+//! sessions/42.json                            what the catalog knows of it, the analysis included
+//! manifest.json                               version, service, players by number, length and SHA-256 of each member
+//! ```
+//!
+//! An archive without its manifest is incomplete and is refused.
+//!
+//! # Life
+//!
+//! It grows as `PATH.partial`; `PATH.partial.log` has a line for each member that is whole. A run that was killed is gone on
+//! with after the last whole member whose source has not changed. At the end the file is read back against its manifest,
+//! synced, and renamed to `PATH`.
+//!
+//! # Versions
+//!
+//! *New reader, old archive*: every version stays readable. *Old reader, new archive*: refused by its number.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::SchemaRef;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::Error;
+use crate::store::catalog::{ArchivedPlayer, ArchivedSession};
+use crate::store::paths::Paths;
+
+/// Version of the layout.
+pub const ARCHIVE_VERSION: u32 = 1;
+
+/// Level of compression. The Parquet inside is compressed already; the JSON beside it is not.
+const ZSTD_LEVEL: i32 = 3;
+const BLOCK_BYTES: usize = 512;
+/// The largest member that is not a stored file; a session's analysis has some 2 kB a stroke.
+const TEXT_LIMIT_BYTES: u64 = 256 << 20;
+const MANIFEST: &str = "manifest.json";
+
+/// What an archive is made of.
+#[derive(Debug)]
+pub struct Archive<'a> {
+    /// Where the stored files are.
+    pub paths: &'a Paths,
+    /// Which service this is; the same in all its archives.
+    pub service: &'a str,
+    /// µs since 1970 UTC.
+    pub created_at_us: i64,
+    /// What was asked for, in words.
+    pub selection: String,
+    /// In the order of their numbers.
+    pub sessions: Vec<ArchivedSession>,
+    /// Those of the sessions.
+    pub players: Vec<ArchivedPlayer>,
+    /// Sessions that were asked for and are not in it, because they are not sealed yet.
+    pub left_out: Vec<i64>,
+}
+
+/// What an archive says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// `volant-archive`.
+    pub format: String,
+    /// [`ARCHIVE_VERSION`].
+    pub version: u32,
+    /// The program that wrote it.
+    pub program: String,
+    /// The service it comes from.
+    pub service: String,
+    /// µs since 1970 UTC.
+    pub created_at_us: i64,
+    /// What was asked for, in words.
+    pub selection: String,
+    /// Players of the sessions, by number.
+    pub players: Vec<ArchivedPlayer>,
+    /// The sessions.
+    pub sessions: Vec<SessionEntry>,
+    /// Sessions that were not sealed yet.
+    pub left_out: Vec<i64>,
+    /// Every other member, in order.
+    pub members: Vec<Entry>,
+}
+
+/// A session in the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionEntry {
+    /// Its number in the service it comes from.
+    pub session_id: i64,
+    /// Its device.
+    pub device_code: String,
+    /// Its player, by number.
+    pub user_id: Option<i64>,
+    /// µs since 1970 UTC.
+    pub started_at_us: i64,
+    /// Frames.
+    pub rows: i64,
+    /// SHA-256 of the file of frames, hex.
+    pub frames_sha256: String,
+}
+
+/// A member of the archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Its name.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256, hex.
+    pub sha256: String,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Length of the archive.
+    pub bytes: u64,
+    /// Members that an interrupted run had left.
+    pub resumed_members: usize,
+}
+
+/// A line of the log: a member that is whole, and where it ends.
+#[derive(Serialize, Deserialize)]
+struct Done {
+    #[serde(flatten)]
+    entry: Entry,
+    end: u64,
+}
+
+/// Where a member comes from.
+enum Content {
+    Text(Vec<u8>),
+    /// Below the data folder, with the sum that it must have where the catalog knows it.
+    Stored {
+        path: String,
+        sha256: Option<String>,
+    },
+}
+
+impl Archive<'_> {
+    /// Writes the archive to `out`; `progress` hears of each member: how many are done, of how many.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Archive`] if a stored file is not what the catalog says (a new revision was published
+    /// meanwhile: begin again with what the catalog says now) or what was written reads back differently.
+    pub fn write(&self, out: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Written, Error> {
+        let partial = with_ending(out, ".partial");
+        let log_path = with_ending(out, ".partial.log");
+        let plan = self.plan(out)?;
+        let (mut done, mut end) = self.resume(&plan, &partial, &log_path);
+        let resumed_members = done.len();
+        let open = |path: &Path| {
+            OpenOptions::new()
+                .create(true)
+                .read(true)
+                .write(true)
+                .truncate(false)
+                .open(path)
+                .map_err(io_error("open", path))
+        };
+        let mut file = open(&partial)?;
+        file.set_len(end).map_err(io_error("cut", &partial))?;
+        file.seek(SeekFrom::End(0)).map_err(io_error("write", &partial))?;
+        let mut log = open(&log_path)?;
+        let lines = done.iter().zip(ends(&log_path)).map(|(entry, end)| Done { entry: entry.clone(), end });
+        let kept = lines.map(|line| line_of(&line)).collect::<Vec<_>>().concat();
+        log.set_len(0).and_then(|()| log.write_all(&kept)).map_err(io_error("write", &log_path))?;
+
+        for (name, content) in plan.iter().skip(done.len()) {
+            progress(done.len(), plan.len());
+            let entry = self.append(&file, &partial, name, content)?;
+            end = file.stream_position().map_err(io_error("write", &partial))?;
+            log.write_all(&line_of(&Done { entry: entry.clone(), end })).map_err(io_error("write", &log_path))?;
+            done.push(entry);
+        }
+        progress(plan.len(), plan.len());
+        let manifest = self.manifest(done);
+        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| archive_error(out, error.to_string()))?;
+        self.append(&file, &partial, MANIFEST, &Content::Text(text))?;
+        compressed(&file, &partial, |frame| frame.write_all(&[0; 2 * BLOCK_BYTES]))?;
+        file.sync_all().map_err(io_error("sync", &partial))?;
+        let bytes = file.metadata().map_err(io_error("look at", &partial))?.len();
+        drop(file);
+
+        let whole = Opened::read(&partial).is_ok_and(|found| found.manifest == manifest);
+        if !whole {
+            // Kept, it would be gone on with again and again.
+            fs::remove_file(&partial).map_err(io_error("delete", &partial))?;
+            fs::remove_file(&log_path).map_err(io_error("delete", &log_path))?;
+            return Err(archive_error(out, "what was written reads back differently; it is deleted".to_owned()));
+        }
+        fs::rename(&partial, out).map_err(io_error("rename to", out))?;
+        fs::remove_file(&log_path).map_err(io_error("delete", &log_path))?;
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync folder", folder))?;
+        Ok(Written { manifest, bytes, resumed_members })
+    }
+
+    fn manifest(&self, members: Vec<Entry>) -> Manifest {
+        let session = |session: &ArchivedSession| SessionEntry {
+            session_id: session.session_id,
+            device_code: session.device_code.clone(),
+            user_id: session.user_id,
+            started_at_us: session.started_at_us,
+            rows: session.rows,
+            frames_sha256: session.frames_sha256.clone(),
+        };
+        Manifest {
+            format: "volant-archive".to_owned(),
+            version: ARCHIVE_VERSION,
+            program: concat!("volant ", env!("CARGO_PKG_VERSION")).to_owned(),
+            service: self.service.to_owned(),
+            created_at_us: self.created_at_us,
+            selection: self.selection.clone(),
+            players: self.players.clone(),
+            sessions: self.sessions.iter().map(session).collect(),
+            left_out: self.left_out.clone(),
+            members,
+        }
+    }
+
+    /// Every member but the manifest, in order.
+    fn plan(&self, out: &Path) -> Result<Vec<(String, Content)>, Error> {
+        let text = |name: &str, text: String| (name.to_owned(), Content::Text(text.into_bytes()));
+        let mut plan = vec![text("README.md", include_str!("archive-readme.md").to_owned())];
+        for (name, schema) in [
+            ("frames", schemas::frames::frames_schema()),
+            ("strokes", schemas::tables::strokes_schema()),
+            ("results", schemas::tables::results_schema()),
+        ] {
+            plan.push(text(&format!("schemas/{name}.json"), described(&schema)));
+        }
+        let named = |session: &ArchivedSession| {
+            let analysis = session.result.as_ref().map(|result| result.analysis.as_str()).unwrap_or_default();
+            analysis.contains(pipelines::BUILTIN_MODEL)
+        };
+        if self.sessions.iter().any(named) {
+            plan.push(text(&format!("models/{}.md", pipelines::BUILTIN_MODEL), pipelines::BUILTIN_CARD.to_owned()));
+        }
+        for session in &self.sessions {
+            let stored = |path: &String, sha256: Option<&String>| {
+                (path.clone(), Content::Stored { path: path.clone(), sha256: sha256.cloned() })
+            };
+            plan.push(stored(&session.frames_path, Some(&session.frames_sha256)));
+            if let Some(result) = &session.result {
+                plan.push(stored(&result.strokes_path, None));
+                plan.push(stored(&result.result_path, None));
+            }
+            let known = serde_json::to_string_pretty(session).map_err(|error| archive_error(out, error.to_string()))?;
+            plan.push(text(&format!("sessions/{}.json", session.session_id), known));
+        }
+        Ok(plan)
+    }
+
+    /// The members that an interrupted run left and that would be written the same again, and where they end.
+    fn resume(&self, plan: &[(String, Content)], partial: &Path, log: &Path) -> (Vec<Entry>, u64) {
+        let length = fs::metadata(partial).map_or(0, |file| file.len());
+        let mut kept = Vec::new();
+        let mut end = 0;
+        for ((name, content), done) in plan.iter().zip(lines(log)) {
+            let same = done.entry.path == *name
+                && done.end <= length
+                && match content {
+                    Content::Text(text) => done.entry.sha256 == hex(&Sha256::digest(text)),
+                    Content::Stored { path, .. } => {
+                        let stored = crate::store::sha256_of(&self.paths.root().join(path));
+                        stored.is_ok_and(|(_, sum)| sum == done.entry.sha256)
+                    }
+                };
+            if !same {
+                break;
+            }
+            end = done.end;
+            kept.push(done.entry);
+        }
+        (kept, end)
+    }
+
+    /// Writes a member as a zstd frame of its own.
+    fn append(&self, file: &File, partial: &Path, name: &str, content: &Content) -> Result<Entry, Error> {
+        let (mut source, bytes): (Box<dyn Read + '_>, u64) = match content {
+            Content::Text(text) => (Box::new(text.as_slice()), text.len() as u64),
+            Content::Stored { path, .. } => {
+                let path = self.paths.root().join(path);
+                let file = File::open(&path).map_err(io_error("open", &path))?;
+                let bytes = file.metadata().map_err(io_error("look at", &path))?.len();
+                (Box::new(file), bytes)
+            }
+        };
+        let header = header(name, bytes).map_err(io_error("write", partial))?;
+        let mut hash = Sha256::new();
+        let mut copied = 0;
+        compressed(file, partial, |frame| {
+            frame.write_all(header.as_bytes())?;
+            let mut buffer = vec![0; 1 << 18];
+            loop {
+                let count = source.read(&mut buffer)?;
+                if count == 0 {
+                    break;
+                }
+                hash.update(&buffer[..count]);
+                frame.write_all(&buffer[..count])?;
+                copied += count as u64;
+            }
+            let rest = (BLOCK_BYTES - (copied as usize % BLOCK_BYTES)) % BLOCK_BYTES;
+            frame.write_all(&[0; BLOCK_BYTES][..rest])
+        })?;
+        let sha256 = hex(&hash.finalize());
+        let expected = match content {
+            Content::Stored { sha256, .. } => sha256.as_ref(),
+            Content::Text(_) => None,
+        };
+        if copied != bytes || expected.is_some_and(|expected| *expected != sha256) {
+            return Err(archive_error(partial, format!("{name} changed while it was read")));
+        }
+        Ok(Entry { path: name.to_owned(), bytes, sha256 })
+    }
+}
+
+/// An archive that was read from its beginning to its end and found whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Where.
+    pub path: PathBuf,
+    /// What it says of itself.
+    pub manifest: Manifest,
+}
+
+impl Opened {
+    /// Reads an archive and compares every member with the manifest.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Archive`] for what is no archive, incomplete, damaged, or newer than this program.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let mut members = Vec::new();
+        let mut manifest: Option<Manifest> = None;
+        each_member(path, |name, content| {
+            if manifest.is_some() {
+                return Err(archive_error(path, format!("{name} stands after the manifest")));
+            }
+            if name == MANIFEST {
+                let text = text_of(path, name, content)?;
+                manifest = Some(parse_manifest(path, &text)?);
+                return Ok(());
+            }
+            let mut hash = Sha256::new();
+            let mut bytes = 0;
+            let mut buffer = vec![0; 1 << 18];
+            loop {
+                let count = content.read(&mut buffer).map_err(|error| damaged(path, &error))?;
+                if count == 0 {
+                    break;
+                }
+                hash.update(&buffer[..count]);
+                bytes += count as u64;
+            }
+            members.push(Entry { path: name.to_owned(), bytes, sha256: hex(&hash.finalize()) });
+            Ok(())
+        })?;
+        let manifest = manifest
+            .ok_or_else(|| archive_error(path, "there is no manifest, the archive is incomplete".to_owned()))?;
+        let differs = manifest.members.iter().zip(&members).find(|(told, found)| told != found);
+        match differs {
+            Some((told, _)) => Err(archive_error(path, format!("{} is not what the manifest says", told.path))),
+            None if manifest.members.len() != members.len() => {
+                Err(archive_error(path, "the manifest names other members".to_owned()))
+            }
+            None => Ok(Self { path: path.to_owned(), manifest }),
+        }
+    }
+
+    /// Gives every member but the manifest to `take`, in order.
+    ///
+    /// # Errors
+    /// As [`Opened::read`]; what `take` fails with.
+    pub fn each<E: From<Error>>(&self, mut take: impl FnMut(&Entry, &mut dyn Read) -> Result<(), E>) -> Result<(), E> {
+        let mut members = self.manifest.members.iter();
+        let mut failed = None;
+        each_member(&self.path, |name, content| {
+            if let Some(entry) = members.next().filter(|entry| entry.path == name)
+                && failed.is_none()
+                && let Err(error) = take(entry, content)
+            {
+                failed = Some(error);
+            }
+            Ok(())
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+fn parse_manifest(path: &Path, text: &[u8]) -> Result<Manifest, Error> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: String,
+        version: u32,
+    }
+    let wrong = |error: serde_json::Error| archive_error(path, format!("the manifest: {error}"));
+    let head: Head = serde_json::from_slice(text).map_err(wrong)?;
+    if head.format != "volant-archive" {
+        return Err(archive_error(path, format!("the format {:?}, not volant-archive,", head.format)));
+    }
+    if head.version > ARCHIVE_VERSION {
+        let version = head.version;
+        return Err(archive_error(
+            path,
+            format!("version {version}, newer than this program knows ({ARCHIVE_VERSION}),"),
+        ));
+    }
+    serde_json::from_slice(text).map_err(wrong)
+}
+
+fn each_member(path: &Path, mut take: impl FnMut(&str, &mut dyn Read) -> Result<(), Error>) -> Result<(), Error> {
+    let file = File::open(path).map_err(io_error("open", path))?;
+    let frames = zstd::Decoder::new(file).map_err(|error| damaged(path, &error))?;
+    let mut tar = tar::Archive::new(frames);
+    for member in tar.entries().map_err(|error| damaged(path, &error))? {
+        let mut member = member.map_err(|error| damaged(path, &error))?;
+        let name = member.path().map_err(|error| damaged(path, &error))?.to_string_lossy().into_owned();
+        take(&name, &mut member)?;
+    }
+    Ok(())
+}
+
+/// The text of a member that is no stored file.
+pub(crate) fn text_of(path: &Path, name: &str, content: &mut dyn Read) -> Result<Vec<u8>, Error> {
+    let mut text = Vec::new();
+    content.take(TEXT_LIMIT_BYTES + 1).read_to_end(&mut text).map_err(|error| damaged(path, &error))?;
+    if text.len() as u64 > TEXT_LIMIT_BYTES {
+        return Err(archive_error(path, format!("{name} is larger than {TEXT_LIMIT_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
+fn header(name: &str, bytes: u64) -> io::Result<tar::Header> {
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name)?;
+    header.set_size(bytes);
+    header.set_mode(0o644);
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_cksum();
+    Ok(header)
+}
+
+fn compressed(
+    file: &File,
+    path: &Path,
+    write: impl FnOnce(&mut zstd::Encoder<'_, &File>) -> io::Result<()>,
+) -> Result<(), Error> {
+    let made = zstd::Encoder::new(file, ZSTD_LEVEL).and_then(|mut frame| {
+        frame.include_checksum(true)?;
+        write(&mut frame)?;
+        frame.finish().map(drop)
+    });
+    made.map_err(io_error("write", path))
+}
+
+/// Columns of a table as a document.
+fn described(schema: &SchemaRef) -> String {
+    let columns = schema.fields().iter().map(|field| {
+        json!({
+            "name": field.name(),
+            "type": field.data_type().to_string(),
+            "nullable": field.is_nullable(),
+            "comment": field.metadata().get("comment"),
+        })
+    });
+    let document = json!({
+        "table": schema.metadata().get("volant.table"),
+        "version": schema.metadata().get("volant.version"),
+        "columns": columns.collect::<Vec<_>>(),
+    });
+    format!("{document:#}\n")
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn lines(log: &Path) -> Vec<Done> {
+    let Ok(file) = File::open(log) else { return Vec::new() };
+    // The last line may be torn; it and what follows count for nothing.
+    BufReader::new(file).lines().map_while(|line| serde_json::from_str(&line.ok()?).ok()).collect()
+}
+
+fn ends(log: &Path) -> Vec<u64> {
+    lines(log).iter().map(|done| done.end).collect()
+}
+
+fn line_of(done: &Done) -> Vec<u8> {
+    let mut line = serde_json::to_vec(done).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|half| char::from_digit(u32::from(half), 16))
+        .collect()
+}
+
+fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { step, path, source }
+}
+
+fn archive_error(path: &Path, what: String) -> Error {
+    Error::Archive { what, path: path.to_owned() }
+}
+
+fn damaged(path: &Path, error: &io::Error) -> Error {
+    archive_error(path, format!("damaged bytes ({error})"))
+}

@@ -1,0 +1,196 @@
+//! The life of data: a player who is erased is nowhere, a backup that is made under load holds what was acknowledged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::commands::{ask, volant};
+use crate::packets::packets_of;
+use crate::reanalysis::{eventually, recorded, recorded_as};
+use crate::support::TestApp;
+use pipelines::synth::{SynthSpec, generate};
+
+const OTHER: &str = "the-other-player-openid";
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Files below a folder that hold these bytes.
+fn holding(folder: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+    let holds = |path: &PathBuf| fs::read(path).unwrap().windows(bytes.len()).any(|window| window == bytes);
+    files(folder).into_iter().filter(holds).collect()
+}
+
+async fn fails(arguments: &[&str], why: &str) {
+    let output = volant(arguments).await;
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains(why), "{arguments:?}: {message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_player_is_nowhere_and_stays_away() {
+    let app = TestApp::start_with(|config| config.sessions.late_grace_s = 0).await;
+    recorded(&app, "d1", 4).await;
+    // The session of somebody else.
+    let form = format!("openid={OTHER}&device_group_code=d2&device_code=d2");
+    let (_, started) = app.post_form("/wxapp/start_session/", &form).await;
+    let theirs = started["session_id"].as_i64().unwrap();
+    let mut device = app.socket("/ws/esp32/d2/").await;
+    for packet in
+        packets_of(&generate(&SynthSpec { duration_s: 8.0, ..SynthSpec::new(7) }).track, &theirs.to_string(), "d2")
+    {
+        device.send(&packet).await;
+        device.next_of("batch_sensor_data_response").await;
+    }
+    app.request("POST", &format!("/api/v2/sessions/{theirs}/complete"), "", "").await;
+    eventually(async || app.get(&format!("/api/v2/sessions/{theirs}/result")).await.0 == 200).await;
+    let frames = app.sql_count(&format!("SELECT count(*) FROM frames WHERE session_id = {theirs}")).await;
+    let player =
+        app.sql(&format!("SELECT user_id FROM sessions WHERE session_id = {theirs}")).await[0]["user_id"].to_string();
+    let others = app.sql("SELECT * FROM strokes WHERE session_id = 1 ORDER BY stroke_index").await;
+    let data_dir = text(app.data_dir());
+    fails(&["erase", "--data-dir", &data_dir, "--player", &player], "another process has it open").await;
+    // Closed sessions only: an interval after the grace they are.
+    eventually(async || {
+        let listed = ask(&["sessions", "show", &theirs.to_string(), "--data-dir", &data_dir, "--json"]).await;
+        listed["session"]["status"] == "completed"
+    })
+    .await;
+    let folder = app.stop().await;
+    assert!(!holding(folder.path(), OTHER.as_bytes()).is_empty(), "the search finds what is there");
+
+    let place = tempfile::tempdir().unwrap();
+    let archive = text(&place.path().join("season.tar.zst"));
+    ask(&["export", "--data-dir", &data_dir, "--format", "archive", "--out", &archive, "--json"]).await;
+    let planned = ask(&["erase", "--data-dir", &data_dir, "--player", &player, "--dry-run", "--json"]).await;
+    assert_eq!((&planned["signature"], planned["files"].as_array().map(Vec::len)), (&json!(""), Some(3)), "{planned}");
+    fails(&["erase", "--data-dir", &data_dir, "--player", "99"], "no player 99").await;
+
+    // An erasure that was cut between rows and files is finished by the next.
+    let receipt_file = place.path().join("receipt.json");
+    let arguments =
+        ["erase", "--data-dir", &data_dir, "--player", &player, "--receipt", &text(&receipt_file), "--json"];
+    let receipt = ask(&arguments).await;
+    assert_eq!(receipt["counts"]["frames"], frames, "{receipt}");
+    assert_eq!(receipt["archives"][0]["path"], archive.as_str());
+    assert_eq!(ask(&["erase", "--check", &text(&receipt_file), "--json"]).await, receipt);
+    let again = ask(&arguments).await;
+    assert_eq!((&again["counts"], &again["files"]), (&receipt["counts"], &receipt["files"]));
+    let mut forged: Value = receipt.clone();
+    forged["counts"]["frames"] = json!(frames + 1);
+    fs::write(&receipt_file, forged.to_string()).unwrap();
+    fails(&["erase", "--check", &text(&receipt_file)], "not what was signed").await;
+
+    assert_eq!(holding(folder.path(), OTHER.as_bytes()), Vec::<PathBuf>::new());
+    let left = files(folder.path());
+    assert!(!left.iter().any(|path| path.ends_with(format!("{theirs}.parquet"))), "{left:?}");
+    let report = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
+    assert_eq!(report["lost"], json!([]), "{report}");
+
+    // The archive brings back everybody but them, and a restart finds nothing of them.
+    let taken = ask(&["import", "archive", &archive, "--data-dir", &data_dir, "--json"]).await;
+    assert_eq!(
+        (&taken["erased"], &taken["already"], &taken["taken"]),
+        (&json!([theirs]), &json!(1), &json!(0)),
+        "{taken}"
+    );
+    let app = TestApp::start_in(folder, |_| {}).await;
+    assert_eq!(app.sql("SELECT * FROM strokes ORDER BY stroke_index").await, others);
+    assert_eq!(app.sql_count("SELECT count(*) FROM sessions").await, 1);
+    // The number is not given to anybody again.
+    let (_, started) = app.post_form("/wxapp/start_session/", &form).await;
+    assert!(started["session_id"].as_i64().unwrap() > theirs, "{started}");
+    let back = app.sql(&format!("SELECT user_id FROM sessions WHERE session_id > {theirs}")).await;
+    assert_ne!(back[0]["user_id"].to_string(), player, "who comes back is somebody new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_made_under_load_is_restored_with_all_that_was_acknowledged() {
+    let app = TestApp::start().await;
+    recorded(&app, "d1", 4).await;
+    let data_dir = text(app.data_dir());
+    let place = tempfile::tempdir().unwrap();
+    let backup = text(&place.path().join("backup"));
+
+    // A session that goes on while the folder is copied.
+    let session = app.start_session("d2").await;
+    let mut device = app.socket("/ws/esp32/d2/").await;
+    let track = generate(&SynthSpec { duration_s: 10.0, ..SynthSpec::new(8) }).track;
+    let packets = packets_of(&track, &session.to_string(), "d2");
+    let (before, during) = packets.split_at(packets.len() / 2);
+    for packet in before {
+        device.send(packet).await;
+        device.next_of("batch_sensor_data_response").await;
+    }
+    let acked = app.sql_count(&format!("SELECT count(*) FROM frames WHERE session_id = {session}")).await;
+    let sending = async {
+        for packet in during {
+            device.send(packet).await;
+            device.next_of("batch_sensor_data_response").await;
+        }
+    };
+    let arguments = ["backup", "--data-dir", &data_dir, "--out", &backup, "--json"];
+    let (_, made) = tokio::join!(sending, ask(&arguments));
+    assert!(made["files"].as_i64().unwrap() >= 5, "{made}");
+
+    let restored = |name: &str| text(&place.path().join(name));
+    ask(&["restore", &backup, "--data-dir", &restored("first"), "--json"]).await;
+    let report = ask(&["verify", "--data-dir", &restored("first"), "--json"]).await;
+    assert_eq!(report["lost"], json!([]), "{report}");
+    let there = ask(&[
+        "sql",
+        "--data-dir",
+        &restored("first"),
+        "--format",
+        "json",
+        &format!("SELECT count(*) AS n FROM frames WHERE session_id = {session}"),
+    ])
+    .await;
+    assert!(there[0]["n"].as_i64().unwrap() >= acked, "{there} of {acked}");
+
+    // The next run takes what is new, also where the last one was killed: no manifest, a torn file, one of an older time.
+    app.request("POST", &format!("/api/v2/sessions/{session}/complete"), "", "").await;
+    eventually(async || app.get(&format!("/api/v2/sessions/{session}/result")).await.0 == 200).await;
+    fs::remove_file(place.path().join("backup/backup.json")).unwrap();
+    fails(&["restore", &backup, "--data-dir", &restored("never")], "not finished").await;
+    let frames = files(Path::new(&backup)).into_iter().find(|path| path.ends_with("1.parquet")).unwrap();
+    fs::write(&frames, b"torn").unwrap();
+    fs::write(place.path().join("backup/wal/_left.tmp"), b"left").unwrap();
+    ask(&arguments).await;
+    ask(&["restore", &backup, "--data-dir", &restored("second"), "--json"]).await;
+    let report = ask(&["verify", "--data-dir", &restored("second"), "--json"]).await;
+    assert_eq!(report["lost"], json!([]), "{report}");
+    let everything = "SELECT session_id, count(*) AS n, sum(seq) AS s FROM frames GROUP BY 1 ORDER BY 1";
+    let copy = ask(&["sql", "--data-dir", &restored("second"), "--format", "json", everything]).await;
+    assert_eq!(copy, json!(app.sql(everything).await));
+
+    // A service goes on from it, under the same numbers.
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().join("data");
+    ask(&["restore", &backup, "--data-dir", &text(&inside), "--json"]).await;
+    fails(&["restore", &backup, "--data-dir", &text(&inside)], "not empty").await;
+    let app = TestApp::start_in(folder, |config| config.data_dir = inside.clone()).await;
+    assert_eq!(json!(app.sql(everything).await), copy);
+    assert_eq!(recorded_as(&app, "d3", &track).await, session + 1);
+
+    let damaged =
+        files(Path::new(&backup)).into_iter().find(|path| path.extension().is_some_and(|kind| kind == "parquet"));
+    fs::write(damaged.unwrap(), b"damaged").unwrap();
+    fails(&["restore", &backup, "--data-dir", &restored("third")], "damaged").await;
+    assert!(!place.path().join("third").exists());
+}

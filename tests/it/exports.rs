@@ -1,0 +1,271 @@
+//! What people take away: rows by choice and form, archives that come back the same, wherever they were cut.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+use tempfile::TempDir;
+use volant::gateway::Auth;
+use volant::store::seal;
+
+use crate::commands::{ask, volant};
+use crate::reanalysis::recorded;
+use crate::support::TestApp;
+
+/// Two analysed sessions of two devices, in a folder without a server.
+async fn two_sessions() -> TempDir {
+    let app = TestApp::start().await;
+    recorded(&app, "d1", 4).await;
+    recorded(&app, "d2", 5).await;
+    app.stop().await
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// The Parquet files of a folder with their bytes.
+fn tables(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for table in ["frames", "strokes", "results"] {
+        for day in fs::read_dir(folder.join(table)).unwrap() {
+            for file in fs::read_dir(day.unwrap().path()).unwrap() {
+                let path = file.unwrap().path();
+                files.insert(text(path.strip_prefix(folder).unwrap()), fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+async fn whole(folder: &Path) {
+    let report = ask(&["verify", "--data-dir", &text(folder), "--json"]).await;
+    assert_eq!(report["lost"], json!([]), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_leave_in_every_form_by_choice_and_right() {
+    let app = TestApp::start().await;
+    recorded(&app, "d1", 4).await;
+    recorded(&app, "d2", 5).await;
+    let export = async |query: &str| app.request("GET", &format!("/api/v2/export?{query}"), "", "").await;
+
+    // Every form has the rows of the statement that it stands for.
+    let lines = async |query: &str| match export(query).await {
+        (200, body) => body.as_str().map_or(1, |body| body.lines().count() as i64),
+        (status, body) => panic!("{query}: {status} {body}"),
+    };
+    let count = async |from: &str| app.sql_count(&format!("SELECT count(*) FROM {from}")).await;
+    assert_eq!(lines("format=jsonl").await, count("frames").await);
+    assert_eq!(lines("format=jsonl&session=2").await, count("frames WHERE session_id = 2").await);
+    assert_eq!(lines("format=csv&device=d1").await, count("frames WHERE session_id = 1").await + 1);
+    assert_eq!(lines("format=jsonl&table=strokes&session=1&session=2").await, count("strokes").await);
+    let stroke = app.sql("SELECT stroke FROM strokes WHERE stroke <> 'other' LIMIT 1").await[0]["stroke"].clone();
+    let stroke = stroke.as_str().unwrap();
+    let inside = count(&format!("stroke_frames WHERE stroke = '{stroke}'")).await;
+    assert!(inside > 0);
+    assert_eq!(lines(&format!("format=jsonl&stroke={stroke}")).await, inside);
+    let today = app.sql("SELECT CAST(min(date) AS TEXT) AS day FROM frames").await[0]["day"].clone();
+    let today = today.as_str().unwrap();
+    assert_eq!(lines(&format!("format=jsonl&table=results&from={today}&player=1")).await, 2);
+
+    // What cannot be is told with a code.
+    for (query, status, code) in [
+        ("session=99", 404, "nothing_to_export"),
+        ("to=1999-01-01", 404, "nothing_to_export"),
+        ("stroke=%27%20OR%20true", 404, "nothing_to_export"),
+        ("session=x", 400, "bad_request"),
+        ("format=xls", 400, "bad_request"),
+        ("table=users", 400, "bad_request"),
+        ("limit=3", 400, "bad_request"),
+        ("format=mcap", 400, "one_session"),
+        ("format=mat&session=1&table=strokes", 400, "whole_session"),
+    ] {
+        let (got, problem) = export(query).await;
+        assert_eq!((got, &problem["code"]), (status, &json!(code)), "{query}: {problem}");
+    }
+    // The command asks the server for the same.
+    let folder = tempfile::tempdir().unwrap();
+    let (there, beside) = (folder.path().join("there.csv"), folder.path().join("beside.csv"));
+    ask(&["export", "--url", &app.url(), "--format", "csv", "--out", &text(&there), "--json"]).await;
+    ask(&["export", "--data-dir", &text(app.data_dir()), "--format", "csv", "--out", &text(&beside), "--json"]).await;
+    assert_eq!(fs::read(&there).unwrap(), fs::read(&beside).unwrap());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no half file is left");
+
+    // A file a session, gone on with where it was.
+    let each = folder.path().join("each/");
+    let arguments =
+        ["export", "--url", &app.url(), "--format", "parquet", "--out", &format!("{}/", text(&each)), "--json"];
+    assert_eq!(ask(&arguments).await["files"], 2);
+    fs::remove_file(each.join("frames-2.parquet")).unwrap();
+    let again = ask(&arguments).await;
+    assert_eq!((&again["files"], &again["already"]), (&json!(1), &json!(1)));
+
+    let closed = TestApp::start_with(|config| config.auth = Auth::Token).await;
+    assert_eq!(closed.get("/api/v2/export").await.0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_comes_back_byte_for_byte_and_once() {
+    let source = two_sessions().await;
+    let place = tempfile::tempdir().unwrap();
+    let archive = text(&place.path().join("season.tar.zst"));
+    let made =
+        ask(&["export", "--data-dir", &text(source.path()), "--format", "archive", "--out", &archive, "--json"]).await;
+    assert_eq!((&made["sessions"], &made["left_out"]), (&json!(2), &json!([])), "{made}");
+
+    let target = tempfile::tempdir().unwrap();
+    let into = text(target.path());
+    let planned = ask(&["import", "archive", &archive, "--data-dir", &into, "--dry-run", "--json"]).await;
+    assert_eq!((&planned["taken"], &planned["dry_run"]), (&json!(2), &json!(true)), "{planned}");
+    assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0, "a dry run writes nothing");
+    let taken = ask(&["import", "archive", &archive, "--data-dir", &into, "--json"]).await;
+    assert_eq!((&taken["taken"], &taken["players"]), (&json!(2), &json!(1)), "{taken}");
+    assert_eq!(tables(target.path()), tables(source.path()));
+    whole(target.path()).await;
+    let again = ask(&["import", "archive", &archive, "--data-dir", &into, "--json"]).await;
+    assert_eq!((&again["taken"], &again["already"]), (&json!(0), &json!(2)), "{again}");
+
+    // The results are served, by SQL and by the API, as they were.
+    let app = TestApp::start_in(target, |_| {}).await;
+    let there = TestApp::start_in(source, |_| {}).await;
+    for path in ["/api/v2/sessions/1/result", "/api/v2/sessions/2/result"] {
+        assert_eq!(app.get(path).await, there.get(path).await);
+    }
+    assert_eq!(app.sql_count("SELECT count(*) FROM notifications").await, 0, "nobody is told again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_finds_other_numbers_where_its_own_are_taken() {
+    let source = two_sessions().await;
+    let place = tempfile::tempdir().unwrap();
+    let archive = text(&place.path().join("a.tar.zst"));
+    ask(&["export", "--data-dir", &text(source.path()), "--format", "archive", "--out", &archive, "--json"]).await;
+    let app = TestApp::start().await;
+    recorded(&app, "d9", 6).await;
+    let target = app.stop().await;
+    let own = fs::read(target.path().join(tables(target.path()).keys().next().unwrap())).unwrap();
+
+    let taken = ask(&["import", "archive", &archive, "--data-dir", &text(target.path()), "--json"]).await;
+    assert_eq!(taken["taken"], 2, "{taken}");
+    let ours = taken["renumbered"]["1"].as_i64().unwrap();
+    assert!(ours > 1, "{taken}");
+    whole(target.path()).await;
+    assert_eq!(fs::read(target.path().join(tables(target.path()).keys().next().unwrap())).unwrap(), own);
+
+    // Values are the same, row by row; only the numbers differ.
+    let file = |folder: &Path, session: i64| {
+        let name = tables(folder)
+            .into_keys()
+            .find(|name| name.starts_with("frames") && name.ends_with(&format!("/{session}.parquet")));
+        seal::read_frames(&folder.join(name.unwrap())).unwrap()
+    };
+    let [before, after] = [file(source.path(), 1), file(target.path(), ours)];
+    assert_eq!(format!("{before:?}"), format!("{after:?}"), "NaN is not equal to itself, its text is");
+    let app = TestApp::start_in(target, |_| {}).await;
+    let there = TestApp::start_in(source, |_| {}).await;
+    let columns = "stroke_index, device_code, sensor, start_ns, impact_ns, end_ns, stroke, confidence, metrics";
+    let strokes = async |app: &TestApp, session| {
+        app.sql(&format!("SELECT {columns} FROM strokes WHERE session_id = {session} ORDER BY 1")).await
+    };
+    assert_eq!(strokes(&app, ours).await, strokes(&there, 1).await);
+    let players = app.sql("SELECT DISTINCT user_id FROM strokes ORDER BY 1").await;
+    assert_eq!(players.len(), 2, "the player of another service is another player: {players:?}");
+    assert_eq!(app.get(&format!("/api/v2/sessions/{ours}/result")).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_was_cut_is_gone_on_with_and_a_damaged_one_is_refused() {
+    let source = two_sessions().await;
+    let place = tempfile::tempdir().unwrap();
+    let (out, partial, log) = (
+        place.path().join("a.tar.zst"),
+        place.path().join("a.tar.zst.partial"),
+        place.path().join("a.tar.zst.partial.log"),
+    );
+    let folder = text(source.path());
+    let path = text(&out);
+    let arguments = ["export", "--data-dir", &folder, "--format", "archive", "--out", &path, "--json"];
+    ask(&arguments).await;
+    let members = async |archive: &Path| {
+        let target = tempfile::tempdir().unwrap();
+        ask(&["import", "archive", &text(archive), "--data-dir", &text(target.path()), "--json"]).await;
+        tables(target.path())
+    };
+    let expected = tables(source.path());
+    let complete = fs::read(&out).unwrap();
+
+    // As a kill leaves it: the archive as long as it was, lines for what was whole, the last one torn.
+    for part in [0, 1, complete.len() / 3, complete.len() / 2, complete.len() - 1] {
+        fs::remove_file(&out).ok();
+        fs::write(&partial, &complete[..part]).unwrap();
+        let lines = journal(&complete, part);
+        fs::write(&log, &lines).unwrap();
+        let made = ask(&arguments).await;
+        let kept = made["resumed_members"].as_u64().unwrap() as usize;
+        assert_eq!(kept, lines.iter().filter(|&&byte| byte == b'\n').count(), "{made}");
+        assert!(!partial.exists() && !log.exists());
+        assert_eq!(members(&out).await, expected);
+    }
+    // Bytes that are not what the log says are found when the archive is read back.
+    fs::remove_file(&out).unwrap();
+    let mut spoiled = complete[..complete.len() / 2].to_vec();
+    let middle = spoiled.len() / 2;
+    spoiled[middle] ^= 0x55;
+    fs::write(&partial, &spoiled).unwrap();
+    fs::write(&log, journal(&complete, spoiled.len())).unwrap();
+    volant(&arguments).await;
+    if !out.exists() {
+        ask(&arguments).await;
+    }
+    assert_eq!(members(&out).await, expected);
+
+    let damaged = place.path().join("damaged.tar.zst");
+    let target = tempfile::tempdir().unwrap();
+    for (what, bytes) in [
+        ("cut", complete[..complete.len() - 400].to_vec()),
+        ("cut early", complete[..complete.len() / 4].to_vec()),
+        ("empty", Vec::new()),
+        ("text", b"this is no archive".to_vec()),
+        (
+            "flipped",
+            complete
+                .iter()
+                .enumerate()
+                .map(|(at, &byte)| if at == complete.len() / 2 { !byte } else { byte })
+                .collect(),
+        ),
+    ] {
+        fs::write(&damaged, bytes).unwrap();
+        let output = volant(&["import", "archive", &text(&damaged), "--data-dir", &text(target.path())]).await;
+        assert!(!output.status.success(), "{what}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains("damaged.tar.zst") && message.lines().count() == 1, "{what}: {message}");
+        assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0, "{what}: nothing is taken");
+    }
+}
+
+/// The log of the members that end within the first `length` bytes of an archive.
+fn journal(archive: &[u8], length: usize) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let mut at = 0;
+    while at < archive.len() {
+        let mut decoder = zstd::Decoder::with_buffer(&archive[at..]).unwrap().single_frame();
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut decoder, &mut content).unwrap();
+        at = archive.len() - decoder.finish().len();
+        let name = String::from_utf8_lossy(&content[..100]).trim_end_matches('\0').to_owned();
+        if name.is_empty() || name == "manifest.json" || at > length {
+            break;
+        }
+        let bytes = u64::from_str_radix(std::str::from_utf8(&content[124..135]).unwrap(), 8).unwrap();
+        let data = &content[512..512 + bytes as usize];
+        let sum = sha2::Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let line = json!({ "path": name, "bytes": bytes, "sha256": sum, "end": at });
+        lines.extend_from_slice(format!("{line}\n").as_bytes());
+    }
+    lines
+}
+
+use sha2::Digest as _;
