@@ -10,7 +10,8 @@ use jiff::civil::date;
 use schemas::{FrameColumns, SessionId};
 use tokio::runtime::Runtime;
 use volant::query::{
-    DeviceRow, Folder, Handle, Limits, LiveFrames, Options, SessionRow, Snapshot, Source, SourceError,
+    DeviceRow, Folder, Handle, Limits, LiveFrames, NotificationRow, Options, PlayerRow, SessionRow, Snapshot, Source,
+    SourceError,
 };
 use volant::store::paths::Paths;
 use volant::store::seal;
@@ -108,6 +109,12 @@ impl Source for Live {
         Box::pin(async { Ok(Vec::new()) })
     }
     fn devices(&self) -> BoxFuture<'_, Result<Vec<DeviceRow>, SourceError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    fn players(&self) -> BoxFuture<'_, Result<Vec<PlayerRow>, SourceError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    fn notifications(&self) -> BoxFuture<'_, Result<Vec<NotificationRow>, SourceError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 }

@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use schemas::{DeviceCode, SensorRole};
 use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::export::Opened;
-use crate::migration::{self, Options, Progress, Report};
+use crate::migration::{self, NewRecording, Options, Progress, Report};
+use crate::recordings::{self, Mapping, RecordingSet, TsLayout};
 use crate::store::catalog::Catalog;
 use crate::store::paths::Paths;
 use crate::store::wal;
@@ -42,6 +44,61 @@ enum From {
     /// Sessions keep their numbers where they are free. What is there already is passed over, and so are sessions of players
     /// who were erased here. The data folder's server must be stopped.
     Archive(FromArchive),
+    /// Recording files, recording sets, foreign CSV or Parquet by a mapping file, `.ts` sets: each recording a session
+    ///
+    /// The server of the folder must be stopped; it analyses the sessions when it starts.
+    Recordings(Recordings),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Recordings {
+    /// Files, or folders of recording sets (samples.parquet or samples.csv, and labels.csv)
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+    /// How to read files with other columns; docs/data.md describes it
+    #[arg(long, value_name = "FILE")]
+    mapping: Option<PathBuf>,
+    /// Samples a second of `.ts` files
+    #[arg(long, value_name = "HZ", default_value_t = 10.0, value_parser = rate)]
+    ts_rate: f64,
+    /// Sensor of `.ts` files: waist, shoulder, wrist or racket
+    #[arg(long, value_name = "SENSOR", default_value = "wrist", value_parser = sensor)]
+    ts_sensor: SensorRole,
+    /// Unit of the acceleration in `.ts` files: g or m/s2
+    #[arg(long, value_name = "UNIT", default_value = "m/s2", value_parser = ["g", "m/s2"])]
+    ts_accel: String,
+    /// Unit of the angular velocity in `.ts` files: deg/s or rad/s
+    #[arg(long, value_name = "UNIT", default_value = "deg/s", value_parser = ["deg/s", "rad/s"])]
+    ts_gyro: String,
+    /// The player's openid; without it players are those of labels.csv, one for each set and name
+    #[arg(long, value_name = "OPENID")]
+    openid: Option<String>,
+    /// Device code of the sessions
+    #[arg(long, value_name = "CODE", default_value = "imported")]
+    device: DeviceCode,
+    /// When the first recording began, such as 2026-11-23T18:00:00Z; by default the file's last change. The others follow
+    #[arg(long, value_name = "TIME")]
+    started_at: Option<jiff::Timestamp>,
+    /// The data folder; made if absent
+    #[arg(long, value_name = "DIR", default_value = "./volant-data")]
+    data_dir: PathBuf,
+    /// Read everything, say what would be taken, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn rate(text: &str) -> Result<f64, &'static str> {
+    text.parse().ok().filter(|rate| (0.1..=10_000.0).contains(rate)).ok_or("a rate between 0.1 and 10000")
+}
+
+fn sensor(text: &str) -> Result<SensorRole, &'static str> {
+    match SensorRole::from_name(text) {
+        SensorRole::Unknown => Err("waist, shoulder, wrist or racket"),
+        role => Ok(role),
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -94,6 +151,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let args = match args.from {
         From::Django(args) => args,
         From::Archive(args) => return archive(args).await,
+        From::Recordings(args) => return recordings(args).await,
     };
     anyhow::ensure!(
         args.sqlite.is_file(),
@@ -131,19 +189,120 @@ async fn archive(args: FromArchive) -> anyhow::Result<ExitCode> {
         writeln!(out).context("print the report")?;
         return Ok(ExitCode::SUCCESS);
     }
+    print_archive(&mut out, &report).context("print the report")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Pause between two recordings of which only the first has a time.
+const BETWEEN_US: i64 = 60_000_000;
+
+async fn recordings(args: Recordings) -> anyhow::Result<ExitCode> {
+    // Everything is read before anything is written: a file that is wrong is told first.
+    let found = read_recordings(&args)?;
+    let clock = Clock::system();
+    let mut taken = Vec::new();
+    if args.dry_run {
+        for recording in &found {
+            taken.push(migration::import_recording(recording, None, &clock).await?);
+        }
+    } else {
+        let paths = Paths::new(&args.data_dir);
+        std::fs::create_dir_all(paths.root())
+            .with_context(|| format!("make the data folder {}", args.data_dir.display()))?;
+        let _lock = wal::lock(&paths.wal()).context("lock the data folder (stop the server that uses it)")?;
+        let catalog = Catalog::open(&paths.catalog()).await?;
+        let bar =
+            if std::io::stderr().is_terminal() { ProgressBar::new(found.len() as u64) } else { ProgressBar::hidden() };
+        for recording in &found {
+            taken.push(migration::import_recording(recording, Some((&catalog, &paths)), &clock).await?);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        catalog.close().await;
+    }
+    let frames: usize = taken.iter().filter(|taken| !taken.already).map(|taken| taken.frames).sum();
+    let already = taken.iter().filter(|taken| taken.already).count();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let report = serde_json::json!({
+            "recordings": taken, "frames": frames, "already": already, "dry_run": args.dry_run
+        });
+        writeln!(out, "{report}").context("print the report")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let verb = if args.dry_run { "would be taken" } else { "taken" };
+    writeln!(out, "{} recordings {verb} ({frames} frames), {already} there already", taken.len() - already)
+        .context("print the report")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_recordings(args: &Recordings) -> anyhow::Result<Vec<NewRecording>> {
+    let mapping = args.mapping.as_deref().map(Mapping::read).transpose()?;
+    let mut found = Vec::new();
+    let mut next_us = args.started_at.map(jiff::Timestamp::as_microsecond);
+    for path in &args.paths {
+        let is_ts = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("ts"));
+        let set = if is_ts {
+            recordings::read_ts(
+                path,
+                TsLayout {
+                    rate_hz: args.ts_rate,
+                    sensor: args.ts_sensor,
+                    accel_to_mps2: if args.ts_accel == "g" { 9.80665 } else { 1.0 },
+                    gyro_to_dps: if args.ts_gyro == "rad/s" { 1f64.to_degrees() } else { 1.0 },
+                },
+            )?
+        } else if let Some(mapping) = &mapping {
+            RecordingSet { recordings: recordings::read_mapped(path, mapping)?, labels: Vec::new() }
+        } else if path.is_dir() {
+            recordings::read_set(path)?
+        } else {
+            RecordingSet { recordings: recordings::read_recording(path)?, labels: Vec::new() }
+        };
+        let changed = std::fs::metadata(path)
+            .and_then(|file| file.modified())
+            .ok()
+            .and_then(|changed| jiff::Timestamp::try_from(changed).ok());
+        let mut started_at_us = next_us.or(changed.map(jiff::Timestamp::as_microsecond)).unwrap_or(0);
+        let set_name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        for recording in set.recordings {
+            let player = set
+                .labels
+                .iter()
+                .find(|label| label.recording == recording.name && label.player != "unknown")
+                .map(|label| format!("recordings:{set_name}:{}", label.player));
+            let latest = recording.track.iter().filter_map(|(_, samples)| samples.t_ns.last().copied()).max();
+            let length_us = latest.unwrap_or(0).max(0) / 1000;
+            found.push(NewRecording {
+                name: recording.name,
+                track: recording.track,
+                openid: args.openid.clone().or(player),
+                device: args.device.clone(),
+                started_at_us,
+            });
+            started_at_us += length_us + BETWEEN_US;
+        }
+        if next_us.is_some() {
+            next_us = Some(started_at_us);
+        }
+    }
+    Ok(found)
+}
+
+fn print_archive(out: &mut impl std::io::Write, report: &migration::ArchiveReport) -> std::io::Result<()> {
     let verb = if report.dry_run { "would be taken" } else { "taken" };
-    let mut text = format!(
-        "{} sessions in the archive: {} {verb} ({} frames), {} there already\n",
+    writeln!(
+        out,
+        "{} sessions in the archive: {} {verb} ({} frames), {} there already",
         report.found, report.taken, report.frames, report.already
-    );
+    )?;
     for (theirs, ours) in &report.renumbered {
-        text += &format!("session {theirs} is session {ours} here\n");
+        writeln!(out, "session {theirs} is session {ours} here")?;
     }
     for session in &report.erased {
-        text += &format!("session {session} stays out: its player was erased here\n");
+        writeln!(out, "session {session} stays out: its player was erased here")?;
     }
-    out.write_all(text.as_bytes()).context("print the report")?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The import on a thread that may wait; the catalog's answers come from the runtime's others.

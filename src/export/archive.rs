@@ -473,8 +473,9 @@ fn compressed(
     made.map_err(io_error("write", path))
 }
 
-/// Columns of a table as a document.
-fn described(schema: &SchemaRef) -> String {
+/// Columns of a table as a document: `schemas/tables/*.json`, and a member of every archive.
+#[must_use]
+pub fn described(schema: &SchemaRef) -> String {
     let columns = schema.fields().iter().map(|field| {
         json!({
             "name": field.name(),
@@ -513,7 +514,9 @@ fn line_of(done: &Done) -> Vec<u8> {
     line
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Bytes as lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 15])

@@ -146,24 +146,25 @@ impl File {
     }
 
     fn int64(&mut self, name: &str, values: &[i64]) -> Result<(), Failure> {
-        let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.matrix(name, MX_INT64, [values.len(), 1], MI_INT64, data)
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.matrix(name, MX_INT64, [values.len(), 1], MI_INT64, &data)
     }
 
     fn int32(&mut self, name: &str, values: &[i32]) -> Result<(), Failure> {
-        let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.matrix(name, MX_INT32, [values.len(), 1], MI_INT32, data)
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.matrix(name, MX_INT32, [values.len(), 1], MI_INT32, &data)
     }
 
     fn double(&mut self, name: &str, values: &[f64]) -> Result<(), Failure> {
-        let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.matrix(name, MX_DOUBLE, [values.len(), 1], MI_DOUBLE, data)
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.matrix(name, MX_DOUBLE, [values.len(), 1], MI_DOUBLE, &data)
     }
 
     fn single(&mut self, name: &str, columns: &[&Vec<f32>]) -> Result<(), Failure> {
         let rows = columns.first().map_or(0, |column| column.len());
-        let data = columns.iter().flat_map(|column| column.iter()).flat_map(|value| value.to_le_bytes()).collect();
-        self.matrix(name, MX_SINGLE, [rows, columns.len()], MI_SINGLE, data)
+        let data: Vec<u8> =
+            columns.iter().flat_map(|column| column.iter()).flat_map(|value| value.to_le_bytes()).collect();
+        self.matrix(name, MX_SINGLE, [rows, columns.len()], MI_SINGLE, &data)
     }
 
     /// Texts as rows of a matrix of characters, the shorter ones filled up with blanks.
@@ -176,7 +177,7 @@ impl File {
                 data.extend_from_slice(&text.get(place).copied().unwrap_or(u16::from(b' ')).to_le_bytes());
             }
         }
-        self.matrix(name, MX_CHAR, [units.len(), width], MI_UINT16, data)
+        self.matrix(name, MX_CHAR, [units.len(), width], MI_UINT16, &data)
     }
 
     fn matrix(
@@ -185,14 +186,14 @@ impl File {
         class: u32,
         [rows, columns]: [usize; 2],
         data_type: u32,
-        data: Vec<u8>,
+        data: &[u8],
     ) -> Result<(), Failure> {
         let mut body = Vec::with_capacity(data.len() + 128);
         element(&mut body, MI_UINT32, &[class.to_le_bytes(), [0; 4]].concat())?;
         let dimensions = [i32::try_from(rows)?.to_le_bytes(), i32::try_from(columns)?.to_le_bytes()].concat();
         element(&mut body, MI_INT32, &dimensions)?;
         element(&mut body, MI_INT8, name.as_bytes())?;
-        element(&mut body, data_type, &data)?;
+        element(&mut body, data_type, data)?;
         let mut matrix = Vec::with_capacity(body.len() + 8);
         element(&mut matrix, MI_MATRIX, &body)?;
         let mut packed = ZlibEncoder::new(Vec::new(), Compression::fast());

@@ -15,11 +15,9 @@ pub mod http;
 mod mat;
 mod mcap;
 mod selection;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use archive::text_of;
-pub use archive::{ARCHIVE_VERSION, Archive, Entry, Manifest, Opened, SessionEntry, Written};
+pub use archive::{ARCHIVE_VERSION, Archive, Entry, Manifest, Opened, SessionEntry, Written, described, hex};
 pub use selection::{Selection, Table};
 
 use arrow::array::{

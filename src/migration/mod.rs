@@ -11,6 +11,7 @@
 mod archive;
 mod figures;
 mod frames;
+mod recordings;
 mod run;
 mod source;
 
@@ -21,6 +22,7 @@ use schemas::SessionId;
 use serde::Serialize;
 
 pub use archive::{ArchiveError, ArchiveReport, import as import_archive};
+pub use recordings::{NewRecording, TakenRecording, import_recording};
 pub use run::import;
 
 use crate::store::{catalog, seal};

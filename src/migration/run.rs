@@ -353,7 +353,7 @@ impl Run<'_> {
         new: &NewSession,
     ) -> Result<Claimed, Error> {
         if let Some((catalog, _)) = &self.target {
-            let claim = catalog.claim_session(self.import(&self.source.name, kind, id), wanted, new).await?;
+            let claim = catalog.claim_session(self.import(&self.source.name, kind, id), "django", wanted, new).await?;
             return Ok(Claimed { row: claim.session, is_new: claim.is_new });
         }
         let row = SessionRow {

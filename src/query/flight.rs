@@ -120,6 +120,7 @@ fn no_updates() -> Status {
     Status::permission_denied("updates are refused, SQL here only reads")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands where results map their errors")]
 fn internal(error: ArrowError) -> Status {
     Status::internal(error.to_string())
 }
@@ -204,7 +205,7 @@ fn primary_keys_schema() -> SchemaRef {
 
 fn primary_keys(table: &str) -> Result<RecordBatch, ArrowError> {
     let keys = PRIMARY_KEYS.iter().find(|(name, _)| *name == table).map_or(&[][..], |(_, keys)| keys);
-    let text = |value: Option<&'static str>| Arc::new(StringArray::from_iter(keys.iter().map(|_| value)));
+    let text = |value: Option<&'static str>| Arc::new(keys.iter().map(|_| value).collect::<StringArray>());
     RecordBatch::try_new(
         primary_keys_schema(),
         vec![

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use arrow::array::{AsArray as _, Float64Array, Int64Array, TimestampMicrosecondArray};
+use arrow::array::{AsArray, Float64Array, Int64Array, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::{Result, ScalarValue, plan_datafusion_err, plan_err};
@@ -77,7 +77,7 @@ impl ScalarUDFImpl for VectorMagnitude {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [x, y, z] = arrays.as_slice() else { return plan_err!("vector_magnitude takes x, y and z") };
-        let [x, y, z] = [x, y, z].map(|axis| axis.as_primitive::<Float64Type>());
+        let [x, y, z] = [x, y, z].map(AsArray::as_primitive::<Float64Type>);
         let norm = x
             .iter()
             .zip(y)

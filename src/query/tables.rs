@@ -229,9 +229,12 @@ const TABLE_COMMENTS: &[(&str, &str)] = &[
     ("data_dictionary", "one row a table, column or function: what it is"),
 ];
 
+/// A row of `data_dictionary`, in the order of its columns.
+type DictionaryRow<'a> = (Option<&'a str>, Option<&'a str>, i32, Option<String>, Option<bool>, Option<&'a str>);
+
 /// Everything that there is to ask about: tables with their columns, functions with their arguments.
 pub(super) fn dictionary_batch(tables: &[(&str, SchemaRef)]) -> Result<RecordBatch, ArrowError> {
-    let mut rows: Vec<(Option<&str>, Option<&str>, i32, Option<String>, Option<bool>, Option<&str>)> = Vec::new();
+    let mut rows: Vec<DictionaryRow<'_>> = Vec::new();
     let itself = [("data_dictionary", dictionary_schema())];
     for (table, schema) in tables.iter().chain(&itself) {
         let comments = TABLE_COMMENTS.iter().copied().chain(VIEWS.iter().map(|view| (view.name, view.comment)));

@@ -50,6 +50,9 @@ pub enum Error {
     /// A label without the name of its recording, or of a recording that the set does not have.
     #[error("find recording {name:?} of label row {row} of {}", path.display())]
     LabelRecording { name: String, row: u64, path: PathBuf },
+    /// A mapping file or a set of another layout that cannot be understood.
+    #[error("understand {}: {what}", path.display())]
+    Mapping { what: String, path: PathBuf },
     /// No rows.
     #[error("find any sample in {}", path.display())]
     Empty { path: PathBuf },

@@ -7,7 +7,7 @@
 //! (°/s), and may have `sensor` (waist, shoulder, wrist, racket; without it every row is the wrist), `roll`, `pitch`, `yaw`
 //! (°) and `recording` (several recordings in one file). Other columns are ignored; order and numeric types do not matter.
 //! A **recording set** is a folder with `samples.parquet` (or `samples.csv`) and `labels.csv`
-//! (`recording,player,start_ms,peak_ms,end_ms,stroke,quality`).
+//! (`recording,player,start_ms,peak_ms,end_ms,stroke,quality`). Other layouts are read by a mapping (`mapping.rs`).
 //!
 //! A value that is null, empty or not finite is "not measured": NaN. A time that is missing is an error, because a sample
 //! without a time cannot be placed. Rows out of time order are sorted, and counted in [`Recording::unsorted`].
@@ -17,6 +17,7 @@
 
 mod error;
 mod labels;
+mod mapping;
 pub mod mat;
 mod read;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use schemas::{SensorRole, Track};
 
 pub use self::error::Error;
 pub use self::labels::{Label, RecordingSet, read_set, truth_labels, write_labels, write_truth};
+pub use self::mapping::{Mapping, TsLayout, read_mapped, read_ts};
 pub use self::read::{ROW_LIMIT, TIME_LIMIT_MS, read_recording};
 pub use self::write::write_recording;
 

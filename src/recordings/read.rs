@@ -80,7 +80,14 @@ impl Iterator for Table {
 }
 
 impl Table {
+    /// The columns of a recording.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let known: Vec<String> = REQUIRED.iter().chain(&VALUES).chain(&TEXTS).map(|&name| name.to_owned()).collect();
+        Self::with_columns(path, &known)
+    }
+
+    /// These columns, in lower case; those of a CSV file are all read.
+    pub(super) fn with_columns(path: &Path, columns: &[String]) -> Result<Self, Error> {
         let read = |source| Error::Read { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(read)?;
         let mut magic = [0; 4];
@@ -93,21 +100,18 @@ impl Table {
         let ending = path.extension().map(OsStr::to_ascii_lowercase);
         let ending = ending.as_deref().and_then(|ending| ending.to_str()).unwrap_or_default();
         match ending {
-            _ if is_parquet => Self::parquet(path, file),
-            "parquet" | "pq" => Self::parquet(path, file),
+            _ if is_parquet => Self::parquet(path, file, columns),
+            "parquet" | "pq" => Self::parquet(path, file, columns),
             "csv" | "tsv" | "txt" => Self::csv(path, file),
             _ => Err(Error::Format { path: path.to_owned() }),
         }
     }
 
-    fn parquet(path: &Path, file: File) -> Result<Self, Error> {
+    fn parquet(path: &Path, file: File, columns: &[String]) -> Result<Self, Error> {
         let failed = |source| Error::Parquet { path: path.to_owned(), source };
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
         // Only the columns of a recording are decoded, whatever else is in the file.
-        let known = |name: &str| {
-            let name = name.trim().to_ascii_lowercase();
-            REQUIRED.contains(&&*name) || VALUES.contains(&&*name) || TEXTS.contains(&&*name)
-        };
+        let known = |name: &str| columns.contains(&name.trim().to_ascii_lowercase());
         let roots: Vec<usize> = (builder.schema().fields().iter().enumerate())
             .filter(|(_, field)| known(field.name()))
             .map(|(index, _)| index)

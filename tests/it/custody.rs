@@ -145,7 +145,7 @@ async fn a_backup_made_under_load_is_restored_with_all_that_was_acknowledged() {
         }
     };
     let arguments = ["backup", "--data-dir", &data_dir, "--out", &backup, "--json"];
-    let (_, made) = tokio::join!(sending, ask(&arguments));
+    let ((), made) = tokio::join!(sending, ask(&arguments));
     assert!(made["files"].as_i64().unwrap() >= 5, "{made}");
 
     let restored = |name: &str| text(&place.path().join(name));

@@ -7,6 +7,7 @@ use serde_json::Value;
 fn is_current(file: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(file);
     if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
@@ -36,6 +37,58 @@ fn openapi_is_current_and_every_operation_says_what_it_is() {
 #[test]
 fn asyncapi_is_current() {
     is_current("asyncapi.json", &volant::protocol::asyncapi_text());
+}
+
+#[test]
+fn documents_of_the_stored_tables_are_current() {
+    for (name, schema) in [
+        ("frames", schemas::frames::frames_schema()),
+        ("strokes", schemas::tables::strokes_schema()),
+        ("results", schemas::tables::results_schema()),
+    ] {
+        is_current(&format!("tables/{name}.json"), &volant::export::described(&schema));
+    }
+}
+
+/// Files of every version of the stored tables lie in `tests/fixtures/tables/VERSION/`, as they were written then. A change
+/// of a table makes a new version, and a new folder; what is there stays readable.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_every_earlier_version_are_read() {
+    use volant::store::{results, seal};
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tables");
+    let mut versions = 0;
+    for version in std::fs::read_dir(&fixtures).unwrap().map(|entry| entry.unwrap().path()) {
+        versions += 1;
+        let told: Value = serde_json::from_slice(&std::fs::read(version.join("expected.json")).unwrap()).unwrap();
+        let file = |table: &str| version.join(table).join("date=2026-03-01/1.parquet");
+        let frames = seal::read_frames(&file("frames")).unwrap();
+        let strokes = results::read_strokes(&file("strokes")).unwrap();
+        let rows = results::read_results(&file("results")).unwrap();
+        assert_eq!(frames.len() as i64, told["frames"].as_i64().unwrap());
+        assert_eq!((strokes.len() as i64, rows.len()), (told["strokes"].as_i64().unwrap(), 1));
+        // And by SQL, with every column of today.
+        let folder = volant::query::Folder::open(&version).unwrap();
+        let handle = volant::query::Handle::start(
+            volant::query::Options::default(),
+            folder.files(),
+            std::sync::Arc::new(folder),
+        )
+        .unwrap();
+        for table in ["frames", "strokes", "results"] {
+            let answer = handle.query(&format!("SELECT * FROM {table}"), handle.limits()).await.unwrap();
+            let batches: Vec<_> = futures::TryStreamExt::try_collect(answer.batches).await.unwrap();
+            let count: usize = batches.iter().map(arrow::array::RecordBatch::num_rows).sum();
+            let expected = told[table].as_u64().unwrap_or(1);
+            assert_eq!(count as u64, expected, "{table} of {}", version.display());
+        }
+        let sum = handle.query("SELECT sum(gyro_z) FROM frames", handle.limits()).await.unwrap();
+        let batches: Vec<_> = futures::TryStreamExt::try_collect(sum.batches).await.unwrap();
+        let sum = arrow::array::AsArray::as_primitive::<arrow::datatypes::Float64Type>(batches[0].column(0)).value(0);
+        assert!((sum - told["gyro_z_sum"].as_f64().unwrap()).abs() < 1e-3, "{sum}");
+    }
+    let newest =
+        schemas::frames::FRAMES_VERSION.max(schemas::tables::STROKES_VERSION).max(schemas::tables::RESULTS_VERSION);
+    assert_eq!(versions, newest, "a folder a version, up to the newest");
 }
 
 #[tokio::test(flavor = "multi_thread")]

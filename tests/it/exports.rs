@@ -204,7 +204,7 @@ async fn an_archive_that_was_cut_is_gone_on_with_and_a_damaged_one_is_refused() 
         fs::write(&log, &lines).unwrap();
         let made = ask(&arguments).await;
         let kept = made["resumed_members"].as_u64().unwrap() as usize;
-        assert_eq!(kept, lines.iter().filter(|&&byte| byte == b'\n').count(), "{made}");
+        assert_eq!(kept, lines.split(|&byte| byte == b'\n').count() - 1, "{made}");
         assert!(!partial.exists() && !log.exists());
         assert_eq!(members(&out).await, expected);
     }
@@ -261,7 +261,7 @@ fn journal(archive: &[u8], length: usize) -> Vec<u8> {
         }
         let bytes = u64::from_str_radix(std::str::from_utf8(&content[124..135]).unwrap(), 8).unwrap();
         let data = &content[512..512 + bytes as usize];
-        let sum = sha2::Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let sum = volant::export::hex(&sha2::Sha256::digest(data));
         let line = json!({ "path": name, "bytes": bytes, "sha256": sum, "end": at });
         lines.extend_from_slice(format!("{line}\n").as_bytes());
     }
@@ -269,3 +269,98 @@ fn journal(archive: &[u8], length: usize) -> Vec<u8> {
 }
 
 use sha2::Digest as _;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recordings_of_every_layout_become_sessions_that_are_analysed() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| text(&place.path().join(name));
+    let generated = at("own.csv");
+    let written = volant(&["simulate", "--write", &generated, "--duration", "20", "--seed", "3"]).await;
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let own = fs::read_to_string(&generated).unwrap();
+
+    // The wrist of the same recording in other units and under other names.
+    let mut foreign = String::from("Stamp;A1;A2;A3;W1;W2;W3;Trial\n");
+    let mut lines = own.lines();
+    let columns: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let place_of = |name: &str| columns.iter().position(|column| *column == name).unwrap();
+    let mut wrist = 0;
+    for line in lines {
+        let fields: Vec<&str> = line.split(',').collect();
+        if fields[place_of("sensor")] != "wrist" {
+            continue;
+        }
+        wrist += 1;
+        let number = |name: &str| fields[place_of(name)].parse::<f64>().unwrap_or(f64::NAN);
+        let accel = ["ax", "ay", "az"].map(|axis| number(axis) / 9.80665);
+        let gyro = ["gx", "gy", "gz"].map(|axis| number(axis).to_radians());
+        let [a, w] = [accel, gyro].map(|axes| axes.map(|value| value.to_string()).join(";"));
+        foreign += &format!("{};{a};{w};first\n", 1_700_000_000.0 + number("t_ms") / 1e3);
+    }
+    fs::write(place.path().join("foreign.csv"), foreign).unwrap();
+    let mapping = "sensor = \"wrist\"\nrecording_column = \"trial\"\n[time]\ncolumn = \"stamp\"\nunit = \"s\"\n\
+                   [accel]\ncolumns = [\"A1\", \"A2\", \"A3\"]\nunit = \"g\"\n\
+                   [gyro]\ncolumns = [\"W1\", \"W2\", \"W3\"]\nunit = \"rad/s\"\n";
+    fs::write(place.path().join("map.toml"), mapping).unwrap();
+    let case = |first: i32, class: &str| {
+        format!("{first},1,2:{}:{class}\n", ["3,4,5", "9,9,9", "1,2,3", "0,0,0", "?,7,8"].join(":"))
+    };
+    let ts = format!("# cases\n@problemName X\n@data\n{}{}", case(0, "Clear"), case(1, "Smash"));
+    fs::write(place.path().join("cases.ts"), ts).unwrap();
+
+    let data = at("data");
+    let mut arguments = vec!["import", "recordings", &generated, "--data-dir", &data, "--openid", "somebody", "--json"];
+    let started = ["--started-at", "2026-03-01T10:00:00Z"];
+    arguments.extend(started);
+    let planned = ask(&[&arguments[..], &["--dry-run"]].concat()).await;
+    assert_eq!((&planned["recordings"][0]["session_id"], &planned["dry_run"]), (&json!(null), &json!(true)));
+    assert!(!Path::new(&data).exists());
+    let taken = ask(&arguments).await;
+    assert_eq!(taken["frames"], own.lines().count() - 1, "{taken}");
+    assert_eq!(ask(&arguments).await["already"], 1);
+    let [foreign_path, map_path, ts_path] = ["foreign.csv", "map.toml", "cases.ts"].map(at);
+    let mapped =
+        ask(&["import", "recordings", &foreign_path, "--mapping", &map_path, "--data-dir", &data, "--json"]).await;
+    assert_eq!((&mapped["frames"], &mapped["recordings"][0]["name"]), (&json!(wrist), &json!("first")), "{mapped}");
+    let cases = ask(&["import", "recordings", &ts_path, "--ts-sensor", "racket", "--data-dir", &data, "--json"]).await;
+    assert_eq!((&cases["frames"], cases["recordings"].as_array().map(Vec::len)), (&json!(6), Some(2)), "{cases}");
+
+    // What is wrong is told with its place, and nothing is written.
+    for (name, content, extra, why) in [
+        ("bad.csv", "t_ms,ax\n1,2\n", None, "find column"),
+        ("bad.toml", "sensor = \"knee\"\n", Some(foreign_path.as_str()), "knee"),
+        ("bad.ts", "@data\n1,2:3,4:a\n", None, "line 2"),
+    ] {
+        let path = at(name);
+        fs::write(&path, content).unwrap();
+        let never = at("never");
+        let arguments = match extra {
+            Some(file) => vec!["import", "recordings", file, "--mapping", &path, "--data-dir", &never],
+            None => vec!["import", "recordings", &path, "--data-dir", &never],
+        };
+        let output = volant(&arguments).await;
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && message.contains(why) && message.contains(name), "{message}");
+        assert!(!Path::new(&never).exists());
+    }
+
+    // The service analyses them; the same swing in other words is the same swing.
+    whole(Path::new(&data)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let inside = Path::new(&data).to_owned();
+    let app = TestApp::start_in(folder, |config| config.data_dir = inside).await;
+    crate::reanalysis::eventually(async || app.sql_count("SELECT count(*) FROM results").await == 4).await;
+    let first = app.sql("SELECT CAST(min(date) AS TEXT) AS day FROM frames WHERE session_id = 1").await;
+    assert_eq!(first[0]["day"], "2026-03-01");
+    let wrist_sum = async |session: i64| {
+        let select = "SELECT sum(gyro_norm_dps) AS g, sum(accel_norm_mps2) AS a FROM frames_si WHERE sensor = 'wrist'";
+        let row = app.sql(&format!("{select} AND session_id = {session}")).await.remove(0);
+        ["g", "a"].map(|name| row[name].as_f64().unwrap())
+    };
+    for (here, there) in wrist_sum(1).await.into_iter().zip(wrist_sum(2).await) {
+        assert!((here - there).abs() < 1e-5 * here, "{here} is not {there}");
+    }
+    assert!(app.sql_count("SELECT count(*) FROM strokes WHERE session_id = 1").await > 2);
+    assert_eq!(app.sql_count("SELECT count(*) FROM frames WHERE gyro_z IS NULL").await, 2, "a ? is a missing value");
+    assert_eq!(app.sql_count("SELECT count(*) FROM notifications").await, 0, "nobody waits for an old recording");
+}

@@ -241,10 +241,11 @@ impl Catalog {
     }
 
     /// The session that a row of the source becomes, made closed and empty at the first time: under the number that is
-    /// wanted if it is free. Its frames come with [`Catalog::finish_import`].
+    /// wanted if it is free. `origin` says where it comes from. Its frames come with [`Catalog::finish_import`].
     pub async fn claim_session(
         &self,
         import: NewImport<'_>,
+        origin: &str,
         wanted: Option<SessionId>,
         new: &NewSession,
     ) -> Result<Claim, Error> {
@@ -259,7 +260,7 @@ impl Catalog {
             "INSERT INTO sessions (session_id, kind, device_code, group_code, user_id, status, reason, started_at_us, \
              changed_at_us, claimed_id, closed, origin) \
              VALUES ((SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM sessions WHERE session_id = ?1)), \
-             ?2, ?3, ?4, ?5, 'stopped', 'its import is not finished', ?6, ?7, ?8, 1, 'django') RETURNING *",
+             ?2, ?3, ?4, ?5, 'stopped', 'its import is not finished', ?6, ?7, ?8, 1, ?9) RETURNING *",
         )
         .bind(wanted.map(SessionId::get))
         .bind(new.kind.as_str())
@@ -269,6 +270,7 @@ impl Catalog {
         .bind(new.started_at_us)
         .bind(import.now_us)
         .bind(new.claimed_id.as_deref())
+        .bind(origin)
         .fetch_one(&mut *transaction)
         .await
         .map_err(at(step))?;

@@ -1,0 +1,160 @@
+//! Recording files and sets, brought into a data folder as sessions that the service analyses.
+//!
+//! Which recording became which session is noted by the sum of its samples, so that a run that was killed goes on and one that
+//! is repeated takes only what is new. Values are stored as the file has them after its units: m/s² and °/s.
+
+use schemas::frames::ClockKind;
+use schemas::{DeviceCode, FrameColumns, SessionId, SessionStatus, Track};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::Error;
+use crate::clock::Clock;
+use crate::store::catalog::{Catalog, ImportedSession, NewImport, NewSession, Sealed, SessionKind};
+use crate::store::paths::Paths;
+use crate::store::seal;
+
+/// A recording to take.
+#[derive(Clone, Debug)]
+pub struct NewRecording {
+    /// In the words of its source.
+    pub name: String,
+    /// Samples.
+    pub track: Track,
+    /// The openid of the player; `None`: nobody known.
+    pub openid: Option<String>,
+    /// The device that it shall belong to.
+    pub device: DeviceCode,
+    /// µs since 1970 UTC.
+    pub started_at_us: i64,
+}
+
+/// What came of a recording.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TakenRecording {
+    /// Its name.
+    pub name: String,
+    /// The session here; `None` in a dry run.
+    pub session_id: Option<i64>,
+    /// Frames.
+    pub frames: usize,
+    /// True if an earlier run took it.
+    pub already: bool,
+}
+
+/// Takes a recording; without a target it only says what it would do. The caller holds the data folder's lock.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn import_recording(
+    recording: &NewRecording,
+    target: Option<(&Catalog, &Paths)>,
+    clock: &Clock,
+) -> Result<TakenRecording, Error> {
+    let frames = frames_of(&recording.track, recording.started_at_us);
+    let mut taken =
+        TakenRecording { name: recording.name.clone(), session_id: None, frames: frames.len(), already: false };
+    let Some((catalog, paths)) = target else { return Ok(taken) };
+    let source_id = sum_of(&recording.track);
+    let now_us = clock.now_us();
+    let import = NewImport { source: "recordings", kind: "session", source_id: &source_id, now_us };
+    let user_id = match &recording.openid {
+        Some(openid) => Some(catalog.user_by_openid(openid, now_us).await?.user_id),
+        None => None,
+    };
+    let new = NewSession {
+        kind: SessionKind::Session,
+        device_code: recording.device.clone(),
+        group_code: recording.device.to_string(),
+        claimed_id: None,
+        user_id,
+        status: SessionStatus::Stopped,
+        started_at_us: recording.started_at_us,
+    };
+    let session = catalog.claim_session(import, "recordings", None, &new).await?.session;
+    taken.session_id = Some(session.session_id.get());
+    if session.revision > 0 {
+        taken.already = true;
+        return Ok(taken);
+    }
+    catalog.device_seen(&recording.device, None, now_us).await?;
+    let sealed = seal_frames(paths, session.session_id, &session.device_code, session.started_at_us, &frames)?;
+    let span_ns = frames.t_ns.iter().max().copied().unwrap_or(0).max(0);
+    let done = ImportedSession {
+        source: "recordings",
+        source_id: &source_id,
+        session_id: session.session_id,
+        sealed: Some(&sealed),
+        newest_frame: frames.len() as i64,
+        status: SessionStatus::Analyzing,
+        reason: None,
+        ended_at_us: Some(session.started_at_us + span_ns / 1000),
+        result: None,
+        now_us,
+    };
+    catalog.finish_import(&done).await?;
+    Ok(taken)
+}
+
+fn seal_frames(
+    paths: &Paths,
+    session_id: SessionId,
+    device: &DeviceCode,
+    started_at_us: i64,
+    frames: &FrameColumns,
+) -> Result<Sealed, Error> {
+    let sync_error_ns = 0;
+    let metadata = [
+        (seal::KEY_DEVICE_CODE.to_owned(), device.to_string()),
+        (seal::KEY_SYNC_ERROR_NS.to_owned(), i64::to_string(&sync_error_ns)),
+    ];
+    let manifest = seal::write_frames(paths, session_id, started_at_us, 1, frames, |_| Some(1.0), &metadata)
+        .map_err(|source| Error::Frames { session_id, source })?;
+    Ok(Sealed {
+        session_id,
+        revision: i64::from(manifest.revision),
+        rows: manifest.rows as i64,
+        path: manifest.path.to_string(),
+        bytes: manifest.bytes as i64,
+        sha256: manifest.sha256,
+        sync_error_ns,
+    })
+}
+
+/// The samples in the order of time, as frames of a counter of milliseconds.
+fn frames_of(track: &Track, started_at_us: i64) -> FrameColumns {
+    let mut rows = Vec::with_capacity(track.len());
+    for (role, samples) in track.iter() {
+        rows.extend((0..samples.len()).map(|row| (samples.t_ns[row], role, row)));
+    }
+    rows.sort_by_key(|&(t_ns, role, _)| (t_ns, role.to_byte()));
+    let mut frames = FrameColumns::with_capacity(rows.len());
+    for (t_ns, role, row) in rows {
+        let Some(samples) = track.get(role) else { continue };
+        let values = [samples.acc[row], samples.gyro[row], samples.angle[row]];
+        frames.push_decoded(i32::from(role.to_byte()), role, Some(t_ns.div_euclid(1_000_000)), values);
+        if let (Some(t), Some(clock), Some(received)) =
+            (frames.t_ns.last_mut(), frames.clock.last_mut(), frames.received_at_us.last_mut())
+        {
+            *t = t_ns;
+            *clock = ClockKind::Counter as u8;
+            *received = started_at_us + t_ns.div_euclid(1000);
+        }
+    }
+    frames
+}
+
+/// SHA-256 of every sample, hex: the same recording under another name is the same recording.
+fn sum_of(track: &Track) -> String {
+    let mut hash = Sha256::new();
+    for (role, samples) in track.iter() {
+        hash.update([role.to_byte()]);
+        for row in 0..samples.len() {
+            hash.update(samples.t_ns[row].to_le_bytes());
+            for value in [samples.acc[row], samples.gyro[row], samples.angle[row]].as_flattened() {
+                hash.update(value.to_bits().to_le_bytes());
+            }
+        }
+    }
+    crate::export::hex(&hash.finalize())
+}
