@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
@@ -21,7 +22,7 @@ use crate::store::catalog::{Catalog, SessionRow};
 use crate::store::paths::Paths;
 use crate::store::{seal, wal};
 use crate::{
-    accounts, admin, analysis, export, gateway, hub, ingest, notify, push, query, sessions, telemetry, wechat,
+    accounts, admin, analysis, custody, export, gateway, hub, ingest, notify, push, query, sessions, telemetry, wechat,
 };
 
 /// A running service.
@@ -176,6 +177,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let query = query::Handle::start(config.query_options(), files, Arc::new(source))?;
     let rooms = Rooms { accounts, analysis, hub, ingest, notify, paths, query, sessions };
 
+    let given_clock = clock.clone();
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address")?;
     let pages = admin::router(rooms.shown())
@@ -209,6 +211,9 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     tasks.spawn(channels.run(stopping.clone()));
     tasks.spawn(analysis_service.run(stopping.clone()));
     tasks.spawn(live_service.run(stopping.clone()));
+    if let Some(policy) = config.retention() {
+        tasks.spawn(give_up_what_is_old(policy, rooms.paths.clone(), catalog.clone(), given_clock, stopping.clone()));
+    }
     if let Some((listener, router)) = flight {
         let (options, stopping) = (options.clone(), stopping.clone());
         tasks.spawn(async move {
@@ -257,6 +262,38 @@ async fn keep_metrics_small(mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
             () = crate::shutdown::requested(&mut shutdown) => return,
             _ = due.tick() => telemetry::upkeep(),
+        }
+    }
+}
+
+/// How often the service looks for what is older than wanted.
+const RETENTION_INTERVAL: Duration = Duration::from_hours(1);
+
+/// Runs until `shutdown` turns true. A run that fails is told and tried again with the next.
+async fn give_up_what_is_old(
+    policy: custody::Policy,
+    paths: Paths,
+    catalog: Catalog,
+    clock: Clock,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut due = tokio::time::interval(RETENTION_INTERVAL);
+    loop {
+        tokio::select! {
+            () = crate::shutdown::requested(&mut shutdown) => return,
+            _ = due.tick() => {}
+        }
+        match custody::retain(&paths, &catalog, &policy, &clock, false).await {
+            Ok(gone) if gone.sessions.is_empty() && gone.notices == 0 => {}
+            Ok(gone) => info!(
+                session.count = gone.sessions.len(),
+                frame.count = gone.frames,
+                notice.count = gone.notices,
+                "gave up the frames of {} sessions and {} notices for their age",
+                gone.sessions.len(),
+                gone.notices
+            ),
+            Err(error) => error!(error = &error as &dyn std::error::Error, "failed to give up what is old: {error}"),
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod export;
 pub mod import;
 pub mod reanalyze;
 pub mod recover;
+pub mod retention;
 pub mod serve;
 pub mod sessions;
 pub mod simulate;
@@ -80,6 +81,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Make a data folder of a backup
     Restore(backup::RestoreArgs),
+    /// Give up frames and notices that are older than wanted, archived first if you like
+    Retention(retention::Args),
     /// Take a player out of a data folder, with a signed receipt
     Erase(erase::Args),
     /// Repair the write-ahead log of a stopped folder and say what was found
@@ -124,6 +127,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(&args),
         Command::Backup(args) => block_on(backup::backup(args)),
         Command::Restore(args) => backup::restore(&args),
+        Command::Retention(args) => block_on(retention::run(args)),
         Command::Erase(args) => block_on(erase::run(args)),
         Command::Recover(args) => recover::run(&args),
         Command::Config(args) => config::run(args),

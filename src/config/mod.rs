@@ -17,7 +17,7 @@ pub use crate::gateway::Auth;
 pub use layers::{Loaded, Origin, Overrides, load, process_environment};
 
 use crate::store::wal;
-use crate::{analysis, gateway, ingest, notify, push, query, sessions, wechat};
+use crate::{analysis, custody, gateway, ingest, notify, push, query, sessions, wechat};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -63,6 +63,19 @@ pub struct Config {
     pub notify: Notify,
     pub wechat: WeChat,
     pub query: Query,
+    pub retention: Retention,
+}
+
+/// What the service gives up by itself, every hour.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Frames of sessions that ended so many days ago go; 0: they stay. Strokes and results always stay.
+    pub frames_days: u32,
+    /// Notices that were delivered so many days ago go; 0: they stay.
+    pub notices_days: u32,
+    /// Sessions are archived here before their frames go; empty: they are not.
+    pub archive_dir: String,
 }
 
 /// Limits of sockets and requests.
@@ -304,6 +317,7 @@ impl Default for Config {
                 timeout_s: 60,
                 row_limit: 10_000_000,
             },
+            retention: Retention { frames_days: 0, notices_days: 0, archive_dir: String::new() },
         }
     }
 }
@@ -335,6 +349,20 @@ impl Config {
                 message: format!("flight_listen = {address:?} is neither an address with a port nor off"),
             }),
         }
+    }
+
+    /// What is given up by itself; `None`: nothing.
+    #[must_use]
+    pub fn retention(&self) -> Option<custody::Policy> {
+        let Retention { frames_days, notices_days, archive_dir } = &self.retention;
+        let days = |days: u32| (days > 0).then_some(days);
+        let policy = custody::Policy {
+            frames_days: days(*frames_days),
+            notices_days: days(*notices_days),
+            archive_dir: Some(archive_dir).filter(|folder| !folder.is_empty()).map(PathBuf::from),
+            reading_us: i64::try_from(self.query.timeout_s).unwrap_or(i64::MAX / 1_000_000).saturating_mul(1_000_000),
+        };
+        (policy.frames_days.is_some() || policy.notices_days.is_some()).then_some(policy)
     }
 
     /// Checks what a single key cannot say.

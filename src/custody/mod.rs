@@ -1,4 +1,4 @@
-//! The life of data after it is stored: erasing a player, backing a folder up, restoring one.
+//! The life of data after it is stored: giving up what is old, erasing a player, backing a folder up, restoring one.
 //!
 //! In: a data folder. Out: a receipt, a copy, a folder. Everything here can be killed at any instant and is finished by
 //! running it again; nothing is called done before it is on the disk and was read back.
@@ -7,9 +7,11 @@
 
 mod backup;
 mod erase;
+mod retention;
 
 pub use backup::{BACKUP_MANIFEST, BackedUp, Backup, BackupManifest, backup, restore};
 pub use erase::{ArchiveNote, Receipt, archives_with, check_receipt, erase, note_archive, receipt_path};
+pub use retention::{Expired, Policy, retain};
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,13 @@ pub enum Error {
     /// Stored files.
     #[error("read the stored files")]
     Store(#[from] seal::Error),
+    /// The archive that frames were to be in before they went.
+    #[error("archive sessions before their frames go")]
+    Archive {
+        /// The cause.
+        #[source]
+        source: Box<crate::export::Error>,
+    },
     /// Nobody has this number.
     #[error("there is no player {user}")]
     NoPlayer {

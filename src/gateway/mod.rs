@@ -78,7 +78,12 @@ impl State {
             if is_sealed { seal::read_track(&path) } else { Ok(ingest.live_track(session_id).unwrap_or_default()) }
         });
         let read = read.await.map_err(|_| ApiError::broke())?;
-        read.map_err(|error| ApiError::internal("store_unavailable", "the frames could not be read", error))
+        read.map_err(|error| match &error {
+            seal::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                ApiError::not_found("frames_gone", "the frames of this session are no longer kept")
+            }
+            _ => ApiError::internal("store_unavailable", "the frames could not be read", error),
+        })
     }
 }
 

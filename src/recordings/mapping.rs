@@ -211,7 +211,7 @@ pub fn read_mapped(path: &Path, mapping: &Mapping) -> Result<Vec<Recording>, Err
         path.file_stem().map_or_else(|| "recording".to_owned(), |stem| stem.to_string_lossy().into_owned());
     // By recording: the time of its first row, and its rows.
     let mut order = Vec::new();
-    let mut found: HashMap<String, (f64, Vec<(SensorRole, f64, [f32; 9])>)> = HashMap::new();
+    let mut found: HashMap<String, (f64, Vec<Row>)> = HashMap::new();
     let mut first_row = 0;
     for batch in table {
         let batch = batch.map_err(|source| Error::Rows { path: path.to_owned(), source })?;
@@ -282,7 +282,10 @@ pub fn read_mapped(path: &Path, mapping: &Mapping) -> Result<Vec<Recording>, Err
     Ok(recordings.collect())
 }
 
-fn recording(name: String, mut rows: Vec<(SensorRole, f64, [f32; 9])>) -> Recording {
+/// Sensor, time in ms, and values in our units.
+type Row = (SensorRole, f64, [f32; 9]);
+
+fn recording(name: String, mut rows: Vec<Row>) -> Recording {
     let mut latest = HashMap::new();
     let mut unsorted = 0;
     for (role, t_ms, _) in &rows {
@@ -326,30 +329,30 @@ pub fn read_ts(path: &Path, layout: TsLayout) -> Result<RecordingSet, Error> {
     let stem = path.file_stem().map_or_else(|| "case".to_owned(), |stem| stem.to_string_lossy().into_owned());
     let mut set = RecordingSet::default();
     for (line, case) in lines.filter(|(_, case)| !case.trim().is_empty() && !case.starts_with(['#', '%'])) {
-        let at = |what: &str| wrong(path, format!("line {}: {what}", line + 1));
+        let wrong_line = |what: &str| wrong(path, format!("line {}: {what}", line + 1));
         let mut fields: Vec<&str> = case.split(':').collect();
         let class = fields.pop().unwrap_or_default().trim();
         if fields.len() < 6 {
-            return Err(at("fewer than six dimensions and a class"));
+            return Err(wrong_line("fewer than six dimensions and a class"));
         }
         let mut dimensions = Vec::with_capacity(6);
         for field in &fields[..6] {
             let values = field.split(',').map(|value| match value.trim() {
                 "?" | "NaN" => Ok(f64::NAN),
-                value => value.parse::<f64>().map_err(|_| at(&format!("{value:?} is no number"))),
+                value => value.parse::<f64>().map_err(|_| wrong_line(&format!("{value:?} is no number"))),
             });
             dimensions.push(values.collect::<Result<Vec<f64>, Error>>()?);
         }
         let length = dimensions[0].len();
         if dimensions.iter().any(|dimension| dimension.len() != length) {
-            return Err(at("dimensions of different length"));
+            return Err(wrong_line("dimensions of different length"));
         }
         let mut track = Track::default();
         if let Some(samples) = track.get_or_insert(layout.sensor) {
+            let at = |dimension: usize, row: usize| dimensions[dimension].get(row).copied().unwrap_or(f64::NAN);
             for row in 0..length {
                 let t_ns = (row as f64 / layout.rate_hz * 1e9).round() as i64;
-                let axes =
-                    |first: usize, factor: f64| [0, 1, 2].map(|axis| (dimensions[first + axis][row] * factor) as f32);
+                let axes = |first: usize, factor: f64| [0, 1, 2].map(|axis| (at(first + axis, row) * factor) as f32);
                 samples.push(t_ns, axes(0, layout.accel_to_mps2), axes(3, layout.gyro_to_dps), [f32::NAN; 3]);
             }
         }

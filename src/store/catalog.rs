@@ -623,8 +623,8 @@ impl Catalog {
     /// Every file that the catalog answers for, for verification: path, and of frames also revision, rows, bytes, sum.
     pub async fn expected_files(&self) -> Result<Vec<Expected>, Error> {
         let rows = sqlx::query(
-            "SELECT frames_path, revision, sealed_rows, frames_bytes, frames_sha256 FROM sessions WHERE revision > 0 \
-             UNION ALL SELECT strokes_path, NULL, NULL, NULL, NULL FROM results \
+            "SELECT frames_path, revision, sealed_rows, frames_bytes, frames_sha256 FROM sessions \
+             WHERE revision > 0 AND frames_expired_at_us IS NULL UNION ALL SELECT strokes_path, NULL, NULL, NULL, NULL FROM results \
              UNION ALL SELECT result_path, NULL, NULL, NULL, NULL FROM results",
         )
         .fetch_all(&self.readers)

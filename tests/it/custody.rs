@@ -194,3 +194,64 @@ async fn a_backup_made_under_load_is_restored_with_all_that_was_acknowledged() {
     fails(&["restore", &backup, "--data-dir", &restored("third")], "damaged").await;
     assert!(!place.path().join("third").exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_goes_after_it_was_archived_and_comes_back_from_there() {
+    let app = TestApp::start_with(|config| config.sessions.late_grace_s = 0).await;
+    let first = recorded(&app, "d1", 4).await;
+    let data_dir = text(app.data_dir());
+    let place = tempfile::tempdir().unwrap();
+    let archives = text(&place.path().join("archives"));
+    let closed = async || {
+        let catalog =
+            volant::store::catalog::Catalog::open_read_only(&app.data_dir().join("catalog.sqlite")).await.unwrap();
+        let row = catalog.session(schemas::SessionId(first)).await.unwrap().unwrap();
+        catalog.close().await;
+        row.closed
+    };
+    eventually(closed).await;
+    let count = "SELECT (SELECT count(*) FROM frames) AS f, (SELECT count(*) FROM strokes) AS s, \
+                 (SELECT count(*) FROM results) AS r";
+    let before = app.sql(count).await;
+    let frames = before[0]["f"].as_i64().unwrap();
+
+    // Nothing is old enough, and a dry run changes nothing.
+    let retention = |days: &'static str, more: &[&'static str]| {
+        let data_dir = data_dir.clone();
+        let archives = archives.clone();
+        let more = more.to_vec();
+        async move {
+            let fixed =
+                ["retention", "--data-dir", &data_dir, "--frames-days", days, "--archive-dir", &archives, "--json"];
+            ask(&[&fixed[..], &more].concat()).await
+        }
+    };
+    assert_eq!(retention("3", &[]).await["sessions"], json!([]));
+    let planned = retention("0", &["--dry-run"]).await;
+    assert_eq!((&planned["sessions"], &planned["frames"]), (&json!([first]), &json!(frames)), "{planned}");
+    assert_eq!(app.sql(count).await, before);
+    assert!(!Path::new(&archives).exists());
+
+    // Where the archive cannot be written, nothing goes.
+    fs::write(&archives, b"a file where the folder should be").unwrap();
+    fails(&["retention", "--data-dir", &data_dir, "--frames-days", "0", "--archive-dir", &archives], "archives").await;
+    assert_eq!(app.sql(count).await, before);
+    fs::remove_file(&archives).unwrap();
+
+    // It goes beside the running service, which answers for what is left.
+    let gone = retention("0", &[]).await;
+    assert_eq!((&gone["sessions"], &gone["files_deleted"]), (&json!([first]), &json!(1)), "{gone}");
+    let after = app.sql(count).await;
+    assert_eq!((&after[0]["f"], &after[0]["s"], &after[0]["r"]), (&json!(0), &before[0]["s"], &before[0]["r"]));
+    assert_eq!(app.get(&format!("/api/v2/sessions/{first}/result")).await.0, 200);
+    let (status, answer) = app.get(&format!("/api/v2/sessions/{first}/doctor")).await;
+    assert_eq!((status, &answer["code"]), (404, &json!("frames_gone")), "{answer}");
+    let report = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
+    assert_eq!(report["lost"], json!([]), "{report}");
+    assert_eq!(retention("0", &[]).await["sessions"], json!([]), "once is enough");
+
+    let archive = gone["archives"][0].as_str().unwrap();
+    let target = text(&place.path().join("restored"));
+    let taken = ask(&["import", "archive", archive, "--data-dir", &target, "--json"]).await;
+    assert_eq!(taken["frames"], frames, "{taken}");
+}

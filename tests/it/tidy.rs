@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
             "protocol",
             "sessions",
             "query",
+            "custody",
             "export",
             "notify",
             "analysis",
@@ -67,7 +68,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "config",
-        &["gateway", "sessions", "query", "analysis", "ingest", "notify", "push", "store", "wechat"],
+        &["gateway", "sessions", "query", "custody", "analysis", "ingest", "notify", "push", "store", "wechat"],
         "makes the rooms' options out of keys",
     ),
     (
@@ -113,7 +114,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ("wechat", &["entropy", "clock"], "a client of WeChat's servers"),
     ("query", &["ingest", "hub", "store", "clock"], "live batches of open recordings, sealed Parquet, presence"),
     ("export", &["query", "store"], "rows of the tables, files of an archive"),
-    ("custody", &["store", "clock"], "copies and erases what the service stored"),
+    ("custody", &["export", "store", "clock"], "copies, archives and erases what the service stored"),
     ("ingest", &["store", "clock"], "logs, numbers and seals; knows no session state but the catalog's"),
     (
         "migration",

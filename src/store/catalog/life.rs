@@ -174,6 +174,79 @@ impl Catalog {
         Ok(())
     }
 
+    /// Finished sessions that ended before an instant and still have their frames, the oldest first.
+    pub async fn sessions_before(&self, ended_before_us: i64, limit: i64) -> Result<Vec<SessionId>, Error> {
+        let rows = sqlx::query(
+            "SELECT session_id FROM sessions WHERE closed = 1 AND status IN ('completed', 'stopped') \
+             AND frames_path IS NOT NULL AND coalesce(ended_at_us, started_at_us) < ? ORDER BY session_id LIMIT ?",
+        )
+        .bind(ended_before_us)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(at("list old sessions"))?;
+        rows.iter().map(|row| Ok(SessionId(get(row, 0)?))).collect()
+    }
+
+    /// Gives up the frames of a session, if they still are the ones with this sum. From now on nobody is sent to the file.
+    pub async fn expire_frames(&self, session: SessionId, sha256: &str, now_us: i64) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "UPDATE sessions SET frames_path = NULL, frames_bytes = NULL, frames_expired_at_us = ?3 \
+             WHERE session_id = ?1 AND frames_sha256 = ?2 AND frames_path IS NOT NULL",
+        )
+        .bind(session.get())
+        .bind(sha256)
+        .bind(now_us)
+        .execute(&self.writer)
+        .await
+        .map_err(at("give up the frames of a session"))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Sessions whose frames were given up before an instant: number, and start, which is where their file lay.
+    pub async fn expired_before(&self, before_us: i64) -> Result<Vec<(SessionId, i64)>, Error> {
+        let rows = sqlx::query(
+            "SELECT session_id, started_at_us FROM sessions WHERE frames_expired_at_us IS NOT NULL \
+             AND frames_expired_at_us <= ?",
+        )
+        .bind(before_us)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(at("list sessions without frames"))?;
+        rows.iter().map(|row| Ok((SessionId(get(row, 0)?), get(row, 1)?))).collect()
+    }
+
+    /// Deletes notices that were delivered before an instant and are owed nowhere else; with `count_only` it counts them.
+    pub async fn expire_notices(&self, delivered_before_us: i64, count_only: bool) -> Result<i64, Error> {
+        let step = "delete old notices";
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(at(step))?;
+        let row = sqlx::query(
+            "SELECT count(*) FROM outbox o WHERE o.delivered_at_us < ?1 AND NOT EXISTS \
+             (SELECT 1 FROM deliveries d WHERE d.notification_id = o.notification_id AND d.state = 'owed')",
+        )
+        .bind(delivered_before_us)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(at(step))?;
+        let count = get(&row, 0)?;
+        if !count_only {
+            for statement in [
+                "DELETE FROM delivery_attempts WHERE notification_id IN (SELECT notification_id FROM outbox o \
+                 WHERE o.delivered_at_us < ?1 AND NOT EXISTS (SELECT 1 FROM deliveries d \
+                 WHERE d.notification_id = o.notification_id AND d.state = 'owed'))",
+                "DELETE FROM deliveries WHERE state <> 'owed' AND notification_id IN (SELECT notification_id FROM outbox o \
+                 WHERE o.delivered_at_us < ?1 AND NOT EXISTS (SELECT 1 FROM deliveries d \
+                 WHERE d.notification_id = o.notification_id AND d.state = 'owed'))",
+                "DELETE FROM outbox WHERE delivered_at_us < ?1 AND NOT EXISTS (SELECT 1 FROM deliveries d \
+                 WHERE d.notification_id = outbox.notification_id)",
+            ] {
+                sqlx::query(statement).bind(delivered_before_us).execute(&mut *transaction).await.map_err(at(step))?;
+            }
+        }
+        transaction.commit().await.map_err(at(step))?;
+        Ok(count)
+    }
+
     /// Copies the catalog as of one instant, while it is in use, into a file that must not exist.
     pub async fn copy_into(&self, path: &Path) -> Result<(), Error> {
         sqlx::query("VACUUM INTO ?")

@@ -8,5 +8,7 @@ CREATE TABLE erasures (
     files         TEXT NOT NULL,
     done_at_us    INTEGER
 );
+-- When the frames of a session were given up because of their age; its strokes and result stay.
+ALTER TABLE sessions ADD COLUMN frames_expired_at_us INTEGER;
 CREATE INDEX sessions_by_frames ON sessions (frames_sha256) WHERE frames_sha256 IS NOT NULL;
 PRAGMA user_version = 4;

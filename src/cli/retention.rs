@@ -1,0 +1,82 @@
+//! `volant retention`: gives up what is older than wanted.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::clock::Clock;
+use crate::custody::{self, Policy};
+use crate::store::catalog::Catalog;
+use crate::store::paths::Paths;
+
+/// Gives up frames and notices that are older than wanted; strokes and results stay.
+///
+/// May run beside a server, which does the same by itself every hour if its configuration says so. With --archive-dir frames go
+/// only after an archive that holds them was written and read back.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The data folder
+    #[arg(long, value_name = "DIR", default_value = "./volant-data")]
+    data_dir: PathBuf,
+    /// Frames of sessions that ended so many days ago go
+    #[arg(long, value_name = "N")]
+    frames_days: Option<u32>,
+    /// Notices that were delivered so many days ago go
+    #[arg(long, value_name = "N")]
+    notices_days: Option<u32>,
+    /// Archive sessions here before their frames go
+    #[arg(long, value_name = "DIR")]
+    archive_dir: Option<PathBuf>,
+    /// Say what would go, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print what went as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let paths = Paths::new(&args.data_dir);
+    anyhow::ensure!(
+        paths.catalog().is_file(),
+        "{} is no data folder: --data-dir names the folder that volant serve uses",
+        args.data_dir.display()
+    );
+    anyhow::ensure!(
+        args.frames_days.is_some() || args.notices_days.is_some(),
+        "nothing is to go: --frames-days and --notices-days say what"
+    );
+    let policy = Policy {
+        frames_days: args.frames_days,
+        notices_days: args.notices_days,
+        archive_dir: args.archive_dir,
+        reading_us: 0,
+    };
+    let catalog = Catalog::open(&paths.catalog()).await?;
+    let done = custody::retain(&paths, &catalog, &policy, &Clock::system(), args.dry_run).await;
+    catalog.close().await;
+    let done = done?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer(&mut out, &done).context("print what went")?;
+        writeln!(out).context("print what went")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let verb = if done.dry_run { "would go" } else { "are gone" };
+    writeln!(
+        out,
+        "the frames of {} sessions ({} frames, {} bytes) and {} notices {verb}",
+        done.sessions.len(),
+        done.frames,
+        done.bytes,
+        done.notices
+    )
+    .context("print what went")?;
+    for archive in &done.archives {
+        writeln!(out, "archived in {}", archive.display()).context("print what went")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,155 @@
+//! Giving up what is older than wanted: frames, which are large, and notices that were delivered. Strokes and results stay.
+//!
+//! With a folder for archives, frames go only after an archive that holds their session was written, read back and synced.
+//! The catalog forgets the frames first and the file goes at a later run, when no statement can still be reading it. Run
+//! again after an interruption it goes on: an archive by the same name is finished, a file that stayed is deleted.
+
+use std::path::PathBuf;
+
+use schemas::UserId;
+use serde::Serialize;
+
+use super::{ArchiveNote, Error, io_error, note_archive};
+use crate::clock::Clock;
+use crate::export::Archive;
+use crate::store::catalog::Catalog;
+use crate::store::paths::{Paths, Table, TablePath};
+
+const DAY_US: i64 = 24 * 3600 * 1_000_000;
+/// Sessions of one archive.
+const ARCHIVE_SESSIONS: i64 = 100;
+
+/// How long what is kept; `None`: for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Frames of finished sessions, in days since their end.
+    pub frames_days: Option<u32>,
+    /// Notices, in days since their delivery.
+    pub notices_days: Option<u32>,
+    /// Where sessions are archived before their frames go; `None`: nowhere.
+    pub archive_dir: Option<PathBuf>,
+    /// How long a statement may still read a file that the catalog has forgotten, µs.
+    pub reading_us: i64,
+}
+
+/// What went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Expired {
+    /// Sessions whose frames were given up.
+    pub sessions: Vec<i64>,
+    /// Those frames.
+    pub frames: i64,
+    /// Bytes of their files.
+    pub bytes: i64,
+    /// Notices.
+    pub notices: i64,
+    /// Files that were deleted now.
+    pub files_deleted: usize,
+    /// Archives that were written.
+    pub archives: Vec<PathBuf>,
+    /// True if nothing was changed.
+    pub dry_run: bool,
+}
+
+/// Applies a policy; beside a running service too.
+///
+/// # Errors
+/// See [`Error`]; what went before stays gone, and nothing goes that was to be archived and was not.
+pub async fn retain(
+    paths: &Paths,
+    catalog: &Catalog,
+    policy: &Policy,
+    clock: &Clock,
+    dry_run: bool,
+) -> Result<Expired, Error> {
+    let now_us = clock.now_us();
+    let mut expired = Expired { dry_run, ..Expired::default() };
+    if let Some(days) = policy.frames_days {
+        let before_us = now_us - i64::from(days) * DAY_US;
+        loop {
+            let limit = if dry_run { i64::MAX } else { ARCHIVE_SESSIONS };
+            let sessions = catalog.sessions_before(before_us, limit).await?;
+            let mut archived = Vec::new();
+            for session in sessions {
+                archived.extend(catalog.archived_session(session).await?);
+            }
+            if archived.is_empty() {
+                break;
+            }
+            if !dry_run && let Some(folder) = &policy.archive_dir {
+                expired.archives.push(archive(paths, catalog, folder, archived.clone(), now_us).await?);
+            }
+            let mut gone = 0;
+            for session in &archived {
+                let id = schemas::SessionId(session.session_id);
+                if dry_run || catalog.expire_frames(id, &session.frames_sha256, now_us).await? {
+                    expired.sessions.push(session.session_id);
+                    expired.frames += session.rows;
+                    expired.bytes += session.frames_bytes;
+                    gone += 1;
+                }
+            }
+            // A session whose frames changed since is looked at again another time.
+            if dry_run || gone == 0 {
+                break;
+            }
+        }
+    }
+    if let Some(days) = policy.notices_days {
+        expired.notices = catalog.expire_notices(now_us - i64::from(days) * DAY_US, dry_run).await?;
+    }
+    if !dry_run {
+        for (session, started_at_us) in catalog.expired_before(now_us - policy.reading_us).await? {
+            let file = paths.file(TablePath::new(Table::Frames, session, started_at_us));
+            match std::fs::remove_file(&file) {
+                Ok(()) => expired.files_deleted += 1,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io_error("delete", &file)(error)),
+            }
+        }
+        metrics::counter!("volant_custody_expired_frames_total").increment(expired.frames as u64);
+        metrics::counter!("volant_custody_expired_notices_total").increment(expired.notices as u64);
+    }
+    Ok(expired)
+}
+
+async fn archive(
+    paths: &Paths,
+    catalog: &Catalog,
+    folder: &std::path::Path,
+    sessions: Vec<crate::store::catalog::ArchivedSession>,
+    now_us: i64,
+) -> Result<PathBuf, Error> {
+    std::fs::create_dir_all(folder).map_err(io_error("make folder", folder))?;
+    let ids: Vec<i64> = sessions.iter().map(|session| session.session_id).collect();
+    let name = format!("sessions-{}-to-{}.tar.zst", ids.first().unwrap_or(&0), ids.last().unwrap_or(&0));
+    let out = folder.join(name);
+    let mut users: Vec<i64> = sessions.iter().filter_map(|session| session.user_id).collect();
+    users.sort_unstable();
+    users.dedup();
+    let mut players = Vec::new();
+    for user in &users {
+        players.extend(catalog.archived_player(UserId(*user)).await?);
+    }
+    let service = catalog.service_id().await?.unwrap_or_else(|| "unnamed".to_owned());
+    let (root, target) = (paths.clone(), out.clone());
+    let written = tokio::task::spawn_blocking(move || {
+        let archive = Archive {
+            paths: &root,
+            service: &service,
+            created_at_us: now_us,
+            selection: "sessions older than they are kept".to_owned(),
+            sessions,
+            players,
+            left_out: Vec::new(),
+        };
+        archive.write(&target, &mut |_, _| {})
+    });
+    written
+        .await
+        .map_err(|_| Error::Changing { attempts: 1 })?
+        .map_err(|source| Error::Archive { source: Box::new(source) })?;
+    let path = std::path::absolute(&out).map_err(io_error("name", &out))?;
+    note_archive(paths, &ArchiveNote { path: path.clone(), created_at_us: now_us, players: users, sessions: ids })?;
+    Ok(path)
+}
