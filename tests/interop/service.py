@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-START_TIMEOUT_S = 60
+PATIENCE_S = 60
 
 
 class Service:
@@ -50,10 +50,10 @@ class Service:
             "simulate", "--url", self.url, "--devices", str(devices), "--duration", str(duration_s), "--speed", "max", *flags
         )
 
-    def wait_for_results(self, sessions: int) -> None:
+    def wait_for_results(self, sessions: int, patience_s: float = PATIENCE_S) -> None:
         began = time.monotonic()
         while self.sql("SELECT count(*) AS n FROM results")[0]["n"] < sessions:
-            if time.monotonic() - began > START_TIMEOUT_S:
+            if time.monotonic() - began > patience_s:
                 sys.exit(f"FAILED: {sessions} results did not come")
             time.sleep(0.1)
 
