@@ -329,10 +329,17 @@ fn flag_saturated(values: &mut [Lanes], factor: Option<f32>) -> (usize, Vec<bool
     const GYRO_PLATEAU_DPS: f32 = 100.0;
     let to_g = factor.map_or(0.0, |factor| factor / G as f32);
     let mut gyro_clipped = Vec::new();
+    // Lane by lane, so that the lanes do not wait for each other.
+    let mut largest = [0.0_f32; 6];
+    for v in values.iter() {
+        for (largest, c) in largest.iter_mut().zip(v) {
+            *largest = largest.max(c.abs());
+        }
+    }
     for (first, scales, unit, least) in
         [(0, ACC_SCALES_G, to_g, ACC_PLATEAU_G), (3, GYRO_SCALES_DPS, 1.0, GYRO_PLATEAU_DPS)]
     {
-        let limit = values.iter().flat_map(|v| &v[first..first + 3]).fold(0.0_f32, |m, c| m.max(c.abs()));
+        let limit = largest[first..first + 3].iter().fold(0.0_f32, |m, c| m.max(*c));
         if limit * unit < least {
             continue;
         }
@@ -340,10 +347,11 @@ fn flag_saturated(values: &mut [Lanes], factor: Option<f32>) -> (usize, Vec<bool
         let count = values.iter().filter(|v| at_limit(v)).count();
         let usual = scales.iter().any(|scale| (limit * unit / scale - 1.0).abs() < 0.01);
         let same = |a: f32, b: f32| a.to_bits() == b.to_bits();
-        let plateau = values.windows(3).any(|w| {
-            (first..first + 3)
-                .any(|c| w[0][c].abs() >= 0.9999 * limit && same(w[0][c], w[1][c]) && same(w[1][c], w[2][c]))
-        });
+        let plateau = count >= 3
+            && values.windows(3).any(|w| {
+                (first..first + 3)
+                    .any(|c| w[0][c].abs() >= 0.9999 * limit && same(w[0][c], w[1][c]) && same(w[1][c], w[2][c]))
+            });
         if plateau || (usual && count >= 3) {
             if first == 3 {
                 gyro_clipped = values.iter().map(at_limit).collect();
@@ -527,7 +535,9 @@ fn resample(signal: &mut Signal, timing: &Timing, params: &CalibrateParams) -> u
 
 /// Seconds from `a` to `b`; times may be as far apart as `i64` allows.
 pub(crate) fn span_s(a: i64, b: i64) -> f64 {
-    (i128::from(b) - i128::from(a)) as f64 / NS_PER_S
+    // Times may be as far apart as i64 reaches; where the difference fits, the machine converts it by itself.
+    let ns = b.checked_sub(a).map_or_else(|| (i128::from(b) - i128::from(a)) as f64, |ns| ns as f64);
+    ns / NS_PER_S
 }
 
 /// Length of a vector.

@@ -97,7 +97,7 @@ impl Rocket {
     fn convolution(&self, window: &Window, combination: usize) -> Vec<f32> {
         let dilation = self.dilations[combination / KERNELS];
         let taps = kernels().nth(combination % KERNELS).unwrap_or([0, 1, 2]);
-        let padded = pad(window, self.channels[combination], dilation);
+        let padded = pad(&mix(window, self.channels[combination]), dilation);
         let n = window.len();
         let all = sum_of_taps(&padded, n, dilation);
         (0..n).map(|t| 3.0 * taps.iter().map(|tap| padded[t + tap * dilation]).sum::<f32>() - all[t]).collect()
@@ -109,6 +109,8 @@ impl Rocket {
         let per_kernel = self.thresholds.len() / self.channels.len().max(1);
         let mut out = vec![0.0_f32; self.thresholds.len()];
         let mut values = vec![0.0_f32; n];
+        // A mix of channels is summed once, whatever the dilations that see it.
+        let mut mixed: Vec<(u8, Vec<f32>)> = Vec::with_capacity(MIXES);
         for (d, &dilation) in self.dilations.iter().enumerate() {
             // One padded copy for each mix of channels that occurs at this dilation.
             let mut sums: Vec<(u8, Vec<f32>, Vec<f32>)> = Vec::with_capacity(MIXES);
@@ -117,15 +119,20 @@ impl Rocket {
                 let mask = self.channels[combination];
                 let found = sums.iter().position(|(known, ..)| *known == mask);
                 let index = found.unwrap_or_else(|| {
-                    let padded = pad(window, mask, dilation);
+                    let known = mixed.iter().position(|(known, _)| *known == mask);
+                    let known = known.unwrap_or_else(|| {
+                        mixed.push((mask, mix(window, mask)));
+                        mixed.len() - 1
+                    });
+                    let padded = pad(&mixed[known].1, dilation);
                     let all = sum_of_taps(&padded, n, dilation);
                     sums.push((mask, padded, all));
                     sums.len() - 1
                 });
                 let (_, padded, all) = &sums[index];
                 let [a, b, c] = taps.map(|tap| &padded[tap * dilation..tap * dilation + n]);
-                for t in 0..n {
-                    values[t] = 3.0 * (a[t] + b[t] + c[t]) - all[t];
+                for ((((value, a), b), c), all) in values.iter_mut().zip(a).zip(b).zip(c).zip(all) {
+                    *value = 3.0 * (a + b + c) - all;
                 }
                 let slots = combination * per_kernel..(combination + 1) * per_kernel;
                 for (feature, &threshold) in out[slots.clone()].iter_mut().zip(&self.thresholds[slots]) {
@@ -138,19 +145,27 @@ impl Rocket {
     }
 }
 
-/// The sum of the masked channels, its ends repeated by four taps on either side.
-fn pad(window: &Window, mask: u8, dilation: usize) -> Vec<f32> {
-    let n = window.len();
-    let reach = TAPS / 2 * dilation;
-    let mut padded = vec![0.0_f32; n + 2 * reach];
+/// The sum of the masked channels.
+fn mix(window: &Window, mask: u8) -> Vec<f32> {
+    let mut sum = vec![0.0_f32; window.len()];
     for (channel, values) in window.channels.iter().enumerate() {
-        if mask & (1 << channel) == 0 {
-            continue;
-        }
-        for (i, cell) in padded.iter_mut().enumerate() {
-            *cell += values[i.saturating_sub(reach).min(n - 1)];
+        if mask & (1 << channel) != 0 {
+            for (sum, value) in sum.iter_mut().zip(values) {
+                *sum += value;
+            }
         }
     }
+    sum
+}
+
+/// The values with their ends repeated by four taps on either side.
+fn pad(values: &[f32], dilation: usize) -> Vec<f32> {
+    let reach = TAPS / 2 * dilation;
+    let (first, last) = (values.first().copied().unwrap_or(0.0), values.last().copied().unwrap_or(0.0));
+    let mut padded = Vec::with_capacity(values.len() + 2 * reach);
+    padded.resize(reach, first);
+    padded.extend_from_slice(values);
+    padded.resize(values.len() + 2 * reach, last);
     padded
 }
 

@@ -1,7 +1,7 @@
 //! Flight SQL: the fast door, for ADBC, JDBC and whatever else speaks Arrow over gRPC.
 //!
 //! Stateless. A ticket is the statement itself; the handle of a prepared statement is its text with the values bound to
-//! it ([`Prepared`]), so that a restart, another node or a client that goes away leaves nothing behind. Who may ask is
+//! it (`Prepared`), so that a restart, another node or a client that goes away leaves nothing behind. Who may ask is
 //! the gateway's business; it serves [`router`] behind its own layers.
 //!
 //! A client is promised the columns before it takes the rows, and strict ones compare. What the engine announces depends

@@ -164,6 +164,7 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
     ("DELETE", "/api/v2/webhooks/{webhook_id}", "", ADMIN_OR_USER),
     ("POST", "/api/v2/wechat/grants", r#"{"template_id":"t"}"#, USER),
     ("POST", "/api/v2/sql", r#"{"query":"SELECT 1"}"#, ADMIN),
+    ("GET", "/api/v2/export", "", ADMIN),
 ];
 
 /// Operations without a row, and why.

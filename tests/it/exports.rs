@@ -295,7 +295,8 @@ async fn recordings_of_every_layout_become_sessions_that_are_analysed() {
         let accel = ["ax", "ay", "az"].map(|axis| number(axis) / 9.80665);
         let gyro = ["gx", "gy", "gz"].map(|axis| number(axis).to_radians());
         let [a, w] = [accel, gyro].map(|axes| axes.map(|value| value.to_string()).join(";"));
-        foreign += &format!("{};{a};{w};first\n", 1_700_000_000.0 + number("t_ms") / 1e3);
+        let stamp = 1_700_000_000.0 + number("t_ms") / 1e3;
+        foreign.push_str(&[&stamp.to_string(), &*a, &*w, "first\n"].join(";"));
     }
     fs::write(place.path().join("foreign.csv"), foreign).unwrap();
     let mapping = "sensor = \"wrist\"\nrecording_column = \"trial\"\n[time]\ncolumn = \"stamp\"\nunit = \"s\"\n\
