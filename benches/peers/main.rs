@@ -1,7 +1,7 @@
 //! The analysis of one recording on one thread, stage by stage, as JSON: what `benches/peers/run` puts beside SciPy.
 //!
-//! Usage: `peers RECORDING.csv ROUNDS`. A stage's time is that of the pipeline up to it less that of the one before, the
-//! fastest of the rounds each.
+//! Usage: `peers RECORDING.csv ROUNDS`. Written are the times of whole pipelines, the fastest of the rounds each; a stage's time is
+//! that of the pipeline up to it less that of the one before.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -43,19 +43,7 @@ fn main() -> anyhow::Result<()> {
             *best = best.min(seconds);
         }
     }
-    let of = |name: &str| fastest.get(name).copied().unwrap_or_default();
-    let answer = json!({
-        "stages": {
-            "calibrate": of("calibrate"),
-            "segment": of("segment") - of("calibrate"),
-            "classify": of("classify") - of("segment"),
-            "kinetics": of("kinetics") - of("segment"),
-            // Scores, advice, and what the parts above do not share.
-            "report": of("all") - of("classify") - of("kinetics") + of("segment"),
-        },
-        "frames": track.len(),
-        "swings": swings,
-    });
+    let answer = json!({ "pipelines": fastest, "frames": track.len(), "swings": swings });
     writeln!(std::io::stdout(), "{answer}")?;
     Ok(())
 }

@@ -28,19 +28,22 @@ const NS_PER_S: f64 = 1e9;
 /// all movement still shows what the sensor reads between. Components that are not finite are passed over.
 #[must_use]
 pub fn acc_to_mps2(acc: &[[f32; 3]]) -> Option<f32> {
+    let usable = |a: &&[f32; 3]| a.iter().all(|c| c.is_finite()) && a.iter().any(|c| *c != 0.0);
+    let usable: Vec<[f32; 3]> = acc.iter().filter(usable).copied().collect();
+    unit_at_rest(&usable, |a| *a)
+}
+
+/// The same of samples that are all usable; `acc` takes the acceleration out of one.
+fn unit_at_rest<T>(samples: &[T], acc: impl Fn(&T) -> [f32; 3]) -> Option<f32> {
     const STRETCH: usize = 8;
     // Enough stretches for a stable median; an hour at 200 Hz has 90,000.
     const STRETCHES_MAX: usize = 4096;
-    let magnitudes: Vec<f64> = acc
-        .iter()
-        .filter(|a| a.iter().all(|c| c.is_finite()) && a.iter().any(|c| *c != 0.0))
-        .map(|a| norm(*a))
-        .collect();
-    let every = (magnitudes.len() / STRETCH).div_ceil(STRETCHES_MAX).max(1);
-    let mut stretches: Vec<(f64, f64)> = magnitudes
+    let every = (samples.len() / STRETCH).div_ceil(STRETCHES_MAX).max(1);
+    let mut stretches: Vec<(f64, f64)> = samples
         .chunks_exact(STRETCH)
         .step_by(every)
         .filter_map(|stretch| {
+            let stretch: [f64; STRETCH] = std::array::from_fn(|i| norm(acc(&stretch[i])));
             let mean = stretch.iter().sum::<f64>() / STRETCH as f64;
             let spread = stretch.iter().map(|m| (m - mean).abs()).sum::<f64>() / STRETCH as f64;
             (mean > 0.0).then(|| (spread / mean, mean))
@@ -57,7 +60,7 @@ pub fn acc_to_mps2(acc: &[[f32; 3]]) -> Option<f32> {
             .map(|(_, factor)| factor)
     };
     median(&mut resting).and_then(|rest| near(rest, 1.25)).or_else(|| {
-        let mut all = magnitudes;
+        let mut all: Vec<f64> = samples.iter().map(|sample| norm(acc(sample))).collect();
         median(&mut all).and_then(|middle| near(middle, 1.4))
     })
 }
@@ -151,8 +154,13 @@ impl Signal {
     /// The clean samples inside `from_ns..=to_ns`.
     pub(crate) fn raw_window(&self, from_ns: i64, to_ns: i64) -> std::ops::Range<usize> {
         let from = self.raw_t_ns.partition_point(|&t| t < from_ns);
-        let to = self.raw_t_ns.partition_point(|&t| t <= to_ns);
-        from..to.max(from)
+        // The end is near the start: looked for in steps that double.
+        let rest = &self.raw_t_ns[from..];
+        let mut reach = 16;
+        while reach < rest.len() && rest[reach] <= to_ns {
+            reach *= 2;
+        }
+        from..from + rest[..rest.len().min(reach)].partition_point(|&t| t <= to_ns)
     }
 
     /// Step of the grid, s.
@@ -237,12 +245,13 @@ fn clean(track: &SensorTrack, params: &CalibrateParams) -> Option<Clean> {
         let i = order.as_ref().map_or(k, |order| order[k]);
         let t = track.t_ns[i];
         let (acc, gyro) = (track.acc[i], track.gyro[i]);
-        let wild =
-            acc.iter().any(|c| c.abs() > params.acc_limit) || gyro.iter().any(|c| c.abs() > params.gyro_limit_dps);
-        faults.implausible += usize::from(wild);
+        let (acc_within, gyro_ok) = (within(acc, params.acc_limit), within(gyro, params.gyro_limit_dps));
+        if !(acc_within && gyro_ok) {
+            let beyond = |v: [f32; 3], limit: f32| v.iter().any(|c| c.abs() > limit);
+            faults.implausible += usize::from(beyond(acc, params.acc_limit) || beyond(gyro, params.gyro_limit_dps));
+        }
         // All zero is the firmware's mark for a bad acceleration: no sensor in free flight reads exactly zero thrice.
-        let acc_ok = acc.iter().any(|c| *c != 0.0) && acc.iter().all(|c| c.abs() <= params.acc_limit);
-        let gyro_ok = gyro.iter().all(|c| c.abs() <= params.gyro_limit_dps);
+        let acc_ok = acc_within && acc.iter().any(|c| *c != 0.0);
         if !acc_ok && !gyro_ok {
             continue;
         }
@@ -263,25 +272,35 @@ fn clean(track: &SensorTrack, params: &CalibrateParams) -> Option<Clean> {
     fill(&t_ns, &mut values, &acc_there, 0);
     fill(&t_ns, &mut values, &gyro_there, 3);
 
-    let factor = if has_acc {
-        let acc: Vec<[f32; 3]> = values.iter().map(|v| [v[0], v[1], v[2]]).collect();
-        params.acc_to_mps2.or_else(|| acc_to_mps2(&acc))
-    } else {
-        None
-    };
+    let factor =
+        if has_acc { params.acc_to_mps2.or_else(|| unit_at_rest(&values, |v| [v[0], v[1], v[2]])) } else { None };
     let (saturated, gyro_clipped) = flag_saturated(&mut values, factor);
-    match factor {
-        Some(factor) => values.iter_mut().for_each(|v| v[..3].iter_mut().for_each(|c| *c *= factor)),
-        // Acceleration of unknown unit is no measurement; nothing is computed from it.
-        None => values.iter_mut().for_each(|v| v[..3].fill(0.0)),
+    // Acceleration of unknown unit is no measurement; nothing is computed from it.
+    let scale = factor.unwrap_or(0.0);
+    let bias = gyro_bias_dps(&values);
+    // All lanes alike, which the machine does at once.
+    let scales = [scale, scale, scale, 1.0, 1.0, 1.0, 1.0, 1.0];
+    let offsets = [0.0, 0.0, 0.0, bias[0], bias[1], bias[2], 0.0, 0.0];
+    for v in &mut values {
+        for lane in 0..8 {
+            v[lane] = v[lane] * scales[lane] - offsets[lane];
+        }
     }
-    remove_gyro_bias(&mut values);
     Some(Clean { t_ns, values, gyro_clipped, has_acc: factor.is_some(), has_gyro, factor, saturated, faults })
+}
+
+/// True if all components are numbers within the limit.
+fn within(v: [f32; 3], limit: f32) -> bool {
+    // Not lazily: all three, without a jump, are cheaper than one jump that is sometimes taken.
+    (v[0].abs() <= limit) & (v[1].abs() <= limit) & (v[2].abs() <= limit)
 }
 
 /// Replaces the three lanes from `first` where they are missing: by a line between the neighbours that are there, by
 /// the nearest one at the ends, by 0 if there is none.
 fn fill(t_ns: &[i64], values: &mut [Lanes], there: &[bool], first: usize) {
+    if !there.contains(&false) {
+        return;
+    }
     let mut last: Option<usize> = None;
     let mut i = 0;
     while i < values.len() {
@@ -330,29 +349,38 @@ fn flag_saturated(values: &mut [Lanes], factor: Option<f32>) -> (usize, Vec<bool
     let to_g = factor.map_or(0.0, |factor| factor / G as f32);
     let mut gyro_clipped = Vec::new();
     // Lane by lane, so that the lanes do not wait for each other.
-    let mut largest = [0.0_f32; 6];
+    let mut largest = [0.0_f32; 8];
     for v in values.iter() {
-        for (largest, c) in largest.iter_mut().zip(v) {
-            *largest = largest.max(c.abs());
+        for lane in 0..8 {
+            let value = v[lane].abs();
+            largest[lane] = if value > largest[lane] { value } else { largest[lane] };
         }
     }
-    for (first, scales, unit, least) in
-        [(0, ACC_SCALES_G, to_g, ACC_PLATEAU_G), (3, GYRO_SCALES_DPS, 1.0, GYRO_PLATEAU_DPS)]
-    {
+    let kinds = [(0, ACC_SCALES_G, to_g, ACC_PLATEAU_G), (3, GYRO_SCALES_DPS, 1.0, GYRO_PLATEAU_DPS)];
+    let limits = kinds.map(|(first, _, unit, least)| {
         let limit = largest[first..first + 3].iter().fold(0.0_f32, |m, c| m.max(*c));
-        if limit * unit < least {
+        if limit * unit < least { f32::INFINITY } else { limit }
+    });
+    let top = |v: &Lanes, first: usize| v[first].abs().max(v[first + 1].abs()).max(v[first + 2].abs());
+    let mut counts = [0_usize; 2];
+    for v in values.iter() {
+        counts[0] += usize::from(top(v, 0) >= 0.997 * limits[0]);
+        counts[1] += usize::from(top(v, 3) >= 0.997 * limits[1]);
+    }
+    for (((first, scales, unit, _), limit), count) in kinds.into_iter().zip(limits).zip(counts) {
+        if count < 3 {
             continue;
         }
-        let at_limit = |v: &Lanes| v[first..first + 3].iter().any(|c| c.abs() >= 0.997 * limit);
-        let count = values.iter().filter(|v| at_limit(v)).count();
+        let at_limit = |v: &Lanes| top(v, first) >= 0.997 * limit;
         let usual = scales.iter().any(|scale| (limit * unit / scale - 1.0).abs() < 0.01);
         let same = |a: f32, b: f32| a.to_bits() == b.to_bits();
-        let plateau = count >= 3
-            && values.windows(3).any(|w| {
+        let plateau = || {
+            values.windows(3).any(|w| {
                 (first..first + 3)
                     .any(|c| w[0][c].abs() >= 0.9999 * limit && same(w[0][c], w[1][c]) && same(w[1][c], w[2][c]))
-            });
-        if plateau || (usual && count >= 3) {
+            })
+        };
+        if usual || plateau() {
             if first == 3 {
                 gyro_clipped = values.iter().map(at_limit).collect();
             }
@@ -392,9 +420,9 @@ fn jitter_s(t_ns: &[i64]) -> f64 {
     median(&mut steps).map_or(0.0, |off| off / (0.6745 * std::f64::consts::SQRT_2))
 }
 
-/// Subtracts what the gyro reads at rest: the median over the quietest stretches, if they are quiet enough to be rest. Only
+/// What the gyro reads at rest: the median over the quietest stretches, if they are quiet enough to be rest, else 0. Only
 /// lengths are compared, so that the answer does not depend on how the sensor is strapped on.
-fn remove_gyro_bias(values: &mut [Lanes]) {
+fn gyro_bias_dps(values: &[Lanes]) -> [f32; 3] {
     const STRETCH: usize = 16;
     const STRETCHES_MAX: usize = 2048;
     // Consumer gyros drift by a few °/s an axis; more than this is slow movement, not bias.
@@ -416,15 +444,12 @@ fn remove_gyro_bias(values: &mut [Lanes]) {
         .collect();
     // A tenth of the recording at rest, or at least three stretches: fewer are chance.
     if stretches.len() < 3 {
-        return;
+        return [0.0; 3];
     }
     stretches.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| norm(a.1).total_cmp(&norm(b.1))));
     stretches.truncate((stretches.len() / 2).max(3));
     let means: Vec<[f32; 3]> = stretches.into_iter().map(|(_, mean)| mean).collect();
-    let bias = spatial_median(&means);
-    for v in values {
-        (0..3).for_each(|c| v[3 + c] -= bias[c]);
-    }
+    spatial_median(&means)
 }
 
 /// The point with the least sum of distances to all points (Weiszfeld's iteration): a median that turns with its points.
@@ -460,24 +485,23 @@ struct Timing {
 
 impl Timing {
     fn measure(t_ns: &[i64], params: &CalibrateParams) -> Self {
-        let mut steps: Vec<f64> = t_ns.windows(2).map(|w| span_s(w[0], w[1])).collect();
-        let in_order = steps.clone();
-        let Some(period_s) = median(&mut steps) else {
+        let steps = || t_ns.windows(2).map(|w| span_ns(w[0], w[1]));
+        let Some(period) = median(&mut steps().collect::<Vec<f64>>()) else {
             return Self { rate_hz: None, period_s: 0.0, gap_s: 0.0, gaps: 0 };
         };
-        let limit = params.gap_periods * period_s;
-        let (mut covered_s, mut steps_covered, mut gap_s, mut gaps) = (0.0, 0usize, 0.0, 0);
-        for step in in_order {
+        let limit = params.gap_periods * period;
+        let (mut covered, mut steps_covered, mut gap, mut gaps) = (0.0, 0usize, 0.0, 0);
+        for step in steps() {
             if step > limit {
-                gap_s += step;
+                gap += step;
                 gaps += 1;
             } else {
-                covered_s += step;
+                covered += step;
                 steps_covered += 1;
             }
         }
-        let rate_hz = (covered_s > 0.0).then(|| steps_covered as f64 / covered_s);
-        Self { rate_hz, period_s, gap_s, gaps }
+        let rate_hz = (covered > 0.0).then(|| steps_covered as f64 / (covered / NS_PER_S));
+        Self { rate_hz, period_s: period / NS_PER_S, gap_s: gap / NS_PER_S, gaps }
     }
 }
 
@@ -491,7 +515,7 @@ fn resample(signal: &mut Signal, timing: &Timing, params: &CalibrateParams) -> u
     let t = &signal.raw_t_ns;
     let mut from = 0;
     while from < t.len() {
-        let until = (from + 1..t.len()).find(|&i| span_s(t[i - 1], t[i]) > bridge_s).unwrap_or(t.len());
+        let until = (from + 1..t.len()).find(|&i| span_ns(t[i - 1], t[i]) > bridge_s * NS_PER_S).unwrap_or(t.len());
         let times = &t[from..until];
         // Only what the sensor delivered faster than the grid can alias.
         let filtered: Option<Vec<Lanes>> = (signal.rate_hz > 1.2 * grid_hz).then(|| {
@@ -510,6 +534,7 @@ fn resample(signal: &mut Signal, timing: &Timing, params: &CalibrateParams) -> u
         if points == 0 {
             return t.len() - from;
         }
+        signal.grid.reserve(points);
         let mut right = 0;
         for k in 0..points {
             let at = t0_ns + k as i64 * step_ns;
@@ -533,11 +558,15 @@ fn resample(signal: &mut Signal, timing: &Timing, params: &CalibrateParams) -> u
     0
 }
 
+/// Nanoseconds from `a` to `b`; times may be as far apart as `i64` allows.
+fn span_ns(a: i64, b: i64) -> f64 {
+    // Where the difference fits, the machine converts it by itself.
+    b.checked_sub(a).map_or_else(|| (i128::from(b) - i128::from(a)) as f64, |ns| ns as f64)
+}
+
 /// Seconds from `a` to `b`; times may be as far apart as `i64` allows.
 pub(crate) fn span_s(a: i64, b: i64) -> f64 {
-    // Times may be as far apart as i64 reaches; where the difference fits, the machine converts it by itself.
-    let ns = b.checked_sub(a).map_or_else(|| (i128::from(b) - i128::from(a)) as f64, |ns| ns as f64);
-    ns / NS_PER_S
+    span_ns(a, b) / NS_PER_S
 }
 
 /// Length of a vector.

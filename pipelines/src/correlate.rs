@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::calibrate::{GAP, Signal, norm};
 use crate::kinetics::Motion;
+use crate::linear::dot;
 
 /// How far two segments are shifted against each other at most, s.
 const LAG_S_MAX: f64 = 0.2;
@@ -43,12 +44,7 @@ pub(crate) fn lag(
             rate(motion_b, other.start + index)
         })
         .collect();
-    let values: Vec<Option<f64>> = outer
-        .windows(inner.len())
-        .map(|window| {
-            window.iter().all(Option::is_some).then(|| correlation(&inner, window.iter().flatten().copied())).flatten()
-        })
-        .collect();
+    let values = correlations(&inner, &outer);
     let best = (1..values.len() - 1)
         .filter(|&i| values[i - 1].is_some() && values[i].is_some() && values[i + 1].is_some())
         .max_by(|&i, &j| values[i].unwrap_or(-2.0).total_cmp(&values[j].unwrap_or(-2.0)))?;
@@ -59,6 +55,38 @@ pub(crate) fn lag(
     let bend = before - 2.0 * top + after;
     let offset = if bend < 0.0 { (0.5 * (before - after) / bend).clamp(-0.5, 0.5) } else { 0.0 };
     Some(((best as f64 - reach as f64 + offset) * a.step_s() + rest_s, top))
+}
+
+/// Pearson's correlation of `inner` with each stretch of `outer` as long as it; `None` where a value is missing or one of the two
+/// does not vary.
+fn correlations(inner: &[f64], outer: &[Option<f64>]) -> Vec<Option<f64>> {
+    // A variance below this share of the square is rounding.
+    const VARIES: f64 = 1e-12;
+    let n = inner.len() as f64;
+    let mean = inner.iter().sum::<f64>() / n;
+    let around: Vec<f64> = inner.iter().map(|value| value - mean).collect();
+    let own = dot(&around, &around);
+    // Sums of the values up to each place; of a stretch, the difference of two.
+    let (mut missing, mut sum, mut square) = (0_usize, 0.0, 0.0);
+    let mut sums = vec![(missing, sum, square)];
+    for value in outer {
+        let plain = value.unwrap_or(0.0);
+        missing += usize::from(value.is_none());
+        sum += plain;
+        square += plain * plain;
+        sums.push((missing, sum, square));
+    }
+    let plain: Vec<f64> = outer.iter().map(|value| value.unwrap_or(0.0)).collect();
+    plain
+        .windows(inner.len())
+        .zip(sums.iter().zip(&sums[inner.len()..]))
+        .map(|(stretch, (before, after))| {
+            let (sum, square) = (after.1 - before.1, after.2 - before.2);
+            let other = square - sum * sum / n;
+            (after.0 == before.0 && own > 0.0 && other > VARIES * square)
+                .then(|| dot(&around, stretch) / (own * other).sqrt())
+        })
+        .collect()
 }
 
 /// Pearson's correlation; `None` if one of the two does not vary.

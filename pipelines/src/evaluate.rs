@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapt::adapt;
 use crate::calibrate::{Signal, median, span_s};
-use crate::features::{Span, Window};
+use crate::features::Span;
 use crate::levels::LEVELS;
 use crate::model::{Model, OTHER};
 use crate::params::Params;
@@ -328,7 +328,7 @@ fn of_recording(
     };
     let verdict = |span: &Span, player: &str| -> Option<Verdict> {
         let (model, signal) = model_for(player)?;
-        let values = model.probabilities(signal, span, &params.classify)?;
+        let values = model.probabilities(signal.role, &model.views(signal, span, &params.classify)?)?;
         let best = argmax(&values);
         let sure = values[best] >= params.classify.confidence_min.max(model.header().confidence_min);
         Some(Verdict { best: model.header().classes[best].clone(), confidence: values[best], sure, values })
@@ -350,8 +350,8 @@ fn of_recording(
     let player = recording.marks.first().map_or(recording.name, |mark| mark.player.as_str());
     let passes = |swing: &Swing| -> Option<bool> {
         let (model, signal) = model_for(player)?;
-        let windows = model.windows(&params.classify, |spec| Window::cut(signal, &swing.span(), spec))?;
-        model.gate(signal.role, &windows, swing.strength).map(|answer| answer.kept)
+        let views = model.views(signal, &swing.span(), &params.classify)?;
+        model.gate(signal.role, &views, swing.strength).map(|answer| answer.kept)
     };
     let gated: Vec<Option<bool>> = prepared.swings.iter().map(passes).collect();
     let has_gate = gated.iter().any(Option::is_some);

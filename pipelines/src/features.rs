@@ -1,7 +1,7 @@
 //! What the classifier sees of a swing: a window of eight channels, and about 170 figures of it that a person could name.
 
 use crate::calibrate::{G, Signal};
-use crate::filter::Lanes;
+use crate::filter::{Lanes, goertzel};
 
 /// Channels in model files, in order, with their units.
 pub(crate) const CHANNELS: [&str; 8] = [
@@ -204,6 +204,21 @@ impl Window {
     }
 }
 
+/// A swing as a model sees it through one of its windows: the points, and the figures of them.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct View {
+    pub(crate) window: Window,
+    /// [`hand_features`] of the window.
+    pub(crate) hand: Vec<f32>,
+}
+
+impl View {
+    pub(crate) fn of(window: Window, spec: &WindowSpec) -> Self {
+        let hand = hand_features(&window, spec);
+        Self { window, hand }
+    }
+}
+
 /// Values around the peak that are features: so many on either side and the peak's own.
 const BESIDE: usize = 3;
 /// Parts of the window whose means are features: the course of the whole movement.
@@ -230,8 +245,12 @@ pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
         let (low_at, _) = extreme(channel, |a, b| a < b);
         let (high_at, _) = extreme(channel, |a, b| a > b);
         let safe = deviation.max(1e-6);
-        let skew = channel.iter().map(|v| ((v - mean) / safe).powi(3)).sum::<f64>() / n as f64;
-        let tails = channel.iter().map(|v| ((v - mean) / safe).powi(4)).sum::<f64>() / n as f64;
+        let (mut skew, mut tails) = (0.0, 0.0);
+        for v in channel {
+            let off = (v - mean) / safe;
+            skew += off.powi(3) / n as f64;
+            tails += off.powi(4) / n as f64;
+        }
         let steps: Vec<f64> = channel.windows(2).map(|w| w[1] - w[0]).collect();
         let (_, bend) = mean_and_deviation(&steps);
         let length = steps.iter().map(|step| step.abs()).sum::<f64>() / n as f64;
@@ -315,18 +334,12 @@ fn extreme(values: &[f64], better: impl Fn(f64, f64) -> bool) -> (f64, f64) {
 fn band_shares(values: &[f64], mean: f64) -> [f64; BANDS.len()] {
     let n = values.len();
     let half = n / 2;
+    let around: Vec<f64> = values.iter().map(|value| value - mean).collect();
     let mut power = [0.0; BANDS.len()];
-    for bin in 1..=half {
-        let coefficient = 2.0 * (std::f64::consts::TAU * bin as f64 / n as f64).cos();
-        let (mut s1, mut s2) = (0.0, 0.0);
-        for &value in values {
-            let s0 = value - mean + coefficient * s1 - s2;
-            s2 = s1;
-            s1 = s0;
-        }
+    for (bin, at) in goertzel(&around, half + 1, |bin| bin as f64 / n as f64).into_iter().enumerate().skip(1) {
         let share = bin as f64 / half as f64;
         let band = BANDS.iter().position(|&(_, to)| share <= to).unwrap_or(BANDS.len() - 1);
-        power[band] += s1 * s1 + s2 * s2 - coefficient * s1 * s2;
+        power[band] += at;
     }
     let whole: f64 = power.iter().sum();
     power.map(|p| if whole > 1e-12 { p / whole } else { 0.0 })

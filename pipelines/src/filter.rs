@@ -56,6 +56,29 @@ pub(crate) fn zero_phase(samples: &mut [Lanes], section: &Biquad) {
     section.run(samples.iter_mut().rev());
 }
 
+/// Power of `values` at `bins` frequencies, `turns(bin)` of a full turn from one value to the next: Goertzel's recursion, one
+/// cosine a frequency, the same order of sums on every machine.
+pub(crate) fn goertzel(values: &[f64], bins: usize, turns: impl Fn(usize) -> f64) -> Vec<f64> {
+    // Each step waits for the one before: several frequencies at once keep the machine busy.
+    const TOGETHER: usize = 8;
+    let mut power = Vec::with_capacity(bins.next_multiple_of(TOGETHER));
+    for first in (0..bins).step_by(TOGETHER) {
+        let coefficients: [f64; TOGETHER] =
+            std::array::from_fn(|i| 2.0 * (std::f64::consts::TAU * turns(first + i)).cos());
+        let (mut s1, mut s2) = ([0.0; TOGETHER], [0.0; TOGETHER]);
+        for &value in values {
+            for i in 0..TOGETHER {
+                let s0 = value + coefficients[i] * s1[i] - s2[i];
+                s2[i] = s1[i];
+                s1[i] = s0;
+            }
+        }
+        power.extend((0..TOGETHER).map(|i| s1[i] * s1[i] + s2[i] * s2[i] - coefficients[i] * s1[i] * s2[i]));
+    }
+    power.truncate(bins);
+    power
+}
+
 /// Savitzky-Golay smoothing (`derivative` 0) or differentiation (1, 2; per sample) of equally spaced values.
 ///
 /// `window` is the odd number of points each polynomial of degree `order` is fitted to; ends use the outermost fit.
@@ -182,6 +205,22 @@ mod tests {
         let peak = (0..400).max_by(|&a, &b| pulse[a][0].total_cmp(&pulse[b][0])).unwrap();
         assert_eq!(peak, 200);
         assert!((pulse[195][0] - pulse[205][0]).abs() < 1e-4, "not symmetric");
+    }
+
+    #[test]
+    fn the_power_at_each_frequency_is_that_of_the_discrete_fourier_transform() {
+        let values: Vec<f64> = (0..60).map(|i| (f64::from(i) * 0.7).sin() + 0.1 * f64::from(i)).collect();
+        let power = goertzel(&values, 13, |bin| bin as f64 / 60.0);
+        assert_eq!(power.len(), 13);
+        for (bin, power) in power.iter().enumerate() {
+            let (mut re, mut im) = (0.0, 0.0);
+            for (i, value) in values.iter().enumerate() {
+                let angle = std::f64::consts::TAU * (bin * i) as f64 / 60.0;
+                re += value * angle.cos();
+                im += value * angle.sin();
+            }
+            assert!((power - (re * re + im * im)).abs() < 1e-6 * (1.0 + power), "{bin}: {power}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use schemas::{SensorRole, SensorTrack};
 
 use crate::calibrate::{G, GAP, SATURATED, Signal, norm, span_s};
 use crate::correlate::lag;
-use crate::filter::{Biquad, Lanes, savitzky_golay, zero_phase};
+use crate::filter::{Biquad, Lanes, goertzel, savitzky_golay, zero_phase};
 use crate::orientation::{
     Quat, conjugate, device_angles, from_roll_pitch_yaw, gravity, headings_rad, largest_joint_turn_deg,
     largest_tilt_deg, multiply, orientation, rotate, twist_rad, twist_range_deg,
@@ -615,18 +615,8 @@ pub(crate) fn sparc(rate: &[f64], dt: f64, cutoff_hz: f64, threshold: f64) -> Op
         return None;
     }
     let bins = (cutoff_hz / STEP_HZ).round() as usize + 1;
-    let magnitude = |bin: usize| -> f64 {
-        // Goertzel's recurrence: one cosine a bin, the same order of sums on every machine.
-        let coefficient = 2.0 * (std::f64::consts::TAU * STEP_HZ * bin as f64 * dt).cos();
-        let (mut s1, mut s2) = (0.0, 0.0);
-        for &value in rate {
-            let s0 = value + coefficient * s1 - s2;
-            s2 = s1;
-            s1 = s0;
-        }
-        (s1 * s1 + s2 * s2 - coefficient * s1 * s2).max(0.0).sqrt()
-    };
-    let spectrum: Vec<f64> = (0..bins).map(magnitude).collect();
+    let power = goertzel(rate, bins, |bin| STEP_HZ * bin as f64 * dt);
+    let spectrum: Vec<f64> = power.into_iter().map(|power| power.max(0.0).sqrt()).collect();
     let whole = spectrum[0];
     if whole <= 0.0 {
         return None;

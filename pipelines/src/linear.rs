@@ -2,6 +2,8 @@
 //!
 //! Sums run in one order whatever the number of threads: threads share rows of a result, never a sum.
 
+use std::ops::Mul;
+
 use ndarray::{Array1, Array2, Axis};
 use rayon::prelude::*;
 
@@ -19,9 +21,9 @@ impl Linear {
         self.weights
             .axis_iter(Axis(0))
             .zip(&self.offsets)
-            .map(|(row, offset)| {
-                let sum: f64 = row.iter().zip(features).map(|(w, x)| f64::from(w * x)).sum();
-                sum + f64::from(*offset)
+            .map(|(row, offset)| match row.as_slice() {
+                Some(weights) => dot(weights, features) + f64::from(*offset),
+                None => dot(&row.to_vec(), features) + f64::from(*offset),
             })
             .collect()
     }
@@ -183,14 +185,15 @@ fn gram(a: &Array2<f64>) -> Array2<f64> {
     result
 }
 
-/// Eight running sums, so that the additions do not wait for each other; always the same eight.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+/// Scalar product. Eight running sums, so that the additions do not wait for each other; always the same eight.
+pub(crate) fn dot<T: Copy + Mul<Output: Into<f64>>>(a: &[T], b: &[T]) -> f64 {
+    let n = a.len().min(b.len());
+    let (chunks_a, chunks_b) = (a[..n].chunks_exact(8), b[..n].chunks_exact(8));
     let mut sums = [0.0_f64; 8];
-    let (chunks_a, chunks_b) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f64 = chunks_a.remainder().iter().zip(chunks_b.remainder()).map(|(x, y)| x * y).sum();
+    let rest: f64 = chunks_a.remainder().iter().zip(chunks_b.remainder()).map(|(x, y)| (*x * *y).into()).sum();
     for (x, y) in chunks_a.zip(chunks_b) {
         for lane in 0..8 {
-            sums[lane] += x[lane] * y[lane];
+            sums[lane] += (x[lane] * y[lane]).into();
         }
     }
     sums.iter().sum::<f64>() + rest

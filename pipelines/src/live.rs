@@ -338,23 +338,20 @@ impl Running {
         let Some(model) = self.model.clone() else { return LiveEvent::Stroke(unnamed) };
         let (t_ns, samples) = (&*self.t_ns.make_contiguous(), &*self.samples.make_contiguous());
         let span = swing.span();
-        let windows =
-            model.windows(&self.classify, |spec| Window::of_samples(t_ns, samples, self.kind.rate_hz, &span, spec));
-        let Some(windows) = windows else { return LiveEvent::Stroke(unnamed) };
-        if self.classify.gate && model.gate(self.role, &windows, swing.strength).is_some_and(|answer| !answer.kept) {
+        let views =
+            model.views_by(&self.classify, |spec| Window::of_samples(t_ns, samples, self.kind.rate_hz, &span, spec));
+        let Some(views) = views else { return LiveEvent::Stroke(unnamed) };
+        if self.classify.gate && model.gate(self.role, &views, swing.strength).is_some_and(|answer| !answer.kept) {
             return LiveEvent::Rejected { number: live.number };
         }
-        match model.probabilities_of(self.role, &windows) {
-            Some(values) => {
-                let answer = model.name_swing(&values, self.classify.confidence_min);
-                LiveEvent::Stroke(LiveStroke {
-                    swing: live,
-                    stroke: answer.stroke,
-                    confidence: Some(answer.confidence),
-                    probabilities: answer.probabilities,
-                    levels: answer.levels,
-                })
-            }
+        match model.classify(self.role, &views, &self.classify) {
+            Some(answer) => LiveEvent::Stroke(LiveStroke {
+                swing: live,
+                stroke: answer.stroke,
+                confidence: Some(answer.confidence),
+                probabilities: answer.probabilities,
+                levels: answer.levels,
+            }),
             None => LiveEvent::Stroke(unnamed),
         }
     }

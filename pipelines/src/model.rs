@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::calibrate::Signal;
-use crate::features::{CHANNELS, HAND, Span, Window, WindowSpec, hand_features};
+use crate::features::{CHANNELS, HAND, Span, View, Window, WindowSpec};
 use crate::levels::{ClassLevels, LEVELS, level_probabilities};
 use crate::linear::{Linear, Normaliser, softmax};
 use crate::params::{ClassifyParams, hex};
@@ -258,17 +258,17 @@ pub(crate) struct Head {
 
 impl Head {
     /// Scores of the two heads before temperature.
-    pub(crate) fn scores(&self, window: &Window, spec: &WindowSpec) -> (Vec<f64>, Vec<f64>) {
-        let mut rocket = self.rocket.transform(window);
+    pub(crate) fn scores(&self, view: &View) -> (Vec<f64>, Vec<f64>) {
+        let mut rocket = self.rocket.transform(&view.window);
         self.rocket_norm.apply(&mut rocket);
-        let mut hand = hand_features(window, spec);
+        let mut hand = view.hand.clone();
         self.hand_norm.apply(&mut hand);
         (self.ridge.scores(&rocket), self.lda.scores(&hand))
     }
 
     /// Probability of each class: the weighted mean of both heads.
-    pub(crate) fn probabilities(&self, window: &Window, spec: &WindowSpec) -> Vec<f64> {
-        let (ridge, lda) = self.scores(window, spec);
+    pub(crate) fn probabilities(&self, view: &View) -> Vec<f64> {
+        let (ridge, lda) = self.scores(view);
         self.mix(&ridge, &lda)
     }
 
@@ -384,41 +384,37 @@ impl Model {
             && self.heads.iter().any(|head| head.role == role)
     }
 
-    /// Probability of each class for the swing at `span`, in the order of the classes.
-    pub(crate) fn probabilities(&self, signal: &Signal, span: &Span, params: &ClassifyParams) -> Option<Vec<f64>> {
-        let windows = self.windows(params, |spec| Window::cut(signal, span, spec))?;
-        self.probabilities_of(signal.role, &windows)
+    /// The swing at `span` of a recording through all windows of this model; `None` if it lies in no island.
+    pub(crate) fn views(&self, signal: &Signal, span: &Span, params: &ClassifyParams) -> Option<Vec<View>> {
+        self.views_by(params, |spec| Window::cut(signal, span, spec))
     }
 
-    /// All windows of this model, by whatever cuts one.
-    pub(crate) fn windows(
+    /// The views of a swing by whatever cuts a window.
+    pub(crate) fn views_by(
         &self,
         params: &ClassifyParams,
         cut: impl Fn(&WindowSpec) -> Option<Window>,
-    ) -> Option<Vec<Window>> {
-        self.header.windows.iter().map(|spec| Some(cut(spec)?.mirrored(params.mirror))).collect()
+    ) -> Option<Vec<View>> {
+        self.header.windows.iter().map(|spec| Some(View::of(cut(spec)?.mirrored(params.mirror), spec))).collect()
     }
 
-    /// Probability of each class for the swing in these windows.
-    pub(crate) fn probabilities_of(&self, role: SensorRole, windows: &[Window]) -> Option<Vec<f64>> {
-        let answers: Vec<Vec<f64>> = self
-            .heads
-            .iter()
-            .filter(|head| head.role == role)
-            .map(|head| Some(head.probabilities(windows.get(head.window)?, self.header.windows.get(head.window)?)))
-            .collect::<Option<_>>()?;
+    /// Probability of each class, in the order of the classes, for the swing in these views.
+    pub(crate) fn probabilities(&self, role: SensorRole, views: &[View]) -> Option<Vec<f64>> {
+        let heads = self.heads.iter().filter(|head| head.role == role);
+        let answers: Vec<Vec<f64>> =
+            heads.map(|head| Some(head.probabilities(views.get(head.window)?))).collect::<Option<_>>()?;
         average(&answers, self.header.temperature)
     }
 
     /// What the gate of this sensor says; `None` where the model has none.
-    pub(crate) fn gate(&self, role: SensorRole, windows: &[Window], strength: f64) -> Option<GateAnswer> {
+    pub(crate) fn gate(&self, role: SensorRole, views: &[View], strength: f64) -> Option<GateAnswer> {
         let gate = self.gates.iter().find(|gate| gate.header.role == role)?;
-        Some(gate.answer(&hand_features(windows.first()?, self.header.windows.first()?), strength))
+        Some(gate.answer(&views.first()?.hand, strength))
     }
 
-    /// Names the swing at `span`; see [`Model::name_swing`].
-    pub(crate) fn classify(&self, signal: &Signal, span: &Span, params: &ClassifyParams) -> Option<Answer> {
-        Some(self.name_swing(&self.probabilities(signal, span, params)?, params.confidence_min))
+    /// Names the swing in these views; see [`Model::name_swing`].
+    pub(crate) fn classify(&self, role: SensorRole, views: &[View], params: &ClassifyParams) -> Option<Answer> {
+        Some(self.name_swing(&self.probabilities(role, views)?, params.confidence_min))
     }
 
     /// Names a swing. The name is `other` where the best class is that, or where the best stays below `confidence_min` or

@@ -51,9 +51,10 @@ pub(crate) fn rotate(q: Quat, v: [f64; 3]) -> [f64; 3] {
 
 /// The turn of a rotation vector, rad, of less than a radian: what a gyro turns in one step. Series to 1e-8, no division.
 fn from_small_vector_rad(v: [f64; 3]) -> Quat {
+    const BY: [f64; 6] = [1.0 / 6.0, 1.0 / 20.0, 1.0 / 42.0, 1.0 / 2.0, 1.0 / 12.0, 1.0 / 30.0];
     let half2 = 0.25 * (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
-    let s = 0.5 * (1.0 - half2 / 6.0 * (1.0 - half2 / 20.0 * (1.0 - half2 / 42.0)));
-    let c = 1.0 - half2 / 2.0 * (1.0 - half2 / 12.0 * (1.0 - half2 / 30.0));
+    let s = 0.5 * (1.0 - half2 * BY[0] * (1.0 - half2 * BY[1] * (1.0 - half2 * BY[2])));
+    let c = 1.0 - half2 * BY[3] * (1.0 - half2 * BY[4] * (1.0 - half2 * BY[5]));
     [c, s * v[0], s * v[1], s * v[2]]
 }
 
@@ -111,51 +112,73 @@ pub(crate) fn orientation(signal: &Signal, tau_s: f64) -> Vec<Quat> {
 }
 
 fn follow(points: &[Lanes], dt: f64, tau_s: f64, out: &mut Vec<Quat>) {
+    // What is averaged over seconds is averaged and corrects the tilt often enough 25 times a second.
+    const TOGETHER: usize = 4;
     let Some(first) = points.first() else { return };
     let settle = ((tau_s / dt).ceil() as usize).clamp(1, points.len());
-    let section = LowPass::new(tau_s, dt);
-    let mut inertial = IDENTITY;
-    let mut tilt = IDENTITY;
-    let mut before = [f64::from(first[3]), f64::from(first[4]), f64::from(first[5])];
+    let section = LowPass::new(tau_s, dt * TOGETHER as f64);
+    let mut gyro = Gyro::new(first, dt);
     // The first seconds are looked at twice: once for a tilt to begin with, so that the first swing has one too.
-    let mut first_mean = [0.0; 3];
-    {
-        let mut q = IDENTITY;
-        let mut last = before;
-        for v in &points[..settle] {
-            let now = [f64::from(v[3]), f64::from(v[4]), f64::from(v[5])];
-            q = step(q, last, now, dt);
-            last = now;
-            let f = rotate(q, [f64::from(v[0]), f64::from(v[1]), f64::from(v[2])]);
-            (0..3).for_each(|c| first_mean[c] += f[c]);
-        }
+    let mut first_sum = [0.0; 3];
+    for v in &points[..settle] {
+        gyro.turn(v);
+        let force = gyro.force(v);
+        (0..3).for_each(|c| first_sum[c] += force[c]);
     }
-    if let Some(up) = unit(first_mean) {
-        tilt = to_vertical(up);
-    }
-    let mut state = first_mean.map(|sum| section.settled(sum / settle as f64));
+    let mut tilt = unit(first_sum).map_or(IDENTITY, to_vertical);
+    let mut state = first_sum.map(|sum| section.settled(sum / settle as f64));
+    let mut gyro = Gyro::new(first, dt);
+    let (mut sum, mut count) = ([0.0; 3], 0_u32);
     for (k, v) in points.iter().enumerate() {
-        let now = [f64::from(v[3]), f64::from(v[4]), f64::from(v[5])];
-        inertial = step(inertial, before, now, dt);
-        before = now;
-        let force = rotate(inertial, [f64::from(v[0]), f64::from(v[1]), f64::from(v[2])]);
-        // Until the low-pass has a past, the mean of the first seconds stands; interpolated samples say nothing new. What is
-        // averaged over seconds corrects the tilt often enough 25 times a second.
+        gyro.turn(v);
+        // Until the low-pass has a past, the mean of the first seconds stands; interpolated samples say nothing new.
         if k >= settle && v[GAP] == 0.0 {
-            let smooth = std::array::from_fn(|c| section.run(&mut state[c], force[c]));
-            if k.is_multiple_of(4)
-                && let Some(up) = unit(rotate(tilt, smooth))
-            {
-                tilt = normalized(multiply(to_vertical(up), tilt));
+            let force = gyro.force(v);
+            (0..3).for_each(|c| sum[c] += force[c]);
+            count += 1;
+        }
+        if k.is_multiple_of(TOGETHER) {
+            gyro.inertial = normalized(gyro.inertial);
+            if count > 0 {
+                let smooth = std::array::from_fn(|c| section.run(&mut state[c], sum[c] / f64::from(count)));
+                if let Some(up) = unit(rotate(tilt, smooth)) {
+                    tilt = normalized(multiply(to_vertical(up), tilt));
+                }
+                (sum, count) = ([0.0; 3], 0);
             }
         }
-        out.push(normalized(multiply(tilt, inertial)));
+        out.push(multiply(tilt, gyro.inertial));
     }
 }
 
-fn step(q: Quat, before: [f64; 3], now: [f64; 3], dt: f64) -> Quat {
-    let turn: [f64; 3] = std::array::from_fn(|c| (0.5 * (before[c] + now[c])).to_radians() * dt);
-    normalized(multiply(q, from_small_vector_rad(turn)))
+/// The integrated gyro: where the sensor is turned to in a space that drifts by the gyro's bias only.
+struct Gyro {
+    inertial: Quat,
+    before: [f64; 3],
+    /// Half a step, in radians for each °/s.
+    half: f64,
+}
+
+impl Gyro {
+    fn new(first: &Lanes, dt: f64) -> Self {
+        Self { inertial: IDENTITY, before: rates(first), half: 0.5 * dt.to_radians() }
+    }
+
+    fn turn(&mut self, v: &Lanes) {
+        let now = rates(v);
+        let turn = std::array::from_fn(|c| (self.before[c] + now[c]) * self.half);
+        self.inertial = multiply(self.inertial, from_small_vector_rad(turn));
+        self.before = now;
+    }
+
+    /// Specific force in that space.
+    fn force(&self, v: &Lanes) -> [f64; 3] {
+        rotate(self.inertial, [f64::from(v[0]), f64::from(v[1]), f64::from(v[2])])
+    }
+}
+
+fn rates(v: &Lanes) -> [f64; 3] {
+    [f64::from(v[3]), f64::from(v[4]), f64::from(v[5])]
 }
 
 fn unit(v: [f64; 3]) -> Option<[f64; 3]> {
@@ -198,7 +221,9 @@ impl LowPass {
 
 /// Specific force of gravity at each grid point, m/s², in sensor space.
 pub(crate) fn gravity(orientation: &[Quat]) -> Vec<[f32; 3]> {
-    orientation.iter().map(|&q| rotate(conjugate(q), [0.0, 0.0, G]).map(|c| c as f32)).collect()
+    // The third row of the rotation matrix.
+    let up = |&[w, x, y, z]: &Quat| [2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)];
+    orientation.iter().map(|q| up(q).map(|c| (G * c) as f32)).collect()
 }
 
 /// The device's own angles at each grid point, NaN where it sent none, if they are good (see the module's text).
@@ -211,7 +236,8 @@ pub(crate) fn device_angles(signal: &Signal, track: &SensorTrack, filter: &[Quat
     const TURN_S: f64 = 0.2;
     // One point in so many is looked at: a recording has tens of thousands.
     const EVERY: usize = 4;
-    if filter.is_empty() || track.angle.len() != track.t_ns.len() || !track.t_ns.is_sorted() {
+    let none_sent = || track.angle.iter().all(|angle| angle.iter().any(|a| a.is_nan()));
+    if filter.is_empty() || track.angle.len() != track.t_ns.len() || none_sent() || !track.t_ns.is_sorted() {
         return None;
     }
     let own = on_grid(signal, track);
@@ -267,44 +293,44 @@ fn on_grid(signal: &Signal, track: &SensorTrack) -> Vec<[f32; 3]> {
     own
 }
 
-/// What a movement did to the angle between a first orientation and later ones, unwrapped: largest minus smallest, °.
+/// What a movement did to the angle between a first orientation and later ones, unwrapped: largest minus smallest, °. Turns
+/// are in rad, −π to π.
 pub(crate) fn twist_range_deg(turns: impl Iterator<Item = f64>) -> f64 {
-    let (mut low, mut high, mut last) = (0.0_f64, 0.0_f64, 0.0_f64);
-    for turn in turns {
-        let step = turn - last;
-        last += step - std::f64::consts::TAU * (step / std::f64::consts::TAU).round();
-        low = low.min(last);
-        high = high.max(last);
-    }
-    (high - low).to_degrees()
+    let bounds = unwrapped(turns).fold((0.0_f64, 0.0_f64), |(low, high), turn| (low.min(turn), high.max(turn)));
+    (bounds.1 - bounds.0).to_degrees()
 }
 
 /// Angles about the vertical since the first orientation, rad, unwrapped.
 pub(crate) fn headings_rad(orientation: &[Quat]) -> Vec<f64> {
     let Some(&first) = orientation.first() else { return Vec::new() };
-    let mut last = 0.0_f64;
-    orientation
-        .iter()
-        .map(|&q| {
-            let turn = twist_rad(multiply(q, conjugate(first)), [0.0, 0.0, 1.0]);
-            let step = turn - last;
-            last += step - std::f64::consts::TAU * (step / std::f64::consts::TAU).round();
-            last
-        })
-        .collect()
+    let back = conjugate(first);
+    unwrapped(orientation.iter().map(|&q| twist_rad(multiply(q, back), [0.0, 0.0, 1.0]))).collect()
+}
+
+/// Turns between −π and π with a whole turn added wherever they jump.
+fn unwrapped(turns: impl Iterator<Item = f64>) -> impl Iterator<Item = f64> {
+    use std::f64::consts::{PI, TAU};
+    let (mut before, mut sum) = (0.0, 0.0);
+    turns.map(move |turn| {
+        let step = turn - before;
+        before = turn;
+        sum += if step > PI {
+            step - TAU
+        } else if step < -PI {
+            step + TAU
+        } else {
+            step
+        };
+        sum
+    })
 }
 
 /// The largest tilt, °, of the vertical since the first orientation: the part of the turn that is not about it.
 pub(crate) fn largest_tilt_deg(orientation: &[Quat]) -> f64 {
     let Some(&first) = orientation.first() else { return 0.0 };
-    orientation
-        .iter()
-        .map(|&q| {
-            let up = rotate(multiply(q, conjugate(first)), [0.0, 0.0, 1.0]);
-            up[2].clamp(-1.0, 1.0).acos()
-        })
-        .fold(0.0, f64::max)
-        .to_degrees()
+    let least =
+        orientation.iter().map(|&q| rotate(multiply(q, conjugate(first)), [0.0, 0.0, 1.0])[2]).fold(1.0, f64::min);
+    least.clamp(-1.0, 1.0).acos().to_degrees()
 }
 
 /// The largest turn of a joint, °, since the first orientation of its two segments, whose headings must be comparable.

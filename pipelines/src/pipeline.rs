@@ -12,9 +12,9 @@ use crate::analysis::{
 use crate::calibrate::{Signal, calibrate, median, norm, span_s};
 use crate::correlate::repeatability;
 use crate::definition::Stage;
-use crate::features::Window;
+use crate::features::View;
 use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
-use crate::model::{Model, OTHER};
+use crate::model::{Answer, Model, OTHER};
 use crate::params::Params;
 use crate::report::{
     Session, median_of, phase_delay, range_of_motion, recommendations, scores, session_delays, session_metrics,
@@ -22,7 +22,7 @@ use crate::report::{
 use crate::segment::{Swing, choose_sensor, segment};
 
 /// Name and version of the pipeline in every provenance. The version changes with every change of what is computed.
-pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+2");
+pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+3");
 
 /// Analyses a recording. Uses the rayon pool that it is called in; the result does not depend on its size.
 ///
@@ -64,10 +64,12 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     let model = model.filter(|_| runs(Stage::Classify));
     let proposed = chosen.map(|(signal, _)| segment(signal, &params.segment)).unwrap_or_default();
     let usable_model = model.zip(chosen).and_then(|(model, (signal, _))| model.serves(signal).then_some(model));
-    let swings = match (usable_model, chosen) {
-        (Some(model), Some((signal, _))) if params.classify.gate => gated(&proposed, signal, model, params),
-        _ => proposed.clone(),
+    // What the model sees of a candidate, for its gate and for its name.
+    let seen: Vec<(Swing, Option<Vec<View>>)> = match usable_model.zip(chosen) {
+        Some((model, (signal, _))) => seen_by(model, &proposed, signal, params),
+        None => proposed.iter().map(|swing| (*swing, None)).collect(),
     };
+    let swings: Vec<Swing> = seen.iter().map(|(swing, _)| *swing).collect();
     let chain = Chain {
         sensors,
         sync_s: sync_s(track, params),
@@ -76,7 +78,12 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     };
     let mut strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
         let measured = runs(Stage::Kinetics).then_some(motion);
-        swings.par_iter().map(|swing| stroke(swing, signal, measured, &chain, track, usable_model)).collect()
+        let answer = |views: &Option<Vec<View>>| {
+            usable_model
+                .zip(views.as_ref())
+                .and_then(|(model, views)| model.classify(signal.role, views, &params.classify))
+        };
+        seen.par_iter().map(|(swing, views)| stroke(swing, signal, measured, &chain, track, answer(views))).collect()
     });
     if let Some((signal, motion)) = chosen.filter(|_| runs(Stage::Kinetics)) {
         add_repeatability(signal, motion, &swings, &mut strokes);
@@ -113,17 +120,17 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     }
 }
 
-/// The proposals that the model's gate takes for swings.
-fn gated(proposed: &[Swing], signal: &Signal, model: &Model, params: &Params) -> Vec<Swing> {
-    let kept: Vec<bool> = proposed
+/// The proposals that the model's gate takes for swings, each with what the model sees of it.
+fn seen_by(model: &Model, proposed: &[Swing], signal: &Signal, params: &Params) -> Vec<(Swing, Option<Vec<View>>)> {
+    proposed
         .par_iter()
-        .map(|swing| {
-            let windows = model.windows(&params.classify, |spec| Window::cut(signal, &swing.span(), spec));
-            let answer = windows.and_then(|windows| model.gate(signal.role, &windows, swing.strength));
-            answer.is_none_or(|answer| answer.kept)
+        .filter_map(|swing| {
+            let views = model.views(signal, &swing.span(), &params.classify);
+            let gate = views.as_ref().filter(|_| params.classify.gate);
+            let answer = gate.and_then(|views| model.gate(signal.role, views, swing.strength));
+            answer.is_none_or(|answer| answer.kept).then_some((*swing, views))
         })
-        .collect();
-    proposed.iter().zip(kept).filter(|(_, kept)| *kept).map(|(swing, _)| *swing).collect()
+        .collect()
 }
 
 fn add_repeatability(signal: &Signal, motion: &Motion, swings: &[Swing], strokes: &mut [Stroke]) {
@@ -193,10 +200,9 @@ fn stroke(
     measured: Option<&Motion>,
     chain: &Chain<'_>,
     track: &Track,
-    model: Option<&Model>,
+    answer: Option<Answer>,
 ) -> Stroke {
     let metrics = measured.map_or_else(BTreeMap::new, |motion| figures_of(swing, signal, motion, chain, track));
-    let answer = model.and_then(|model| model.classify(signal, &swing.span(), &chain.params.classify));
     let (stroke, confidence, probabilities, levels) = match answer {
         Some(answer) => (answer.stroke, Some(answer.confidence), answer.probabilities, answer.levels),
         // Something was swung; nobody can say what.

@@ -108,7 +108,9 @@ impl Rocket {
         let n = window.len();
         let per_kernel = self.thresholds.len() / self.channels.len().max(1);
         let mut out = vec![0.0_f32; self.thresholds.len()];
-        let mut values = vec![0.0_f32; n];
+        // Whole blocks, as they are counted: what fills the last one is above no threshold.
+        let mut values = vec![f32::NEG_INFINITY; n.next_multiple_of(8)];
+        let one = 1.0 / n as f32;
         // A mix of channels is summed once, whatever the dilations that see it.
         let mut mixed: Vec<(u8, Vec<f32>)> = Vec::with_capacity(MIXES);
         for (d, &dilation) in self.dilations.iter().enumerate() {
@@ -136,8 +138,8 @@ impl Rocket {
                 }
                 let slots = combination * per_kernel..(combination + 1) * per_kernel;
                 for (feature, &threshold) in out[slots.clone()].iter_mut().zip(&self.thresholds[slots]) {
-                    let positive: u32 = values.iter().map(|&v| u32::from(v > threshold)).sum();
-                    *feature = positive as f32 / n as f32;
+                    let above: u32 = values.iter().map(|&v| u32::from(v > threshold)).sum();
+                    *feature = above as f32 * one;
                 }
             }
         }
@@ -170,13 +172,8 @@ fn pad(values: &[f32], dilation: usize) -> Vec<f32> {
 }
 
 fn sum_of_taps(padded: &[f32], n: usize, dilation: usize) -> Vec<f32> {
-    let mut all = vec![0.0_f32; n];
-    for tap in 0..TAPS {
-        for (sum, value) in all.iter_mut().zip(&padded[tap * dilation..]) {
-            *sum += value;
-        }
-    }
-    all
+    let taps: [&[f32]; TAPS] = std::array::from_fn(|tap| &padded[tap * dilation..tap * dilation + n]);
+    (0..n).map(|t| taps.iter().map(|tap| tap[t]).sum()).collect()
 }
 
 #[cfg(test)]

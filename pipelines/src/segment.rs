@@ -186,22 +186,15 @@ impl Segmenter {
     /// Says that nothing follows, or nothing for long: what is known of the last swing is all there is. Samples after
     /// this begin anew, with the threshold and the pace that were.
     pub fn finish(&mut self) -> Vec<Swing> {
-        let mut swings = Vec::new();
-        let mut scores = Vec::new();
-        scores.extend(self.cells.finish());
-        let mut smooth = Vec::new();
-        for score in scores {
-            self.once.push(score, &mut smooth);
+        let Self { cells, once, twice, hills, .. } = self;
+        let mut found: Vec<Hill> = Vec::new();
+        let mut judge = |score| found.extend(hills.push(score));
+        if let Some(score) = cells.finish() {
+            once.push(score, |score| twice.push(score, &mut judge));
         }
-        self.once.finish(&mut smooth);
-        let mut smoother = Vec::new();
-        for score in smooth {
-            self.twice.push(score, &mut smoother);
-        }
-        self.twice.finish(&mut smoother);
-        for score in smoother {
-            swings.extend(self.hills.push(score).map(|hill| self.delimit(&hill)));
-        }
+        once.finish(|score| twice.push(score, &mut judge));
+        twice.finish(&mut judge);
+        let mut swings: Vec<Swing> = found.iter().map(|hill| self.delimit(hill)).collect();
         swings.extend(self.hills.finish().map(|hill| self.delimit(&hill)));
         self.hills.start();
         self.samples.clear();
@@ -229,19 +222,12 @@ impl Segmenter {
         while self.samples.front().is_some_and(|&(front, _)| front < t_ns.saturating_sub(self.keep_ns)) {
             self.samples.pop_front();
         }
-        let (mut cells, mut smooth, mut smoother) = (Vec::new(), Vec::new(), Vec::new());
-        self.cells.push(t_ns, self.score(lanes), &mut cells);
-        for score in cells {
-            self.once.push(score, &mut smooth);
-        }
-        for score in smooth {
-            self.twice.push(score, &mut smoother);
-        }
-        for score in smoother {
-            if let Some(hill) = self.hills.push(score) {
-                swings.push(self.delimit(&hill));
-            }
-        }
+        let score = self.score(lanes);
+        let Self { cells, once, twice, hills, .. } = self;
+        let mut found: Vec<Hill> = Vec::new();
+        let mut judge = |score| found.extend(hills.push(score));
+        cells.push(t_ns, score, |score| once.push(score, |score| twice.push(score, &mut judge)));
+        swings.extend(found.iter().map(|hill| self.delimit(hill)));
         swings
     }
 
@@ -359,7 +345,7 @@ impl Cells {
         *self = Self { middle_ns: t_ns, ..Self::new(self.step_ns) };
     }
 
-    fn push(&mut self, t_ns: i64, value: f64, out: &mut Vec<f32>) {
+    fn push(&mut self, t_ns: i64, value: f64, mut out: impl FnMut(f32)) {
         let Some((mut from_ns, mut from)) = self.last.replace((t_ns, value)) else { return };
         let slope = (value - from) / (t_ns - from_ns) as f64;
         while from_ns < t_ns {
@@ -370,7 +356,7 @@ impl Cells {
             self.covered_ns += to_ns - from_ns;
             (from_ns, from) = (to_ns, to);
             if to_ns == border_ns {
-                out.push((self.sum / self.covered_ns as f64) as f32);
+                out((self.sum / self.covered_ns as f64) as f32);
                 self.middle_ns = self.middle_ns.saturating_add(self.step_ns);
                 (self.sum, self.covered_ns) = (0.0, 0);
             }
@@ -402,7 +388,7 @@ impl MovingAverage {
         Self { half, window: VecDeque::new(), sum: 0.0, taken: 0, given: 0 }
     }
 
-    fn push(&mut self, value: f32, out: &mut Vec<f32>) {
+    fn push(&mut self, value: f32, out: impl FnMut(f32)) {
         self.window.push_back(value);
         self.sum += f64::from(value);
         self.taken += 1;
@@ -411,19 +397,19 @@ impl MovingAverage {
         }
     }
 
-    fn emit(&mut self, out: &mut Vec<f32>) {
+    fn emit(&mut self, mut out: impl FnMut(f32)) {
         if self.given > self.half
             && let Some(old) = self.window.pop_front()
         {
             self.sum -= f64::from(old);
         }
         self.given += 1;
-        out.push((self.sum / self.window.len().max(1) as f64) as f32);
+        out((self.sum / self.window.len().max(1) as f64) as f32);
     }
 
-    fn finish(&mut self, out: &mut Vec<f32>) {
+    fn finish(&mut self, mut out: impl FnMut(f32)) {
         while self.given < self.taken {
-            self.emit(out);
+            self.emit(&mut out);
         }
         *self = Self::new(self.half);
     }
@@ -482,6 +468,8 @@ struct Hills {
     last: Option<Hill>,
     /// Tops at the usual distance and their heights: where the pace is read.
     pace: VecDeque<(u64, f32)>,
+    /// Least distance of tops at that pace, in points.
+    spacing: u64,
 }
 
 impl Hills {
@@ -505,6 +493,7 @@ impl Hills {
             open: None,
             last: None,
             pace: VecDeque::new(),
+            spacing: (params.spacing_s / step_s).round() as u64,
         }
     }
 
@@ -547,7 +536,8 @@ impl Hills {
         if f64::from(top) < self.params.floor || f64::from(top) < self.threshold() {
             return None;
         }
-        let spacing = self.spacing();
+        // As it was before this top.
+        let spacing = self.spacing;
         self.keep_pace(top, at);
         if let Some(open) = self.open {
             let mut done = None;
@@ -576,7 +566,7 @@ impl Hills {
         if index >= open.at + self.steps(params.reach_after_s) {
             return self.hill(open.low.map_or(index, |(_, low_at)| low_at));
         }
-        if index >= open.at + self.spacing() {
+        if index >= open.at + self.spacing {
             match open.low {
                 Some((low, at)) if score >= low => {
                     if index >= at + self.steps(params.settle_s) {
@@ -642,8 +632,8 @@ impl Hills {
         (params.fraction * high).min(params.ceiling).max(params.floor)
     }
 
-    /// Least distance of tops at the pace of the last half minute, in points.
-    fn spacing(&self) -> u64 {
+    /// The spacing at the pace of the last half minute.
+    fn spacing_now(&self) -> u64 {
         let params = &self.params;
         let mut distances: Vec<f64> =
             self.pace.iter().zip(self.pace.iter().skip(1)).map(|(a, b)| (b.0 - a.0) as f64 * self.step_s).collect();
@@ -669,6 +659,7 @@ impl Hills {
         while self.pace.front().is_some_and(|first| first.0 < oldest) {
             self.pace.pop_front();
         }
+        self.spacing = self.spacing_now();
     }
 }
 
@@ -772,7 +763,7 @@ mod tests {
             let mut out = Vec::new();
             for i in 0..(rate_hz as i64) {
                 let t_ns = (i as f64 * 1e9 / rate_hz) as i64;
-                cells.push(t_ns, t_ns as f64 / 1e9, &mut out);
+                cells.push(t_ns, t_ns as f64 / 1e9, |score| out.push(score));
             }
             out.extend(cells.finish());
             out
@@ -791,9 +782,9 @@ mod tests {
             let mut average = MovingAverage::new(half);
             let mut out = Vec::new();
             for &value in &values {
-                average.push(value, &mut out);
+                average.push(value, |value| out.push(value));
             }
-            average.finish(&mut out);
+            average.finish(|value| out.push(value));
             let plain: Vec<f32> = (0..values.len())
                 .map(|i| {
                     let window = &values[i.saturating_sub(half)..(i + half + 1).min(values.len())];
