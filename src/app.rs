@@ -30,6 +30,7 @@ use crate::{
 pub struct App {
     address: SocketAddr,
     flight: Option<SocketAddr>,
+    postgres: Option<SocketAddr>,
     rooms: Rooms,
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -76,6 +77,12 @@ impl App {
     #[must_use]
     pub fn flight_address(&self) -> Option<SocketAddr> {
         self.flight
+    }
+
+    /// Where the PostgreSQL wire is served, if it is.
+    #[must_use]
+    pub fn postgres_address(&self) -> Option<SocketAddr> {
+        self.postgres
     }
 
     /// The rooms.
@@ -202,6 +209,10 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let flight_address = flight.as_ref().map(TcpListener::local_addr).transpose().context("read the address")?;
     let flight = flight
         .map(|listener| (listener, gateway::flight_router(state.clone(), query::flight::router(rooms.query.clone()))));
+    let postgres = listen_for_postgres(&config).await?;
+    let postgres_address = postgres.as_ref().map(TcpListener::local_addr).transpose().context("read the address")?;
+    #[cfg(feature = "postgres")]
+    let gate = gate(state.clone());
     let router = gateway::router(state, pages);
 
     let mut tasks = JoinSet::new();
@@ -222,6 +233,15 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
             }
         });
     }
+    #[cfg(feature = "postgres")]
+    if let Some(listener) = postgres {
+        let (query, stopping) = (rooms.query.clone(), stopping.clone());
+        tasks.spawn(async move {
+            if let Err(error) = query::postgres::serve(listener, &query, gate, stopping).await {
+                error!(error = &error as &dyn std::error::Error, "the PostgreSQL wire ended");
+            }
+        });
+    }
     tasks.spawn(async move {
         if let Err(error) = gateway::serve(listener, gateway::Wire::Http1, router, &options, stopping).await {
             error!(error = &error as &dyn std::error::Error, "the server ended");
@@ -230,8 +250,11 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     if let Some(flight) = flight_address {
         info!(flight.listen = %flight, "Flight SQL on grpc://{flight}");
     }
+    if let Some(postgres) = postgres_address {
+        info!(postgres.listen = %postgres, "PostgreSQL wire on postgresql://{postgres}/volant");
+    }
     info!(listen = %address, "listening on http://{address}");
-    Ok(App { address, flight: flight_address, rooms, shutdown, tasks, log, catalog })
+    Ok(App { address, flight: flight_address, postgres: postgres_address, rooms, shutdown, tasks, log, catalog })
 }
 
 /// The listener of Flight SQL. Where it was asked for it must be had; the usual place may be taken by somebody else.
@@ -253,6 +276,26 @@ async fn listen_for_flight(config: &Config) -> anyhow::Result<Option<TcpListener
             }
         },
     }
+}
+
+/// The listener of the PostgreSQL wire, where one is asked for.
+async fn listen_for_postgres(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let Some(at) = config.postgres()? else { return Ok(None) };
+    let listener = TcpListener::bind(at).await.with_context(|| format!("listen for the PostgreSQL wire on {at}"))?;
+    Ok(Some(listener))
+}
+
+/// The gateway's answer in the query room's words.
+#[cfg(feature = "postgres")]
+fn gate(state: gateway::State) -> query::postgres::Gate {
+    Arc::new(move |address, token| {
+        let state = state.clone();
+        Box::pin(async move {
+            gateway::admit_to_sql(&state, address, token).await.map_err(
+                |gateway::WireRefusal { message, needs_token }| query::postgres::Refusal { message, needs_token },
+            )
+        })
+    })
 }
 
 /// Runs until `shutdown` turns true.

@@ -51,14 +51,21 @@ fn inside(session: &SynthSession, found: &Analysis) -> (usize, usize) {
     (hits, all)
 }
 
-/// The same figures, to within a share of their size and a little more.
+/// The same figures, to within a share of their size and a little more; times also to within half of what they are said to be
+/// uncertain by, because another mounting has other noise along the same axis.
 fn same_figures(a: &Stroke, b: &Stroke, share: f64, except: &[&str]) -> Result<(), TestCaseError> {
     let kept = |name: &&String| !except.iter().any(|start| name.starts_with(start));
     let names = |stroke: &Stroke| stroke.metrics.keys().filter(kept).cloned().collect::<Vec<_>>();
     prop_assert_eq!(names(a), names(b));
     for (name, value) in a.metrics.iter().filter(|(name, _)| kept(name)) {
         let other = b.metrics[name];
-        prop_assert!((value - other).abs() <= share * (1.0 + value.abs().max(other.abs())), "{name}: {value} {other}");
+        let timed = name.starts_with("delay_") || name.starts_with("peak_before_");
+        let said = |stroke: &Stroke| stroke.metrics.get("delay_uncertainty_ms").copied().unwrap_or(0.0);
+        let unsure = if timed { 0.5 * said(a).max(said(b)) } else { 0.0 };
+        prop_assert!(
+            (value - other).abs() <= unsure + share * (1.0 + value.abs().max(other.abs())),
+            "{name}: {value} {other}"
+        );
     }
     Ok(())
 }
@@ -82,6 +89,47 @@ fn only(track: &Track, keep: impl Fn(SensorRole, i64) -> bool) -> Track {
     out
 }
 
+/// Compares a session with itself without some stretches: start and length, s, and the sensor's place in the chain.
+fn dropped(seed: u64, cuts: &[(f64, f64, usize)]) -> Result<(), TestCaseError> {
+    let session = generate(&spec(seed));
+    let hit = |role: SensorRole, t_ns: i64| {
+        let t_s = t_ns as f64 / 1e9;
+        cuts.iter()
+            .any(|(from, length, sensor)| SensorRole::CHAIN[*sensor] == role && (*from..from + length).contains(&t_s))
+    };
+    let lossy = only(&session.track, |role, t_ns| !hit(role, t_ns));
+    let (a, b) = (plain(&session.track), plain(&lossy));
+    for stroke in &a.strokes {
+        // What smooths a swing's score and shapes its filters reaches this far beyond it.
+        let (from, to) = (stroke.start_ms / 1e3 - 0.6, stroke.end_ms / 1e3 + 0.6);
+        if cuts.iter().any(|(at, length, _)| at + length > from && *at < to) {
+            continue;
+        }
+        let other = near(&b, stroke.impact_ms, 15.0);
+        // Without a hit that is felt, the impact is the fastest moment, of which a soft swing may have two.
+        let soft = stroke.metrics.get("impact_jerk_mps3").is_none_or(|jerk| *jerk < 1000.0);
+        let there = |other: &Stroke| other.start_ms < stroke.impact_ms && stroke.impact_ms < other.end_ms;
+        if other.is_none() && soft && b.strokes.iter().any(there) {
+            continue;
+        }
+        prop_assert!(other.is_some(), "the swing at {} ms is gone; cuts {cuts:?}", stroke.impact_ms);
+        for pair in PAIRS {
+            if let (Some(there), Some(here)) = (interval(stroke, pair), other.and_then(|other| interval(other, pair))) {
+                // Noise, rate and jitter are measured over the recording, so the fit may take another width.
+                prop_assert!((f64::midpoint(there.0, there.1) - f64::midpoint(here.0, here.1)).abs() < 2.5);
+                prop_assert!(here.1 - here.0 < 1.5 * (there.1 - there.0));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A hole far before a swing once moved its start, and with it what change of acceleration was usual, and its impact.
+#[test]
+fn a_hole_before_a_swing_does_not_move_its_impact() -> Result<(), TestCaseError> {
+    dropped(2536, &[(25.56, 0.245, 3), (40.065, 0.376, 2), (31.864, 0.324, 2)])
+}
+
 proptest! {
     // A case takes a second, so they are few; `PROPTEST_RNG_SEED` draws others.
     #![proptest_config(ProptestConfig {
@@ -98,7 +146,11 @@ proptest! {
         let turned = straight.clone().with_random_mounting(mounting);
         let (a, b) = (plain(&generate(&straight).track), plain(&generate(&turned).track));
         prop_assert_eq!(a.strokes.len(), b.strokes.len());
-        for (a, b) in a.strokes.iter().zip(&b.strokes) {
+        let clipped = |stroke: &Stroke| -> Vec<bool> {
+            stroke.metrics.iter().filter(|(name, _)| name.starts_with("peak_clipped")).map(|(_, on)| *on > 0.0).collect()
+        };
+        // It is an axis that meets its limit, so that another mounting clips other swings.
+        for (a, b) in a.strokes.iter().zip(&b.strokes).filter(|(a, b)| clipped(a) == clipped(b)) {
             // A sign of rotation that is close to none may turn over by rounding.
             same_figures(a, b, 0.05, &["acceleration_phase", "xcorr"])?;
         }
@@ -308,29 +360,7 @@ proptest! {
         seed in 0_u64..10_000,
         cuts in prop::collection::vec((1.0_f64..43.0, 0.05_f64..0.4, 0_usize..4), 1..6),
     ) {
-        let session = generate(&spec(seed));
-        let hit = |role: SensorRole, t_ns: i64| {
-            let t_s = t_ns as f64 / 1e9;
-            cuts.iter().any(|(from, length, sensor)| SensorRole::CHAIN[*sensor] == role && (*from..from + length).contains(&t_s))
-        };
-        let lossy = only(&session.track, |role, t_ns| !hit(role, t_ns));
-        let (a, b) = (plain(&session.track), plain(&lossy));
-        for stroke in &a.strokes {
-            // What smooths a swing's score and shapes its filters reaches this far beyond it.
-            let (from, to) = (stroke.start_ms / 1e3 - 0.6, stroke.end_ms / 1e3 + 0.6);
-            if cuts.iter().any(|(at, length, _)| at + length > from && *at < to) {
-                continue;
-            }
-            let other = near(&b, stroke.impact_ms, 15.0);
-            prop_assert!(other.is_some(), "the swing at {} ms is gone; cuts {cuts:?}", stroke.impact_ms);
-            for pair in PAIRS {
-                if let (Some(there), Some(here)) = (interval(stroke, pair), other.and_then(|other| interval(other, pair))) {
-                    // Noise, rate and jitter are measured over the recording, so the fit may take another width.
-                    prop_assert!((f64::midpoint(there.0, there.1) - f64::midpoint(here.0, here.1)).abs() < 2.5);
-                    prop_assert!(here.1 - here.0 < 1.5 * (there.1 - there.0));
-                }
-            }
-        }
+        dropped(seed, &cuts)?;
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::params::{CalibrateParams, SegmentParams};
 /// Rate below which a swing is a few samples, Hz.
 const SPARSE_HZ: f64 = 40.0;
 
+/// How far about the fastest rotation the usual change of acceleration is taken from, s.
+const USUAL_REACH_S: f64 = 0.7;
+
 /// With the parameters that ship a swing is known this long after its end at the latest, and one sample period, s.
 pub const LATENCY_S: f64 = 0.3;
 
@@ -297,7 +300,9 @@ impl Segmenter {
             norm([b[0] - a[0], b[1] - a[1], b[2] - a[2]]) / span_s(*t, *u)
         };
         let reach = (params.impact_reach_s * 1e9) as i64;
-        let swing = self.within(start_ns, end_ns);
+        // What is usual is looked for at a distance that does not depend on where the swing was found to begin.
+        let around = (USUAL_REACH_S * 1e9) as i64;
+        let swing = self.within(fastest_ns - around, (fastest_ns + around).min(end_ns));
         let near = self.within((fastest_ns - reach).max(start_ns), (fastest_ns + reach).min(end_ns));
         if swing.len() < 8 || near.len() < 3 {
             return (fastest_ns, None);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
 use reqwest::Url;
@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::clock::Clock;
 use crate::custody;
-use crate::export::{self, Archive, Form, Selection, Table};
+use crate::export::{self, Archive, Bucket, Form, Outgoing, Selection, Table};
 use crate::query;
 use crate::store::catalog::{ArchivedSession, Catalog};
 use crate::store::paths::Paths;
@@ -28,7 +28,8 @@ const ATTEMPTS_LIMIT: usize = 5;
 ///
 /// The choices (session, player, device, days, stroke) are combined; without any, everything is taken. --out names a file,
 /// `-` standard output, or an existing folder or a name that ends in `/`: then every session becomes a file of its own, and a
-/// run that was interrupted goes on where it was. Reads a data folder, beside a running server too, or a server by --url.
+/// run that was interrupted goes on where it was. `s3://bucket/name` is an object of an object store, with the address and keys
+/// of the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION). Reads a data folder, beside a running server too, or a server by --url.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Exit status: 0 done, 1 failed, 2 the command line is wrong.")]
 pub struct Args {
@@ -128,10 +129,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 out.flush().context("write the export")?;
                 return Ok(ExitCode::SUCCESS);
             }
+            let target = Target::open(&args.out)?;
             if args.is_folder() {
-                by_session(&args, &source, table, form).await?
+                by_session(&args, &source, &target, table, form).await?
             } else {
-                let bytes = into_file(&source, &args.selection(), table, form, &args.out).await?;
+                let bytes = target.write("", source.bytes(&args.selection(), table, form).await?).await?;
                 json!({ "out": args.out, "files": 1, "bytes": bytes })
             }
         }
@@ -244,19 +246,24 @@ fn local(data_dir: &Path) -> anyhow::Result<export::Handle> {
 }
 
 /// A file of its own for every session. A file that is there is whole, because it gets its name last: it is left alone.
-async fn by_session(args: &Args, source: &Source, table: Table, form: Form) -> anyhow::Result<serde_json::Value> {
+async fn by_session(
+    args: &Args,
+    source: &Source,
+    target: &Target,
+    table: Table,
+    form: Form,
+) -> anyhow::Result<serde_json::Value> {
     let selection = args.selection();
     let sessions = source.sessions(&selection).await?;
-    std::fs::create_dir_all(&args.out).with_context(|| format!("make the folder {}", args.out.display()))?;
     let bar = bar(sessions.len() as u64, "sessions")?;
     let (mut bytes, mut files, mut already) = (0, 0, 0);
     for session in &sessions {
-        let path = args.out.join(format!("{}-{session}.{}", table.as_str(), form.name()));
-        if path.is_file() {
+        let name = format!("{}-{session}.{}", table.as_str(), form.name());
+        if target.has(&name).await? {
             already += 1;
         } else {
             let one = Selection { sessions: vec![*session], ..selection.clone() };
-            bytes += into_file(source, &one, table, form, &path).await?;
+            bytes += target.write(&name, source.bytes(&one, table, form).await?).await?;
             files += 1;
         }
         bar.inc(1);
@@ -267,34 +274,66 @@ async fn by_session(args: &Args, source: &Source, table: Table, form: Form) -> a
     }))
 }
 
-/// Writes under a temporary name and renames: whoever sees the file sees it whole.
+/// Where files go: a name below the place, or none for the place itself.
+enum Target {
+    Disk(PathBuf),
+    Bucket(Bucket),
+}
+
+impl Target {
+    fn open(out: &Path) -> anyhow::Result<Self> {
+        if Bucket::is_named_by(out) {
+            return Ok(Self::Bucket(Bucket::open(out)?));
+        }
+        Ok(Self::Disk(out.to_owned()))
+    }
+
+    async fn has(&self, name: &str) -> anyhow::Result<bool> {
+        match self {
+            Self::Disk(folder) => Ok(folder.join(name).is_file()),
+            Self::Bucket(bucket) => Ok(bucket.has(name).await?),
+        }
+    }
+
+    /// Whoever sees the file sees it whole.
+    async fn write(&self, name: &str, pieces: Pieces) -> anyhow::Result<u64> {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{spinner} {bytes}, {bytes_per_sec}");
+        bar.set_style(style.context("make the progress bar")?);
+        let pieces = pieces.inspect_ok(|piece| bar.inc(piece.len() as u64));
+        let written = match self {
+            Self::Disk(path) if name.is_empty() => into_file(pieces, path).await,
+            Self::Disk(folder) => {
+                std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
+                into_file(pieces, &folder.join(name)).await
+            }
+            Self::Bucket(bucket) => bucket.write(name, pieces).await,
+        };
+        bar.finish_and_clear();
+        written
+    }
+}
+
+/// Writes under a temporary name and renames.
 async fn into_file(
-    source: &Source,
-    selection: &Selection,
-    table: Table,
-    form: Form,
+    mut pieces: impl Stream<Item = anyhow::Result<bytes::Bytes>> + Unpin,
     path: &Path,
 ) -> anyhow::Result<u64> {
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     let partial = PathBuf::from(name);
-    let mut pieces = source.bytes(selection, table, form).await?;
     let mut file = File::create(&partial).with_context(|| format!("make {}", partial.display()))?;
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    bar.set_style(ProgressStyle::with_template("{spinner} {bytes}, {bytes_per_sec}").context("make the progress bar")?);
     let mut bytes = 0;
     let written = async {
         while let Some(piece) = pieces.next().await {
             let piece = piece?;
             file.write_all(&piece).with_context(|| format!("write {}", partial.display()))?;
             bytes += piece.len() as u64;
-            bar.set_position(bytes);
         }
         file.sync_all().with_context(|| format!("sync {}", partial.display()))?;
         std::fs::rename(&partial, path).with_context(|| format!("rename to {}", path.display()))
     };
     let written = written.await;
-    bar.finish_and_clear();
     if written.is_err() {
         // The reason is told; what is left of the file is of no use to anybody.
         std::fs::remove_file(&partial).ok();
@@ -322,6 +361,8 @@ async fn archive(args: &Args) -> anyhow::Result<serde_json::Value> {
     let paths = Paths::new(&args.data_dir);
     let handle = local(&args.data_dir)?;
     let selection = args.selection();
+    let outgoing = if Bucket::is_named_by(&args.out) { Some(Outgoing::open(&paths, &args.out)?) } else { None };
+    let file = outgoing.as_ref().map_or(args.out.as_path(), |outgoing| outgoing.file.as_path());
     let path = paths.catalog();
     anyhow::ensure!(path.is_file(), "{} has no catalog: an archive is made of a service's data folder", path.display());
     let catalog = Catalog::open_read_only(&path).await?;
@@ -347,7 +388,7 @@ async fn archive(args: &Args) -> anyhow::Result<serde_json::Value> {
             left_out,
         };
         let bar = bar(0, "files")?;
-        let written = archive.write(&args.out, &mut |done, total| {
+        let written = archive.write(file, &mut |done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         });
@@ -358,9 +399,13 @@ async fn archive(args: &Args) -> anyhow::Result<serde_json::Value> {
         }
     };
     catalog.close().await;
+    if let Some(outgoing) = &outgoing {
+        outgoing.send().await?;
+    }
     let manifest = &written.manifest;
+    let path = if outgoing.is_some() { Ok(args.out.clone()) } else { std::path::absolute(&args.out) };
     let note = custody::ArchiveNote {
-        path: std::path::absolute(&args.out).context("name the archive")?,
+        path: path.context("name the archive")?,
         created_at_us: manifest.created_at_us,
         players: manifest.players.iter().map(|player| player.user_id).collect(),
         sessions: manifest.sessions.iter().map(|session| session.session_id).collect(),

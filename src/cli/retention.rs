@@ -26,8 +26,8 @@ pub struct Args {
     /// Notices that were delivered so many days ago go
     #[arg(long, value_name = "N")]
     notices_days: Option<u32>,
-    /// Archive sessions here before their frames go
-    #[arg(long, value_name = "DIR")]
+    /// Archive sessions here before their frames go: a folder, or s3://bucket/prefix
+    #[arg(long, value_name = "PLACE")]
     archive_dir: Option<PathBuf>,
     /// Say what would go, and change nothing
     #[arg(long)]

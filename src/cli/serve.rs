@@ -28,6 +28,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(flight) = app.flight_address() {
         writeln!(std::io::stdout(), "Flight SQL on grpc://{flight}")?;
     }
+    if let Some(postgres) = app.postgres_address() {
+        writeln!(std::io::stdout(), "PostgreSQL wire on postgresql://{postgres}/volant")?;
+    }
     std::io::stdout().flush()?;
     tokio::select! {
         _ = interrupt.recv() => {}

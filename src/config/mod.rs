@@ -45,6 +45,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address of Flight SQL, or `off`. Empty: the port after `listen`'s, if it is free.
     pub flight_listen: String,
+    /// Address of the PostgreSQL wire; empty: none. Builds without the feature `postgres` have none.
+    pub postgres_listen: String,
     /// Folder of everything that is stored.
     pub data_dir: PathBuf,
     /// How callers are told apart.
@@ -74,7 +76,7 @@ pub struct Retention {
     pub frames_days: u32,
     /// Notices that were delivered so many days ago go; 0: they stay.
     pub notices_days: u32,
-    /// Sessions are archived here before their frames go; empty: they are not.
+    /// Sessions are archived here, in a folder or below `s3://bucket/prefix`, before their frames go; empty: they are not.
     pub archive_dir: String,
 }
 
@@ -247,6 +249,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             flight_listen: String::new(),
+            postgres_listen: String::new(),
             data_dir: PathBuf::from("volant-data"),
             auth: Auth::Legacy,
             allow_legacy_on_public_address: false,
@@ -351,6 +354,24 @@ impl Config {
         }
     }
 
+    /// Where the PostgreSQL wire is served; `None`: nowhere.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `postgres_listen` is no address, or this build has no such wire.
+    pub fn postgres(&self) -> Result<Option<SocketAddr>, Error> {
+        match self.postgres_listen.as_str() {
+            "" => Ok(None),
+            _ if !cfg!(feature = "postgres") => Err(Error::Invalid {
+                message:
+                    "postgres_listen is set, but this build has no PostgreSQL wire: build with --features postgres"
+                        .to_owned(),
+            }),
+            address => address.parse().map(Some).map_err(|_| Error::Invalid {
+                message: format!("postgres_listen = {address:?} is no address with a port"),
+            }),
+        }
+    }
+
     /// What is given up by itself; `None`: nothing.
     #[must_use]
     pub fn retention(&self) -> Option<custody::Policy> {
@@ -372,7 +393,9 @@ impl Config {
     pub fn validate(&self) -> Result<(), Error> {
         let invalid = |message: String| Err(Error::Invalid { message });
         let flight = self.flight()?;
-        let public = !self.listen.ip().is_loopback() || matches!(flight, Flight::At(at) if !at.ip().is_loopback());
+        let public = !self.listen.ip().is_loopback()
+            || matches!(flight, Flight::At(at) if !at.ip().is_loopback())
+            || self.postgres()?.is_some_and(|at| !at.ip().is_loopback());
         if public && self.auth == Auth::Legacy && !self.allow_legacy_on_public_address {
             return invalid(format!(
                 "listening on {} with auth = \"legacy\" lets everybody who reaches it pose as any device or user; set auth = \

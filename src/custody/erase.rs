@@ -161,6 +161,13 @@ async fn erase_locked(
             _ => {}
         }
     }
+    // An archive on its way to an object store may hold them; the next one is made anew.
+    match fs::remove_dir_all(paths.outgoing()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io_error("delete", &paths.outgoing())(error));
+        }
+        _ => {}
+    }
     catalog.finish_erasure(user, clock.now_us()).await?;
     sign(catalog, receipt(service, erasure, archives)).await
 }

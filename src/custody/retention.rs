@@ -1,6 +1,6 @@
 //! Giving up what is older than wanted: frames, which are large, and notices that were delivered. Strokes and results stay.
 //!
-//! With a folder for archives, frames go only after an archive that holds their session was written, read back and synced.
+//! With a folder or an object store for archives, frames go only after an archive that holds their session was written, read back and synced.
 //! The catalog forgets the frames first and the file goes at a later run, when no statement can still be reading it. Run
 //! again after an interruption it goes on: an archive by the same name is finished, a file that stayed is deleted.
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{ArchiveNote, Error, io_error, note_archive};
 use crate::clock::Clock;
-use crate::export::Archive;
+use crate::export::{Archive, Bucket, Outgoing};
 use crate::store::catalog::Catalog;
 use crate::store::paths::{Paths, Table, TablePath};
 
@@ -26,7 +26,7 @@ pub struct Policy {
     pub frames_days: Option<u32>,
     /// Notices, in days since their delivery.
     pub notices_days: Option<u32>,
-    /// Where sessions are archived before their frames go; `None`: nowhere.
+    /// Where sessions are archived before their frames go, a folder or `s3://bucket/prefix`; `None`: nowhere.
     pub archive_dir: Option<PathBuf>,
     /// How long a statement may still read a file that the catalog has forgotten, µs.
     pub reading_us: i64,
@@ -120,10 +120,19 @@ async fn archive(
     sessions: Vec<crate::store::catalog::ArchivedSession>,
     now_us: i64,
 ) -> Result<PathBuf, Error> {
-    std::fs::create_dir_all(folder).map_err(io_error("make folder", folder))?;
     let ids: Vec<i64> = sessions.iter().map(|session| session.session_id).collect();
     let name = format!("sessions-{}-to-{}.tar.zst", ids.first().unwrap_or(&0), ids.last().unwrap_or(&0));
     let out = folder.join(name);
+    let archive_error = |source| Error::Archive { source: Box::new(source) };
+    let outgoing =
+        if Bucket::is_named_by(folder) { Some(Outgoing::open(paths, &out).map_err(archive_error)?) } else { None };
+    let file = match &outgoing {
+        Some(outgoing) => outgoing.file.clone(),
+        None => {
+            std::fs::create_dir_all(folder).map_err(io_error("make folder", folder))?;
+            out.clone()
+        }
+    };
     let mut users: Vec<i64> = sessions.iter().filter_map(|session| session.user_id).collect();
     users.sort_unstable();
     users.dedup();
@@ -132,7 +141,7 @@ async fn archive(
         players.extend(catalog.archived_player(UserId(*user)).await?);
     }
     let service = catalog.service_id().await?.unwrap_or_else(|| "unnamed".to_owned());
-    let (root, target) = (paths.clone(), out.clone());
+    let root = paths.clone();
     let written = tokio::task::spawn_blocking(move || {
         let archive = Archive {
             paths: &root,
@@ -143,13 +152,16 @@ async fn archive(
             players,
             left_out: Vec::new(),
         };
-        archive.write(&target, &mut |_, _| {})
+        archive.write(&file, &mut |_, _| {})
     });
-    written
-        .await
-        .map_err(|_| Error::Changing { attempts: 1 })?
-        .map_err(|source| Error::Archive { source: Box::new(source) })?;
-    let path = std::path::absolute(&out).map_err(io_error("name", &out))?;
+    written.await.map_err(|_| Error::Changing { attempts: 1 })?.map_err(archive_error)?;
+    let path = match outgoing {
+        Some(outgoing) => {
+            outgoing.send().await.map_err(archive_error)?;
+            out
+        }
+        None => std::path::absolute(&out).map_err(io_error("name", &out))?,
+    };
     note_archive(paths, &ArchiveNote { path: path.clone(), created_at_us: now_us, players: users, sessions: ids })?;
     Ok(path)
 }

@@ -11,6 +11,7 @@
 //! Absent: pictures and reports (the gateway draws those), names and openids of people.
 
 mod archive;
+mod bucket;
 pub mod http;
 mod mat;
 mod mcap;
@@ -18,6 +19,7 @@ mod selection;
 
 pub(crate) use archive::text_of;
 pub use archive::{ARCHIVE_VERSION, Archive, Entry, Manifest, Opened, SessionEntry, Written, described, hex};
+pub use bucket::{Bucket, Outgoing};
 pub use selection::{Selection, Table};
 
 use arrow::array::{
@@ -135,6 +137,15 @@ pub enum Error {
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// The object store.
+    #[error("reach {url}")]
+    Bucket {
+        /// The place, as it was named.
+        url: String,
+        /// The cause.
+        #[source]
+        source: object_store::Error,
     },
     /// What should be an archive is none, or is damaged or incomplete.
     #[error("{what} in {}", path.display())]

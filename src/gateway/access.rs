@@ -403,6 +403,15 @@ pub(super) async fn identify_stranger(state: &State, request: &Parts) -> Result<
     Ok(Access { caller, token, auth: state.options.auth, lang: Lang::En, lang_is_asked: false, address })
 }
 
+/// Who calls over a wire that is not HTTP, by what it would have said there.
+#[cfg(feature = "postgres")]
+pub(super) async fn identify_wire(state: &State, headers: &HeaderMap, address: IpAddr) -> Result<Access, ApiError> {
+    state.limits.allows_request(Some(address))?;
+    let (caller, token) = who(state, &Method::GET, headers, "", Some(address)).await?;
+    state.limits.allows_caller(&caller)?;
+    Ok(Access { caller, token, auth: state.options.auth, lang: Lang::En, lang_is_asked: false, address: Some(address) })
+}
+
 /// A secret of a request, and where it stood.
 enum Secret<'a> {
     Given(&'a str),

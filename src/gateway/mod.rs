@@ -24,6 +24,8 @@ mod legacy;
 mod limits;
 mod operation;
 mod options;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod serve;
 mod socket;
 mod v2;
@@ -33,6 +35,8 @@ pub use error::ApiError;
 pub use flight::flight_router;
 pub use limits::CallerLimits;
 pub use options::{Auth, Options};
+#[cfg(feature = "postgres")]
+pub use postgres::{WireRefusal, admit_to_sql};
 pub use serve::{Wire, serve};
 pub use v2::openapi_text;
 

@@ -9,6 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
+use datafusion::config::Dialect;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionContext;
@@ -121,6 +122,7 @@ pub struct Answer {
 /// The query room. Cheap to clone; the threads end when the last clone is dropped.
 #[derive(Clone)]
 pub struct Handle {
+    engine: Arc<Engine>,
     shared: Arc<Shared>,
 }
 
@@ -131,7 +133,6 @@ impl std::fmt::Debug for Handle {
 }
 
 struct Shared {
-    engine: Arc<Engine>,
     options: Options,
     running: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -149,8 +150,8 @@ impl Handle {
             Engine::new(&options, files, source).map_err(|source| Error::Engine { source: Box::new(source) })?;
         let runtime = Threads::start(options.workers).map_err(|source| Error::Start { source })?;
         Ok(Self {
+            engine: Arc::new(engine),
             shared: Arc::new(Shared {
-                engine: Arc::new(engine),
                 running: Arc::new(Semaphore::new(options.running)),
                 waiting: AtomicUsize::new(0),
                 next_id: AtomicU64::new(1),
@@ -158,6 +159,14 @@ impl Handle {
                 runtime,
             }),
         })
+    }
+
+    /// The same room for statements in PostgreSQL's dialect, which also see PostgreSQL's catalog.
+    #[cfg(feature = "postgres")]
+    pub(super) fn in_postgres_dialect(&self) -> Result<Self, Error> {
+        let engine = self.engine.in_postgres_dialect(&self.shared.options);
+        let engine = engine.map_err(|source| Error::Engine { source: Box::new(source) })?;
+        Ok(Self { engine: Arc::new(engine), shared: Arc::clone(&self.shared) })
     }
 
     /// What a caller may ask for at most.
@@ -181,9 +190,9 @@ impl Handle {
         values: Vec<ScalarValue>,
         limits: Limits,
     ) -> BoxFuture<'static, Result<Answer, Error>> {
-        let shared = Arc::clone(&self.shared);
+        let (engine, shared) = (Arc::clone(&self.engine), Arc::clone(&self.shared));
         let sql = sql.to_owned();
-        Box::pin(async move { shared.query(sql, values, limits).await })
+        Box::pin(async move { shared.query(engine, sql, values, limits).await })
     }
 
     /// Answers statements that have the same columns one after the other, as if they were one; each within `limits`.
@@ -212,11 +221,10 @@ impl Handle {
     ///
     /// The columns are all said to be nullable: whether one is depends on what is stored when the statement runs.
     pub(super) fn describe(&self, sql: &str) -> BoxFuture<'static, Result<Described, Error>> {
-        let shared = Arc::clone(&self.shared);
+        let (engine, shared) = (Arc::clone(&self.engine), Arc::clone(&self.shared));
         let sql = sql.to_owned();
         Box::pin(async move {
             let _permit = shared.admit().await?;
-            let engine = Arc::clone(&shared.engine);
             let limits = shared.options.limits;
             let mut task = Task(shared.runtime.get().spawn(async move { engine.describe(&sql, &limits).await }));
             (&mut task.0).await.unwrap_or(Err(Error::Vanished))
@@ -225,7 +233,7 @@ impl Handle {
 
     /// Every table and view: name, and columns with their comments.
     pub(super) fn tables(&self) -> &[(&'static str, SchemaRef)] {
-        &self.shared.engine.tables
+        &self.engine.tables
     }
 
     /// Runs a task on the room's threads; it ends with the returned guard.
@@ -235,13 +243,18 @@ impl Handle {
 }
 
 impl Shared {
-    async fn query(&self, sql: String, values: Vec<ScalarValue>, limits: Limits) -> Result<Answer, Error> {
+    async fn query(
+        &self,
+        engine: Arc<Engine>,
+        sql: String,
+        values: Vec<ScalarValue>,
+        limits: Limits,
+    ) -> Result<Answer, Error> {
         let limits = limits.within(&self.options.limits);
         let permit = self.admit().await?;
         let query_id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (schema_sender, schema) = oneshot::channel();
         let (batch_sender, batches) = mpsc::channel(ANSWER_QUEUE);
-        let engine = Arc::clone(&self.engine);
         let task = async move {
             let mut record = Record::start(permit);
             let work = engine.run(&sql, values, &limits, schema_sender, batch_sender, &mut record.rows);
@@ -305,7 +318,7 @@ impl Drop for Waiting<'_> {
 pub(super) struct Described {
     /// The columns, all nullable.
     pub(super) schema: SchemaRef,
-    /// The placeholders in the order of their numbers; one whose type nothing tells is text.
+    /// The placeholders in the order of their numbers; one whose type nothing tells is of the type `Null`.
     pub(super) parameters: Vec<Field>,
 }
 
@@ -416,7 +429,9 @@ fn give_way() {
 struct Engine {
     state: SessionState,
     tables: Vec<(&'static str, SchemaRef)>,
+    files: Arc<dyn ObjectStore>,
     source: Arc<dyn Source>,
+    dialect: Dialect,
 }
 
 impl Engine {
@@ -435,7 +450,7 @@ impl Engine {
             .with_metadata_cache_limit(FOOTER_CACHE_BYTES)
             .build_arc()?;
         let files_at = ObjectStoreUrl::parse(FILES)?;
-        environment.register_object_store(files_at.as_ref(), files);
+        environment.register_object_store(files_at.as_ref(), Arc::clone(&files));
         let state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(environment)
@@ -468,7 +483,16 @@ impl Engine {
         let dictionary = tables::dictionary_batch(&schemas)?;
         let dictionary = MemTable::try_new(dictionary.schema(), vec![vec![dictionary]])?;
         register(&mut schemas, "data_dictionary", Arc::new(dictionary))?;
-        Ok(Self { state: context.state(), tables: schemas, source })
+        Ok(Self { state: context.state(), tables: schemas, files, source, dialect: Dialect::Generic })
+    }
+
+    /// An engine of its own: what PostgreSQL's clients look for is nothing that others want to see.
+    #[cfg(feature = "postgres")]
+    fn in_postgres_dialect(&self, options: &Options) -> Result<Self, DataFusionError> {
+        let engine = Self::new(options, Arc::clone(&self.files), Arc::clone(&self.source))?;
+        let context = SessionContext::new_with_state(engine.state.clone());
+        super::postgres::add_catalog(&context)?;
+        Ok(Self { state: context.state(), dialect: Dialect::PostgreSQL, ..engine })
     }
 
     /// The state for one statement: its own memory limit and its own snapshot; the footer cache is common.
@@ -494,7 +518,7 @@ impl Engine {
     /// The statement as a plan that only reads, and the state to go on with.
     async fn plan(&self, sql: &str, limits: &Limits, as_found: bool) -> Result<(SessionState, LogicalPlan), Error> {
         let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
-        let statement = statement::parse(sql)?;
+        let statement = statement::parse(sql, self.dialect)?;
         let state = self.state_for_one(limits, as_found).map_err(engine_error)?;
         let plan = state.statement_to_plan(statement).await.map_err(engine_error)?;
         statement::check_plan(&plan)?;
@@ -509,7 +533,7 @@ impl Engine {
             .into_iter()
             .map(|(name, field)| {
                 let number = name.trim_start_matches('$').parse::<u32>().unwrap_or(u32::MAX);
-                let data_type = field.map_or(DataType::Utf8, |field| field.data_type().clone());
+                let data_type = field.map_or(DataType::Null, |field| field.data_type().clone());
                 (number, Field::new(name, data_type, true))
             })
             .collect::<Vec<_>>();

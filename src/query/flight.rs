@@ -354,6 +354,10 @@ impl FlightSqlService for Flight {
         _: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let Described { schema, parameters } = self.describe(&query.query).await?;
+        // A placeholder that may be anything is asked for as text.
+        let text =
+            |field: Field| if field.data_type().is_null() { field.with_data_type(DataType::Utf8) } else { field };
+        let parameters: Vec<Field> = parameters.into_iter().map(text).collect();
         let prepared = Prepared { sql: query.query, values: Vec::new() };
         let parameter_schema =
             if parameters.is_empty() { prost::bytes::Bytes::new() } else { schema_bytes(&Schema::new(parameters))? };

@@ -26,6 +26,8 @@ pub mod flight;
 mod folder;
 mod functions;
 pub mod http;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod provider;
 mod rooms;
 mod source;

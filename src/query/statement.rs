@@ -1,9 +1,11 @@
 //! Reads the text of a statement and lets only reading statements through.
 
+use datafusion::config::Dialect;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::dialect::{Dialect as SqlDialect, GenericDialect, PostgreSqlDialect};
 
 use super::error::Error;
 
@@ -16,12 +18,15 @@ const NESTING_LIMIT: usize = 50;
 /// Parses exactly one statement that only reads.
 ///
 /// What is refused here is decided by the kind of the statement; [`check_plan`] looks a second time, into the plan.
-pub(super) fn parse(sql: &str) -> Result<Statement, Error> {
+pub(super) fn parse(sql: &str, dialect: Dialect) -> Result<Statement, Error> {
     if sql.len() > STATEMENT_LIMIT_BYTES {
         return Err(Error::TooLong { bytes: sql.len(), limit_bytes: STATEMENT_LIMIT_BYTES });
     }
     let parse_error = |error: datafusion::error::DataFusionError| Error::from_engine(error, 0);
+    let dialect: &dyn SqlDialect =
+        if dialect == Dialect::PostgreSQL { &PostgreSqlDialect {} } else { &GenericDialect {} };
     let mut statements = DFParserBuilder::new(sql)
+        .with_dialect(dialect)
         .with_recursion_limit(NESTING_LIMIT)
         .build()
         .map_err(parse_error)?

@@ -56,6 +56,12 @@ impl Paths {
         self.root.join("catalog.sqlite")
     }
 
+    /// The folder of archives on their way to an object store. What lies there is of no other use.
+    #[must_use]
+    pub fn outgoing(&self) -> PathBuf {
+        self.root.join("outgoing")
+    }
+
     /// The folder of a table.
     #[must_use]
     pub fn table(&self, table: Table) -> PathBuf {

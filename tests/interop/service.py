@@ -1,9 +1,11 @@
 """A service of its own in a temporary folder, for the checks beside this file."""
 
 import json
+import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ PATIENCE_S = 60
 class Service:
     """A running `volant serve`."""
 
-    def __init__(self, volant: str, data: Path, *flags: str):
+    def __init__(self, volant: str, data: Path, *flags: str, postgres: bool = False, **settings: str):
         self.volant, self.data = volant, data
         self.log = open(data.parent / "serve.log", "ab")
         self.process = subprocess.Popen(
@@ -22,9 +24,12 @@ class Service:
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
+            env={**os.environ, **({"VOLANT_POSTGRES_LISTEN": "127.0.0.1:0"} if postgres else {}), **settings},
         )
         self.url = self._line("listening on ")
         self.flight = self._line("Flight SQL on ")
+        # Host, port and database.
+        self.postgres = self._line("PostgreSQL wire on postgresql://") if postgres else ""
 
     def _line(self, beginning: str) -> str:
         assert self.process.stdout is not None
@@ -43,6 +48,11 @@ class Service:
     def sql(self, statement: str) -> list[dict]:
         """Rows by `volant sql` of the running server."""
         return json.loads(self.run("sql", "--url", self.url, "--format", "json", statement))
+
+    def metrics(self) -> str:
+        """Its metrics in Prometheus' text."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
+            return answer.read().decode()
 
     def play(self, devices: int, duration_s: int, *flags: str) -> None:
         """Records generated sessions to their end, faster than real."""
@@ -64,9 +74,9 @@ class Service:
 
 
 @contextmanager
-def running(volant: str, data: Path, *flags: str) -> Iterator[Service]:
-    """A service that ends with the block."""
-    service = Service(volant, data, *flags)
+def running(volant: str, data: Path, *flags: str, postgres: bool = False, **settings: str) -> Iterator[Service]:
+    """A service that ends with the block; `settings` are environment variables."""
+    service = Service(volant, data, *flags, postgres=postgres, **settings)
     try:
         yield service
     finally:

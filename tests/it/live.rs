@@ -55,8 +55,11 @@ async fn strokes_are_told_while_the_session_records_and_the_result_says_what_cha
     };
     let told: Vec<_> = told.iter().map(times).collect();
     let found: Vec<_> = strokes.iter().map(times).collect();
-    // The device sends 25 s in one here, so the clock that is fitted at the end moves the first seconds by some 20 ms.
-    assert!(unchanged * 2 >= strokes.len(), "most stay as they were told: {told:?} {found:?}");
+    // The device sends 25 s at once here, so the clock that is fitted at the end moves the first seconds, by how much depends on
+    // how busy the machine was: the swings are the same ones nevertheless.
+    let same =
+        |swing: &&(serde_json::Value, f64, f64, f64)| found.iter().any(|other| (other.2 - swing.2).abs() < 100.0);
+    assert!(told.iter().filter(same).count() + 1 >= strokes.len(), "most are as they were told: {told:?} {found:?}");
     assert!(other.is_silent_for(std::time::Duration::from_millis(300)).await, "a stranger hears nothing");
     app.stop().await;
 }

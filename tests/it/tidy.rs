@@ -112,7 +112,11 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
         "reads the outbox, hands notices to the hub, to WeChat and to webhooks; knows no analysis",
     ),
     ("wechat", &["entropy", "clock"], "a client of WeChat's servers"),
-    ("query", &["ingest", "hub", "store", "clock"], "live batches of open recordings, sealed Parquet, presence"),
+    (
+        "query",
+        &["ingest", "hub", "store", "clock", "shutdown"],
+        "live batches of open recordings, sealed Parquet, presence",
+    ),
     ("export", &["query", "store"], "rows of the tables, files of an archive"),
     ("custody", &["export", "store", "clock"], "copies, archives and erases what the service stored"),
     ("ingest", &["store", "clock"], "logs, numbers and seals; knows no session state but the catalog's"),

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""The PostgreSQL wire by psql, by the usual driver, and by SQLAlchemy as BI tools use it.
+
+Asks a running service: psql's own questions about tables, scripts, errors with their places, a statement that is given up
+with Ctrl-C; values of every kind in prepared statements, in text and in binary; the same answers as `volant sql`; reading
+only; SQLAlchemy's inspection of schemas, tables, views and columns; rights.
+
+Usage: postgres.py VOLANT_BINARY PSQL
+"""
+
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+import sqlalchemy
+from service import Service, running
+
+QUESTIONS = [
+    "SELECT sensor, count(*) AS n FROM frames GROUP BY sensor ORDER BY sensor",
+    "SELECT session_id, device_code, frame_count FROM sessions ORDER BY session_id",
+    "SELECT session_id, stroke_index, stroke, confidence, delay_wrist_racket_ms FROM strokes ORDER BY session_id, stroke_index",
+    "SELECT session_id, (SELECT max(s.end_ns) FROM strokes s WHERE s.session_id = r.session_id) AS last FROM results r ORDER BY 1",
+    "SELECT t_ns, CAST(gyro_x AS DOUBLE PRECISION) AS gyro_x, CAST(acc_z AS DOUBLE PRECISION) AS acc_z FROM frames WHERE session_id = 1 AND sensor = 'wrist' ORDER BY t_ns LIMIT 500",
+]
+
+
+def check(what: str, holds: bool, said: object = "") -> None:
+    if not holds:
+        sys.exit(f"FAILED: {what}\n{said}")
+
+
+class Psql:
+    def __init__(self, binary: str, address: str):
+        self.command = [binary, "--no-psqlrc", "--pset=pager=off", f"postgresql://somebody@{address}"]
+
+    def run(self, *arguments: str, password: str = "") -> subprocess.CompletedProcess:
+        environment = {**os.environ, "PGPASSWORD": password, "PGCONNECT_TIMEOUT": "20"}
+        return subprocess.run(
+            [*self.command, "--no-password", *arguments], capture_output=True, text=True, timeout=120, env=environment
+        )
+
+    def says(self, *arguments: str) -> str:
+        done = self.run(*arguments)
+        check(f"psql {arguments}", done.returncode == 0, done.stdout + done.stderr)
+        return done.stdout
+
+
+def by_psql(psql: Psql) -> None:
+    tables = psql.says("--command", r"\dt")
+    check("psql lists the tables", all(f"| {name} " in tables for name in ("frames", "strokes", "sessions")), tables)
+    check("psql lists the views", "swings" in psql.says("--command", r"\dv"))
+    frames = psql.says("--command", r"\d frames")
+    check("psql describes a table", "gyro_x" in frames and "real" in frames, frames)
+    check("psql lists schemas", "public" in psql.says("--command", r"\dn"))
+    check("psql lists databases", "volant" in psql.says("--command", r"\l"))
+    script = psql.says(
+        "--tuples-only", "--no-align", "--command", "BEGIN; SET TimeZone = 'UTC'; SELECT 1; SELECT count(*) FROM frames; COMMIT"
+    )
+    lines = script.split()
+    check("psql runs a script", lines[:4] == ["BEGIN", "SET", "1", lines[3]] and int(lines[3]) > 1000, script)
+    wrong = psql.run("--command", "SELECT nothing FROM frames")
+    check("an error says what and where", wrong.returncode == 1 and "nothing" in wrong.stderr, wrong.stderr)
+    written = psql.run("--command", "DELETE FROM frames")
+    check("nothing is written", written.returncode == 1 and "only reads" in written.stderr, written.stderr)
+
+
+def given_up(psql: Psql, service: Service) -> None:
+    """Ctrl-C in psql sends a cancel request over a connection of its own."""
+    process = subprocess.Popen(
+        [*psql.command, "--command", "SELECT count(*) FROM frames a CROSS JOIN frames b CROSS JOIN frames c WHERE a.gyro_x + b.gyro_x = c.gyro_x"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for_running(service, 1)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    wait_for_running(service, 0)
+    check("psql says that it was given up", "cancel" in said.lower(), said)
+
+
+def wait_for_running(service: Service, statements: int) -> None:
+    began = time.monotonic()
+    while True:
+        lines = service.metrics().splitlines()
+        running_now = [float(line.split()[-1]) for line in lines if line.startswith("volant_query_running ")]
+        if running_now == [float(statements)]:
+            return
+        check(f"{statements} statements run", time.monotonic() - began < 30, running_now)
+        time.sleep(0.05)
+
+
+def by_driver(url: str, service: Service) -> None:
+    values = [
+        ("SELECT count(*) FROM frames WHERE session_id = %s AND sensor = %s", (1, "wrist")),
+        ("SELECT %s::float8 * 2", (1.25,)),
+        ("SELECT %s::text", ("羽毛球 ' \" \\",)),
+        ("SELECT %s::bigint + 1", (2**40,)),
+        ("SELECT %s::boolean", (True,)),
+        ("SELECT count(*) FROM sessions WHERE to_timestamp_micros(started_at_us) > %s", (datetime.datetime(2020, 1, 1),)),
+        ("SELECT coalesce(%s::text, 'nothing')", (None,)),
+    ]
+    expected = [None, 2.5, "羽毛球 ' \" \\", 2**40 + 1, True, 2, "nothing"]
+    with psycopg.connect(url) as connection:
+        for binary in (False, True):
+            cursor = connection.cursor(binary=binary)
+            for (statement, value), right in zip(values, expected):
+                # The second time by name.
+                for prepare in (False, True):
+                    (answer,) = cursor.execute(statement, value, prepare=prepare).fetchone()
+                    if right is None:
+                        right = service.sql("SELECT count(*) AS n FROM frames WHERE session_id = 1 AND sensor = 'wrist'")[0]["n"]
+                    check(f"{statement} (binary {binary})", answer == right and type(answer) is type(right), answer)
+            for question in QUESTIONS:
+                cursor.execute(question)
+                names = [column.name for column in cursor.description]
+                rows = [dict(zip(names, row)) for row in cursor.fetchall()]
+                check(f"{question}: as `volant sql` answers (binary {binary})", rows == service.sql(question), rows[:2])
+        connection.rollback()
+        for statement, code in [("SELEC 1", "42601"), ("SELECT * FROM nothing", "42000"), ("CREATE TABLE t (a int)", "25006")]:
+            try:
+                connection.execute(statement)
+                sys.exit(f"FAILED: {statement} was answered")
+            except psycopg.Error as error:
+                check(f"{statement}: its code", error.sqlstate == code, (error.sqlstate, error))
+                connection.rollback()
+        check("the connection goes on", connection.execute("SELECT 1").fetchone() == (1,))
+
+
+def by_sqlalchemy(url: str, service: Service) -> None:
+    engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    inspector = sqlalchemy.inspect(engine)
+    check("schemas", "public" in inspector.get_schema_names(), inspector.get_schema_names())
+    tables = set(inspector.get_table_names())
+    check("tables", {"frames", "strokes", "results", "sessions", "devices", "players"} <= tables, tables)
+    views = set(inspector.get_view_names())
+    check("views", {"swings", "stroke_frames", "data_quality"} <= views, views)
+    columns = {column["name"]: column["type"] for column in inspector.get_columns("frames")}
+    check("columns", isinstance(columns["session_id"], sqlalchemy.BigInteger), columns)
+    check("columns", isinstance(columns["gyro_x"], sqlalchemy.REAL), columns)
+    check("columns", isinstance(columns["sensor"], sqlalchemy.TEXT), columns)
+    strokes = sqlalchemy.table("strokes", sqlalchemy.column("stroke"), sqlalchemy.column("session_id"))
+    count = sqlalchemy.func.count().label("n")
+    question = (
+        sqlalchemy.select(strokes.c.stroke, count)
+        .where(strokes.c.session_id == 1)
+        .group_by(strokes.c.stroke)
+        .order_by(strokes.c.stroke)
+    )
+    with engine.connect() as connection:
+        rows = [tuple(row) for row in connection.execute(question)]
+    plain = service.sql("SELECT stroke, count(*) AS n FROM strokes WHERE session_id = 1 GROUP BY stroke ORDER BY stroke")
+    check("a chart's question", rows and rows == [(row["stroke"], row["n"]) for row in plain], rows)
+    engine.dispose()
+
+
+def by_rights(volant: str, data: Path, binary: str) -> None:
+    tokens = {}
+    for scope in ("sql", "sessions:read"):
+        made = subprocess.run(
+            [volant, "tokens", "create", "--data-dir", str(data), "--key", "--scope", scope, "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        tokens[scope] = json.loads(made.stdout)["token"]
+    with running(volant, data, "--auth", "token", postgres=True) as service:
+        psql = Psql(binary, service.postgres)
+        ask = ["--tuples-only", "--no-align", "--command", "SELECT 7"]
+        for what, password in [("no token", ""), ("a wrong token", "nonsense"), ("another right", tokens["sessions:read"])]:
+            done = psql.run(*ask, password=password)
+            check(f"{what}: refused", done.returncode == 2, done.stdout + done.stderr)
+        done = psql.run(*ask, password=tokens["sql"])
+        check("a key for SQL as password", done.stdout.strip() == "7", done.stdout + done.stderr)
+
+
+def main(volant: str, binary: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        with running(volant, data, postgres=True) as service:
+            service.play(2, 30, "--seed", "5")
+            service.wait_for_results(2)
+            psql = Psql(binary, service.postgres)
+            url = f"postgresql://somebody@{service.postgres}"
+            by_psql(psql)
+            by_driver(url, service)
+            by_sqlalchemy(url, service)
+            given_up(psql, service)
+        by_rights(volant, data, binary)
+    print("postgres: psql, psycopg and SQLAlchemy agree with the service")
+
+
+main(sys.argv[1], sys.argv[2])
