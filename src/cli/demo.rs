@@ -137,6 +137,7 @@ async fn show(
             token: None,
             format: sql::Format::Table,
             max_rows: 40,
+            pager: String::new(),
             timeout: None,
         })
         .await?;

@@ -1,5 +1,6 @@
 //! `volant sql`: ask a data folder or a running server, once or interactively.
 
+mod pager;
 mod remote;
 mod shell;
 mod table;
@@ -47,6 +48,9 @@ pub struct Args {
     /// Rows that a table shows at most; 0 shows all
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub max_rows: usize,
+    /// What shows answers longer than the screen when statements are typed in; empty: nothing
+    #[arg(long, env = "PAGER", default_value = "less -SRFX", value_name = "COMMAND")]
+    pub pager: String,
     /// End a statement after this many seconds
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
@@ -114,7 +118,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     for statement in statements {
         let done = tokio::select! {
-            done = print(&database, statement, &args, true) => done,
+            done = print(&database, statement, &args, true, None) => done,
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
         };
         if let Err(failure) = done {
@@ -178,7 +182,7 @@ impl Database {
 }
 
 /// Answers one statement on standard output; what is said about it goes to standard error.
-async fn print(database: &Database, sql: &str, args: &Args, timing: bool) -> Result<(), Failure> {
+async fn print(database: &Database, sql: &str, args: &Args, timing: bool, pager: Option<&str>) -> Result<(), Failure> {
     let started = Instant::now();
     let Some(format) = args.format.outside() else {
         let Rows { schema, mut batches } = database.rows(sql).await?;
@@ -198,7 +202,7 @@ async fn print(database: &Database, sql: &str, args: &Args, timing: bool) -> Res
         drop(batches);
         let text = table::render(&schema, &shown, table::Width::of_terminal())
             .map_err(|error| Failure::new(1, error.to_string()).hint("--format json shows every type"))?;
-        io::stdout().lock().write_all(text.as_bytes())?;
+        pager::write(&text, pager)?;
         let rows = if count == 1 { "row" } else { "rows" };
         let seconds = started.elapsed().as_secs_f64();
         let note = if more { "first " } else { "" };

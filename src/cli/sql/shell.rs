@@ -15,6 +15,7 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Editor, Helper};
 use tokio::sync::{mpsc, oneshot};
 
+use super::pager;
 use super::table::{self, Width};
 use super::{Args, Database, Failure, print};
 
@@ -28,6 +29,7 @@ SELECT …;     answers a statement; it may have several lines and ends with ;
 \\d            tables
 \\d TABLE      columns of a table, with units
 \\timing       row count and time on or off
+\\pager        answers longer than the screen page by page, on or off
 \\q            quit (or Ctrl-D)
 Ctrl-C        ends the running statement, or drops the line
 ";
@@ -72,9 +74,9 @@ pub(super) async fn run(database: &Database, args: &Args) -> anyhow::Result<Exit
     let reader = std::thread::Builder::new()
         .name("volant-sql-input".to_owned())
         .spawn(move || read_lines(names, &line_sender))?;
-    let mut timing = true;
+    let mut shown = Shown { timing: true, paging: true };
     while let Some((input, done)) = lines.recv().await {
-        if !answer_all(database, args, &input, &mut timing).await? {
+        if !answer_all(database, args, &input, &mut shown).await? {
             break;
         }
         // The reader waits for this; if it is gone, so is the loop.
@@ -89,7 +91,21 @@ pub(super) async fn run(database: &Database, args: &Args) -> anyhow::Result<Exit
 }
 
 /// Answers what was entered; false if the user wants to leave.
-async fn answer_all(database: &Database, args: &Args, input: &str, timing: &mut bool) -> anyhow::Result<bool> {
+/// How answers are shown, as the user switched it.
+struct Shown {
+    /// Row count and time with each.
+    timing: bool,
+    /// Long ones page by page.
+    paging: bool,
+}
+
+impl Shown {
+    fn pager<'a>(&self, args: &'a Args) -> Option<&'a str> {
+        self.paging.then_some(args.pager.as_str())
+    }
+}
+
+async fn answer_all(database: &Database, args: &Args, input: &str, shown: &mut Shown) -> anyhow::Result<bool> {
     let (mut statements, rest) = split(input);
     if !is_blank(rest) {
         statements.push(rest);
@@ -97,8 +113,8 @@ async fn answer_all(database: &Database, args: &Args, input: &str, timing: &mut 
     for statement in statements {
         let work = async {
             match statement.trim().strip_prefix('\\') {
-                Some(command) => meta(database, command, timing).await,
-                None => print(database, statement, args, *timing).await.map(|()| true),
+                Some(command) => meta(database, command, args, shown).await,
+                None => print(database, statement, args, shown.timing, shown.pager(args)).await.map(|()| true),
             }
         };
         let done = tokio::select! {
@@ -121,23 +137,27 @@ async fn answer_all(database: &Database, args: &Args, input: &str, timing: &mut 
 }
 
 /// A command of the prompt itself; false to leave.
-async fn meta(database: &Database, command: &str, timing: &mut bool) -> Result<bool, Failure> {
+async fn meta(database: &Database, command: &str, args: &Args, shown: &mut Shown) -> Result<bool, Failure> {
     let mut words = command.trim().trim_end_matches(';').split_whitespace();
     match (words.next(), words.next()) {
         (Some("q" | "quit"), None) => return Ok(false),
         (Some("timing"), None) => {
-            *timing = !*timing;
-            writeln!(io::stderr(), "timing is {}", if *timing { "on" } else { "off" })?;
+            shown.timing = !shown.timing;
+            writeln!(io::stderr(), "timing is {}", if shown.timing { "on" } else { "off" })?;
+        }
+        (Some("pager"), None) => {
+            shown.paging = !shown.paging;
+            writeln!(io::stderr(), "the pager is {}", if shown.paging { "on" } else { "off" })?;
         }
         (Some("d"), None) => {
             let sql = "SELECT table_name, table_type FROM information_schema.tables \
                        WHERE table_schema = 'public' ORDER BY table_name";
             let answer = database.rows(sql).await?;
-            show(&answer.batches.try_collect::<Vec<_>>().await?)?;
+            show(&answer.batches.try_collect::<Vec<_>>().await?, shown.pager(args))?;
         }
         (Some("d"), Some(table)) => {
             let sql = format!("SELECT * FROM \"{}\" LIMIT 0", table.replace('"', "\"\""));
-            show(&[columns(&database.rows(&sql).await?.schema)?])?;
+            show(&[columns(&database.rows(&sql).await?.schema)?], shown.pager(args))?;
         }
         (Some("?" | "h" | "help"), None) => io::stdout().lock().write_all(HELP.as_bytes())?,
         _ => return Err(Failure::new(1, format!("\\{command} is no command")).hint("\\? lists them")),
@@ -145,11 +165,11 @@ async fn meta(database: &Database, command: &str, timing: &mut bool) -> Result<b
     Ok(true)
 }
 
-fn show(batches: &[RecordBatch]) -> Result<(), Failure> {
+fn show(batches: &[RecordBatch], pager: Option<&str>) -> Result<(), Failure> {
     if let Some(first) = batches.first() {
         let text = table::render(&first.schema(), batches, Width { cell: 120, ..Width::of_terminal() })
             .map_err(|error| Failure::new(4, error.to_string()))?;
-        io::stdout().lock().write_all(text.as_bytes())?;
+        pager::write(&text, pager)?;
     }
     Ok(())
 }
