@@ -13,7 +13,7 @@ export VOLANT_CACHE := $(CACHE)
 # Always the whole workspace: building a single package resolves other features and compiles Arrow again.
 VOLANT := $(CARGO_TARGET_DIR)/debug/volant
 
-.PHONY: help demo build test bench load peers season notebooks lint fmt docs clean
+.PHONY: help demo build test bench load peers season freshness notebooks lint fmt docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -40,6 +40,9 @@ peers: ## the analysis beside NumPy and SciPy on the same input, stage by stage,
 
 season: ## ten questions over a generated season of 100 million frames beside DuckDB and Polars (SEASON="--frames 10000000")
 	benches/season/run $(SEASON)
+
+freshness: ## how soon live frames are seen in SQL after their acknowledgement
+	benches/freshness/run
 
 notebooks: ## run every notebook on generated data
 	scripts/test notebooks
