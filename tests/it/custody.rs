@@ -81,6 +81,11 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     assert_eq!((&planned["signature"], planned["files"].as_array().map(Vec::len)), (&json!(""), Some(3)), "{planned}");
     fails(&["erase", "--data-dir", &data_dir, "--player", "99"], "no player 99").await;
 
+    // What a killed run left of an archive for an object store holds them too.
+    let outgoing = folder.path().join("outgoing");
+    fs::create_dir(&outgoing).unwrap();
+    fs::copy(&archive, outgoing.join("0123456789abcdef.tar.zst.partial")).unwrap();
+
     // An erasure that was cut between rows and files is finished by the next.
     let receipt_file = place.path().join("receipt.json");
     let arguments =
@@ -97,6 +102,7 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     fails(&["erase", "--check", &text(&receipt_file)], "not what was signed").await;
 
     assert_eq!(holding(folder.path(), OTHER.as_bytes()), Vec::<PathBuf>::new());
+    assert!(!outgoing.exists(), "nothing is on its way any more");
     let left = files(folder.path());
     assert!(!left.iter().any(|path| path.ends_with(format!("{theirs}.parquet"))), "{left:?}");
     let report = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
