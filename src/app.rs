@@ -179,7 +179,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         ingest.clone(),
         hub.clone(),
     )?;
-    let source = query::Rooms::new(ingest.clone(), catalog.clone(), hub.clone());
+    let source = query::Rooms::new(paths.clone(), ingest.clone(), catalog.clone(), hub.clone());
     let files = query::Folder::open(paths.root())?.files();
     let query = query::Handle::start(config.query_options(), files, Arc::new(source))?;
     let rooms = Rooms { accounts, analysis, hub, ingest, notify, paths, query, sessions };
@@ -222,6 +222,9 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     tasks.spawn(channels.run(stopping.clone()));
     tasks.spawn(analysis_service.run(stopping.clone()));
     tasks.spawn(live_service.run(stopping.clone()));
+    if let Some(packing) = config.compaction() {
+        tasks.spawn(pack_what_is_old(packing, rooms.paths.clone(), given_clock.clone(), stopping.clone()));
+    }
     if let Some(policy) = config.retention() {
         tasks.spawn(give_up_what_is_old(policy, rooms.paths.clone(), catalog.clone(), given_clock, stopping.clone()));
     }
@@ -305,6 +308,40 @@ async fn keep_metrics_small(mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
             () = crate::shutdown::requested(&mut shutdown) => return,
             _ = due.tick() => telemetry::upkeep(),
+        }
+    }
+}
+
+/// How often the service packs what has become old.
+const COMPACTION_INTERVAL: Duration = Duration::from_hours(1);
+
+/// Runs until `shutdown` turns true. A run that fails is told and tried again with the next.
+async fn pack_what_is_old(packing: custody::Packing, paths: Paths, clock: Clock, mut shutdown: watch::Receiver<bool>) {
+    let mut due = tokio::time::interval(COMPACTION_INTERVAL);
+    loop {
+        tokio::select! {
+            () = crate::shutdown::requested(&mut shutdown) => return,
+            _ = due.tick() => {}
+        }
+        let (packing, paths, clock, stopping) = (packing.clone(), paths.clone(), clock.clone(), shutdown.clone());
+        let run = tokio::task::spawn_blocking(move || {
+            custody::compact(&paths, &packing, &clock, false, &|| !*stopping.borrow(), &mut |_, _, _| {})
+        });
+        match run.await {
+            Ok(Ok(packed)) => {
+                for (table, size) in packed.tables.iter().filter(|(_, size)| size.packed_files > 0) {
+                    info!(
+                        table = table.as_str(),
+                        files.packed = size.packed_files,
+                        packs.count = size.packs,
+                        "packed {} small files of {table} into {}",
+                        size.packed_files,
+                        size.packs
+                    );
+                }
+            }
+            Ok(Err(error)) => error!(error = &error as &dyn std::error::Error, "failed to pack small files: {error}"),
+            Err(error) => error!(error = &error as &dyn std::error::Error, "failed to pack small files: {error}"),
         }
     }
 }

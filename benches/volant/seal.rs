@@ -2,6 +2,7 @@
 
 use criterion::{Criterion, Throughput};
 use schemas::{FrameColumns, SessionId, Track};
+use volant::store::pack::TableFile;
 use volant::store::paths::Paths;
 use volant::store::seal;
 
@@ -27,10 +28,10 @@ pub(super) fn bench(c: &mut Criterion) {
     let frames = columns(&session(200.0, 600.0), STARTED_AT_US);
     let manifest = seal::write_frames(&paths, SessionId(2), STARTED_AT_US, 1, &frames, |_| Some(9.80665), &[])
         .expect("a disk with room");
-    let path = paths.file(manifest.path);
+    let file = TableFile::open(&paths.file(manifest.path)).expect("the file was just sealed");
     group.throughput(Throughput::Elements(frames.len() as u64));
     group.bench_function("read_track_480k_frames", |b| {
-        b.iter(|| seal::read_track(&path).expect("the file was just sealed"));
+        b.iter(|| seal::read_track(&file).expect("the file was just sealed"));
     });
     group.finish();
 }

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::Rooms;
 use crate::report::{Context, Curve, html};
 use crate::sessions::SessionInfo;
+use crate::store::pack;
 use crate::store::paths::{Table, TablePath};
 use crate::store::seal;
 use crate::texts::Lang;
@@ -116,9 +117,10 @@ pub async fn session_report(rooms: &Rooms, session_id: SessionId, lang: Lang) ->
     let session = rooms.sessions.info(session_id).await?;
     let session = session.ok_or_else(|| Error::NoSession { session_id: session_id.to_string() })?;
     let published = rooms.analysis.published(session_id).await?.ok_or(Error::NoResult { session_id })?;
-    let path = rooms.paths.file(TablePath::new(Table::Frames, session_id, session.started_at_us));
+    let paths = rooms.paths.clone();
+    let path = TablePath::new(Table::Frames, session_id, session.started_at_us);
     tokio::task::spawn_blocking(move || {
-        let track = seal::read_track(&path)?;
+        let track = seal::read_track(&pack::locate(&paths, path)?)?;
         Ok(html(&published.analysis, &context(&session, Curve::of_track(&track)), lang))
     })
     .await

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::hub::{self, AdminMessage, Level};
 use crate::ingest;
 use crate::store::catalog::{CandidateJob, Catalog, Job, NewNotice, NewResult, SessionRow, StoredFile, Switch};
+use crate::store::pack;
 use crate::store::paths::Paths;
 use crate::store::seal;
 
@@ -339,8 +340,9 @@ impl Inner {
             return Ok(track);
         }
         let path = row.frames_path.as_ref().ok_or(Error::NoFrames { session_id: session })?;
-        let path = self.paths.root().join(path);
-        let mut track = tokio::task::spawn_blocking(move || seal::read_track(&path))
+        let path = path.parse().map_err(|_| Error::NoFrames { session_id: session })?;
+        let paths = self.paths.clone();
+        let mut track = tokio::task::spawn_blocking(move || seal::read_track(&pack::locate(&paths, path)?))
             .await
             .map_err(|_| Error::Broke { session_id: session })?
             .map_err(|source| Error::Frames { session_id: session, source })?;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::api::{Server, Target};
 use crate::recordings::read_recording;
 use crate::store::catalog::Catalog;
+use crate::store::pack;
 use crate::store::paths::Paths;
 use crate::store::seal;
 
@@ -65,7 +66,7 @@ async fn stored(session: SessionId, folder: &Path) -> anyhow::Result<Track> {
     let row = row?.with_context(|| format!("there is no session {session}"))?;
     let path =
         row.frames_path.with_context(|| format!("session {session} is not sealed yet: ask its server (--url)"))?;
-    let mut track = seal::read_track(&paths.root().join(path))?;
+    let mut track = seal::read_track(&pack::locate(&paths, path.parse()?)?)?;
     track.sync_error_ns = row.sync_error_ns.unwrap_or(0);
     Ok(track)
 }

@@ -11,6 +11,7 @@ pub mod analyze;
 mod api;
 pub mod backup;
 mod columns;
+pub mod compact;
 pub mod config;
 pub mod demo;
 pub mod devices;
@@ -81,6 +82,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Make a data folder of a backup
     Restore(backup::RestoreArgs),
+    /// Pack the small files of past days into a few, or undo it
+    Compact(compact::Args),
     /// Give up frames and notices that are older than wanted, archived first if you like
     Retention(retention::Args),
     /// Take a player out of a data folder, with a signed receipt
@@ -127,6 +130,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(&args),
         Command::Backup(args) => block_on(backup::backup(args)),
         Command::Restore(args) => backup::restore(&args),
+        Command::Compact(args) => block_on(compact::run(args)),
         Command::Retention(args) => block_on(retention::run(args)),
         Command::Erase(args) => block_on(erase::run(args)),
         Command::Recover(args) => recover::run(&args),

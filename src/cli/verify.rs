@@ -84,8 +84,12 @@ fn print(report: &Report, json: bool) -> anyhow::Result<()> {
         writeln!(out)?;
         return Ok(());
     }
-    let Report { files, rows, bytes, unlisted_files, newer_files, unfinished_files, lost, wal } = report;
+    let Report { files, packed_files, packs, rows, bytes, unlisted_files, newer_files, unfinished_files, lost, wal } =
+        report;
     writeln!(out, "parquet  {files} files, {rows} rows, {bytes} bytes whole")?;
+    if *packs > 0 {
+        writeln!(out, "         {packed_files} of them in {packs} packs")?;
+    }
     if *unlisted_files > 0 {
         writeln!(out, "         {unlisted_files} of them unknown to the catalog")?;
     }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::gateway::Auth;
 pub use layers::{Loaded, Origin, Overrides, load, process_environment};
 
+use crate::store::swap::Sizes;
 use crate::store::wal;
 use crate::{analysis, custody, gateway, ingest, notify, push, query, sessions, wechat};
 
@@ -65,7 +66,16 @@ pub struct Config {
     pub notify: Notify,
     pub wechat: WeChat,
     pub query: Query,
+    pub compaction: Compaction,
     pub retention: Retention,
+}
+
+/// Packing of small old files, every hour.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compaction {
+    /// Days are packed that are so many days past, by UTC date; 0: none.
+    pub after_days: u32,
 }
 
 /// What the service gives up by itself, every hour.
@@ -320,6 +330,7 @@ impl Default for Config {
                 timeout_s: 60,
                 row_limit: 10_000_000,
             },
+            compaction: Compaction { after_days: 7 },
             retention: Retention { frames_days: 0, notices_days: 0, archive_dir: String::new() },
         }
     }
@@ -370,6 +381,17 @@ impl Config {
                 message: format!("postgres_listen = {address:?} is no address with a port"),
             }),
         }
+    }
+
+    /// What is packed by itself; `None`: nothing.
+    #[must_use]
+    pub fn compaction(&self) -> Option<custody::Packing> {
+        (self.compaction.after_days > 0).then(|| custody::Packing {
+            after_days: self.compaction.after_days,
+            frames_days: Some(self.retention.frames_days).filter(|&days| days > 0),
+            sizes: Sizes::default(),
+            reading: Duration::from_secs(self.query.timeout_s),
+        })
     }
 
     /// What is given up by itself; `None`: nothing.

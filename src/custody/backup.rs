@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, io_error};
 use crate::clock::Clock;
 use crate::store::catalog::Catalog;
+use crate::store::pack::{self, TableFile};
 use crate::store::paths::Paths;
 use crate::store::sha256_of;
 
@@ -84,7 +85,7 @@ pub async fn backup(paths: &Paths, to: &Path, clock: &Clock, progress: &mut dyn 
         copying.tree(Path::new(name))?;
     }
     let catalog = Catalog::open_read_only(&paths.catalog()).await?;
-    let copied = copy_consistently(&catalog, &mut copying).await;
+    let copied = copy_consistently(paths, &catalog, &mut copying).await;
     catalog.close().await;
     copied?;
     copying.delete_the_rest()?;
@@ -111,7 +112,7 @@ pub async fn backup(paths: &Paths, to: &Path, clock: &Clock, progress: &mut dyn 
 }
 
 /// Catalog and files until they fit each other.
-async fn copy_consistently(catalog: &Catalog, copying: &mut Copying<'_>) -> Result<(), Error> {
+async fn copy_consistently(paths: &Paths, catalog: &Catalog, copying: &mut Copying<'_>) -> Result<(), Error> {
     const CATALOG: &str = "catalog.sqlite";
     for _ in 0..ATTEMPTS_LIMIT {
         let temporary = copying.to.join("_catalog.sqlite.tmp");
@@ -123,7 +124,15 @@ async fn copy_consistently(catalog: &Catalog, copying: &mut Copying<'_>) -> Resu
         let mut fits = true;
         for file in expected? {
             let relative = file.path.to_string();
-            fits &= copying.file(Path::new(&relative), file.sha256.as_deref())?;
+            // A session in a pack is copied as the file it was: a backup is the same whether its folder was compacted or not.
+            let from = match pack::locate(paths, file.path) {
+                Err(error) if error.is_not_found() => {
+                    fits = false;
+                    continue;
+                }
+                located => located?,
+            };
+            fits &= copying.file(Path::new(&relative), &from, file.sha256.as_deref())?;
         }
         let target = copying.to.join(CATALOG);
         fs::rename(&temporary, &target).map_err(io_error("rename to", &target))?;
@@ -151,7 +160,11 @@ impl Copying<'_> {
     fn tree(&mut self, relative: &Path) -> Result<(), Error> {
         let path = self.from.join(relative);
         if path.is_file() {
-            return self.file(relative, None).map(drop);
+            return match TableFile::open(&path) {
+                // A segment of the log that is needed no more.
+                Err(error) if error.is_not_found() => Ok(()),
+                opened => self.file(relative, &opened?, None).map(drop),
+            };
         }
         let listing = match fs::read_dir(&path) {
             Ok(listing) => listing,
@@ -173,10 +186,10 @@ impl Copying<'_> {
         Ok(())
     }
 
-    /// Copies a file under a temporary name and renames it. False if it is gone or is not what the catalog says.
-    fn file(&mut self, relative: &Path, sha256: Option<&str>) -> Result<bool, Error> {
+    /// Copies a file under a temporary name and renames it. False if it is not what the catalog says.
+    fn file(&mut self, relative: &Path, from: &TableFile, sha256: Option<&str>) -> Result<bool, Error> {
         let name = relative.to_string_lossy().into_owned();
-        let (from, to) = (self.from.join(relative), self.to.join(relative));
+        let to = self.to.join(relative);
         if let Some(sum) = sha256
             && let Ok((bytes, found)) = sha256_of(&to)
             && found == sum
@@ -191,12 +204,8 @@ impl Copying<'_> {
             make_folder(folder)?;
         }
         let temporary = to.with_file_name(format!("_{}.tmp", to.file_name().unwrap_or_default().to_string_lossy()));
-        match fs::copy(&from, &temporary) {
-            Ok(_) => {}
-            // A segment of the log that is needed no more, a file that a new one replaces just now.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(io_error("copy", &from)(error)),
-        }
+        let copy = || std::io::copy(&mut from.reader(), &mut fs::File::create(&temporary)?);
+        copy().map_err(io_error("copy", from.path()))?;
         let (bytes, found) = sha256_of(&temporary)?;
         if self.earlier.get(&name).is_some_and(|earlier| earlier.sha256 == found) && to.exists() {
             self.kept += 1;

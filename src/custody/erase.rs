@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use super::{Error, io_error};
 use crate::clock::Clock;
 use crate::store::catalog::{Catalog, Erasure};
-use crate::store::paths::Paths;
+use crate::store::paths::{Paths, TablePath};
+use crate::store::swap;
 use crate::store::wal;
 
 /// Archives that were made of a folder, a line each, below it.
@@ -156,10 +157,17 @@ async fn erase_locked(
     };
     for file in &erasure.files {
         let path = paths.root().join(file);
+        if let Ok(stored) = file.parse::<TablePath>() {
+            swap::undo_for(paths, stored)?;
+        }
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_error("delete", &path)(error)),
             _ => {}
         }
+    }
+    // What a compaction replaced holds everybody of a day.
+    if swap::remove_replaced(paths, None)?.is_none() {
+        return Err(Error::Compacting);
     }
     // An archive on its way to an object store may hold them; the next one is made anew.
     match fs::remove_dir_all(paths.outgoing()) {

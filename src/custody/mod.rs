@@ -1,4 +1,5 @@
-//! The life of data after it is stored: giving up what is old, erasing a player, backing a folder up, restoring one.
+//! The life of data after it is stored: packing small old files, giving up what is old, erasing a player, backing a folder up,
+//! restoring one.
 //!
 //! In: a data folder. Out: a receipt, a copy, a folder. Everything here can be killed at any instant and is finished by
 //! running it again; nothing is called done before it is on the disk and was read back.
@@ -6,12 +7,17 @@
 //! Absent: copies on other machines (they are files: any tool moves them), encryption.
 
 mod backup;
+mod compaction;
 mod erase;
 mod retention;
 
 pub use backup::{BACKUP_MANIFEST, BackedUp, Backup, BackupManifest, backup, restore};
+pub use compaction::{Compacted, Packing, TableSize, compact};
 pub use erase::{ArchiveNote, Receipt, archives_with, check_receipt, erase, note_archive, receipt_path};
 pub use retention::{Expired, Policy, retain};
+
+/// How long a statement may read what was replaced when nobody says otherwise: the usual limit of a statement.
+pub const READING: std::time::Duration = std::time::Duration::from_secs(60);
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -87,6 +93,9 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// A compaction is running on the folder.
+    #[error("a compaction is running on this folder; it ends by itself: run this again then")]
+    Compacting,
     /// Stored files changed faster than they could be copied.
     #[error("the folder changed each of {attempts} times it was copied; the copies so far are kept, run it again")]
     Changing {

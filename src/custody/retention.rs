@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::export::{Archive, Bucket, Outgoing};
 use crate::store::catalog::Catalog;
 use crate::store::paths::{Paths, Table, TablePath};
+use crate::store::swap;
 
 const DAY_US: i64 = 24 * 3600 * 1_000_000;
 /// Sessions of one archive.
@@ -100,7 +101,11 @@ pub async fn retain(
     }
     if !dry_run {
         for (session, started_at_us) in catalog.expired_before(now_us - policy.reading_us).await? {
-            let file = paths.file(TablePath::new(Table::Frames, session, started_at_us));
+            let path = TablePath::new(Table::Frames, session, started_at_us);
+            let root = paths.clone();
+            let undone = tokio::task::spawn_blocking(move || swap::undo_for(&root, path));
+            undone.await.map_err(|_| Error::Changing { attempts: 1 })??;
+            let file = paths.file(path);
             match std::fs::remove_file(&file) {
                 Ok(()) => expired.files_deleted += 1,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -39,7 +39,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::Error;
 use crate::store::catalog::{ArchivedPlayer, ArchivedSession};
-use crate::store::paths::Paths;
+use crate::store::pack::{self, TableFile};
+use crate::store::paths::{Paths, TablePath};
+use crate::store::seal;
 
 /// Version of the layout.
 pub const ARCHIVE_VERSION: u32 = 1;
@@ -281,7 +283,7 @@ impl Archive<'_> {
                 && match content {
                     Content::Text(text) => done.entry.sha256 == hex(&Sha256::digest(text)),
                     Content::Stored { path, .. } => {
-                        let stored = crate::store::sha256_of(&self.paths.root().join(path));
+                        let stored = self.stored(path).and_then(|file| file.sha256().map_err(store_error));
                         stored.is_ok_and(|(_, sum)| sum == done.entry.sha256)
                     }
                 };
@@ -294,15 +296,21 @@ impl Archive<'_> {
         (kept, end)
     }
 
+    /// A session's file, of its own or out of a pack.
+    fn stored(&self, path: &str) -> Result<TableFile, Error> {
+        let at = |what| archive_error(&self.paths.root().join(path), what);
+        let path: TablePath = path.parse().map_err(|_| at("the name of no session's file".to_owned()))?;
+        pack::locate(self.paths, path).map_err(store_error)
+    }
+
     /// Writes a member as a zstd frame of its own.
     fn append(&self, file: &File, partial: &Path, name: &str, content: &Content) -> Result<Entry, Error> {
         let (mut source, bytes): (Box<dyn Read + '_>, u64) = match content {
             Content::Text(text) => (Box::new(text.as_slice()), text.len() as u64),
             Content::Stored { path, .. } => {
-                let path = self.paths.root().join(path);
-                let file = File::open(&path).map_err(io_error("open", &path))?;
-                let bytes = file.metadata().map_err(io_error("look at", &path))?.len();
-                (Box::new(file), bytes)
+                let file = self.stored(path)?;
+                let bytes = file.bytes();
+                (Box::new(file.reader()), bytes)
             }
         };
         let header = header(name, bytes).map_err(io_error("write", partial))?;
@@ -531,6 +539,13 @@ fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
 
 fn archive_error(path: &Path, what: String) -> Error {
     Error::Archive { what, path: path.to_owned() }
+}
+
+fn store_error(error: seal::Error) -> Error {
+    match error {
+        seal::Error::Io { step, path, source } => Error::Io { step, path, source },
+        other => Error::Stored { source: other },
+    }
 }
 
 fn damaged(path: &Path, error: &io::Error) -> Error {

@@ -102,7 +102,11 @@ fn failure(error: &Error) -> Response {
         Error::Whole { .. } => (StatusCode::BAD_REQUEST, "whole_session"),
         Error::TooMany { .. } => (StatusCode::BAD_REQUEST, "too_many_sessions"),
         Error::Query { source } => return query::http::failure(source),
-        Error::Write { .. } | Error::Io { .. } | Error::Archive { .. } | Error::Bucket { .. } => {
+        Error::Write { .. }
+        | Error::Io { .. }
+        | Error::Archive { .. }
+        | Error::Stored { .. }
+        | Error::Bucket { .. } => {
             tracing::error!(error = error as &dyn std::error::Error, "failed to export: {error}");
             (StatusCode::INTERNAL_SERVER_ERROR, "internal")
         }

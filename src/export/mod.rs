@@ -138,6 +138,13 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A session's stored file.
+    #[error("read a stored file")]
+    Stored {
+        /// The cause.
+        #[source]
+        source: crate::store::seal::Error,
+    },
     /// The object store.
     #[error("reach {url}")]
     Bucket {

@@ -49,6 +49,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::clock::Clock;
 use crate::sessions::SessionInfo;
+use crate::store::pack;
 use crate::store::paths::{Paths, Table, TablePath};
 use crate::store::seal;
 use crate::{accounts, analysis, hub, ingest, notify, sessions, wechat};
@@ -76,10 +77,14 @@ impl State {
     /// The samples of a session: of its sealed file, or of memory while there is none.
     async fn track(&self, session: &SessionInfo) -> Result<schemas::Track, ApiError> {
         let (session_id, ingest) = (session.session_id, self.ingest.clone());
-        let path = self.paths.file(TablePath::new(Table::Frames, session_id, session.started_at_us));
+        let (paths, path) = (self.paths.clone(), TablePath::new(Table::Frames, session_id, session.started_at_us));
         let is_sealed = session.revision > 0;
         let read = tokio::task::spawn_blocking(move || {
-            if is_sealed { seal::read_track(&path) } else { Ok(ingest.live_track(session_id).unwrap_or_default()) }
+            if is_sealed {
+                seal::read_track(&pack::locate(&paths, path)?)
+            } else {
+                Ok(ingest.live_track(session_id).unwrap_or_default())
+            }
         });
         let read = read.await.map_err(|_| ApiError::broke())?;
         read.map_err(|error| match &error {

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::export::{self, Opened};
 use crate::store::catalog::{self, ArchivedSession, Catalog};
+use crate::store::pack::TableFile;
 use crate::store::paths::{Paths, Table, TablePath};
 use crate::store::{results, seal};
 
@@ -190,8 +191,9 @@ impl Taking<'_> {
             self.place(frames, stored(Table::Frames), theirs)?;
         } else {
             self.report.renumbered.insert(theirs.session_id, ours.session_id);
-            let columns = seal::read_frames(&frames.path).map_err(failed)?;
-            let factors = seal::acc_factors(&frames.path).map_err(failed)?;
+            let file = TableFile::open(&frames.path).map_err(failed)?;
+            let columns = seal::read_frames(&file).map_err(failed)?;
+            let factors = seal::acc_factors(&file).map_err(failed)?;
             let mut metadata = vec![(seal::KEY_DEVICE_CODE.to_owned(), theirs.device_code.clone())];
             if let Some(error_ns) = theirs.sync_error_ns {
                 metadata.push((seal::KEY_SYNC_ERROR_NS.to_owned(), error_ns.to_string()));
@@ -223,11 +225,12 @@ impl Taking<'_> {
                 self.place(strokes, stored(Table::Strokes), theirs)?;
                 self.place(row, stored(Table::Results), theirs)?;
             } else {
-                let mut strokes = results::read_strokes(&strokes.path).map_err(failed)?;
+                let open = |path| TableFile::open(path).map_err(failed);
+                let mut strokes = results::read_strokes(&open(&strokes.path)?).map_err(failed)?;
                 for stroke in &mut strokes {
                     (stroke.session_id, stroke.user_id) = (ours.session_id, ours.user_id);
                 }
-                let mut rows = results::read_results(&row.path).map_err(failed)?;
+                let mut rows = results::read_results(&open(&row.path)?).map_err(failed)?;
                 for row in &mut rows {
                     (row.session_id, row.user_id) = (ours.session_id, ours.user_id);
                     row.analysis_id = analysis_id.get();

@@ -15,12 +15,14 @@ use schemas::{DeviceCode, SessionId};
 use tokio::sync::OnceCell;
 
 use super::error::Error;
-use super::rooms::{Rooms, date_of};
+use super::replaced::Files;
+use super::rooms::{Rooms, date_of, packed};
 use super::source::{
     DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,
 };
 use crate::ingest;
 use crate::store::catalog::Catalog;
+use crate::store::pack::{Directory, Packs, sessions_of_name};
 use crate::store::paths::{Paths, Table, TablePath};
 use crate::store::wal;
 
@@ -29,6 +31,7 @@ use crate::store::wal;
 pub struct Folder {
     paths: Paths,
     store: Arc<LocalFileSystem>,
+    packs: Arc<Packs>,
     /// Opened by the first statement; `None` if the folder has none.
     catalog: OnceCell<Option<Catalog>>,
 }
@@ -55,12 +58,17 @@ impl Folder {
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
         let store = LocalFileSystem::new_with_prefix(data_dir)
             .map_err(|error| Error::Open { path: data_dir.to_owned(), source: error.into() })?;
-        Ok(Self { paths: Paths::new(data_dir), store: Arc::new(store), catalog: OnceCell::new() })
+        Ok(Self {
+            paths: Paths::new(data_dir),
+            store: Arc::new(store),
+            packs: Arc::default(),
+            catalog: OnceCell::new(),
+        })
     }
 
     /// The folder as the engine reads it.
     pub fn files(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.store) as _
+        Arc::new(Files::new(self.paths.clone(), Arc::clone(&self.store)))
     }
 
     async fn catalog(&self) -> Result<Option<&Catalog>, SourceError> {
@@ -102,12 +110,40 @@ impl Folder {
             .collect())
     }
 
+    /// What the catalog answers for.
+    fn stored(&self, catalog: &Catalog) -> Rooms {
+        Rooms::stored(self.paths.clone(), Arc::clone(&self.packs), catalog.clone())
+    }
+
     /// The files of a table, by the folder alone. Temporary and foreign files are none.
     async fn list(&self, table: Table) -> Result<Vec<StoredFile>, SourceError> {
         let folder = object_store::path::Path::from(table.as_str());
         let files = self.store.list(Some(&folder)).try_collect::<Vec<_>>().await?;
-        Ok(files.iter().filter_map(stored_file).collect())
+        let (paths, packs) = (self.paths.clone(), Arc::clone(&self.packs));
+        let stored = move || {
+            let mut stored = Vec::with_capacity(files.len());
+            for meta in &files {
+                stored.extend(stored_file(meta));
+                let Some(beside) = a_session_of_pack(meta) else { continue };
+                for pack in packs.beside(&paths, beside)?.iter().filter(|pack| is_at(&paths, pack, meta)) {
+                    stored.extend(pack.members.iter().map(|member| packed(&paths, pack, member, beside.date())));
+                }
+            }
+            Ok::<_, SourceError>(stored)
+        };
+        tokio::task::spawn_blocking(stored).await?
     }
+}
+
+/// The path that the first session of a pack would have of its own; `None` for what is no pack.
+fn a_session_of_pack(meta: &ObjectMeta) -> Option<TablePath> {
+    let (folder, name) = meta.location.as_ref().rsplit_once('/')?;
+    let (first, _) = sessions_of_name(name)?;
+    format!("{folder}/{first}.parquet").parse().ok()
+}
+
+fn is_at(paths: &Paths, pack: &Directory, meta: &ObjectMeta) -> bool {
+    pack.path.strip_prefix(paths.root()).is_ok_and(|path| path == Path::new(meta.location.as_ref()))
 }
 
 fn stored_file(meta: &ObjectMeta) -> Option<StoredFile> {
@@ -115,6 +151,7 @@ fn stored_file(meta: &ObjectMeta) -> Option<StoredFile> {
     Some(StoredFile {
         session_id: path.session_id(),
         path: path.to_string(),
+        within: None,
         date: path.date(),
         rows: None,
         bytes: meta.size,
@@ -136,7 +173,7 @@ impl Source for Folder {
             // The log first: a session that is sealed in between has a whole file then, and that is what counts; of one
             // that is not sealed afterwards the log has kept everything.
             let unsealed = self.unsealed(catalog).await?;
-            let mut snapshot = Rooms::stored(catalog.clone()).snapshot().await?;
+            let mut snapshot = self.stored(catalog).snapshot().await?;
             snapshot.live = unsealed
                 .into_iter()
                 .filter(|session| {
@@ -159,7 +196,7 @@ impl Source for Folder {
         Box::pin(async {
             let Some(catalog) = self.catalog().await? else { return Ok(Vec::new()) };
             let unsealed = self.unsealed(catalog).await?;
-            let mut rows = Rooms::stored(catalog.clone()).sessions().await?;
+            let mut rows = self.stored(catalog).sessions().await?;
             for row in rows.iter_mut().filter(|row| !row.sealed) {
                 if let Some(open) = unsealed.iter().find(|open| open.session_id.get() == row.session_id) {
                     row.frame_count = open.rows();
@@ -173,7 +210,7 @@ impl Source for Folder {
         Box::pin(async {
             let Some(catalog) = self.catalog().await? else { return Ok(Vec::new()) };
             let unsealed = self.unsealed(catalog).await?;
-            let mut rows = Rooms::stored(catalog.clone()).devices().await?;
+            let mut rows = self.stored(catalog).devices().await?;
             let sealed = catalog.sealed_sessions().await?;
             for open in unsealed {
                 if sealed.iter().any(|session| session.session_id == open.session_id) {
@@ -191,14 +228,14 @@ impl Source for Folder {
     fn players(&self) -> BoxFuture<'_, Result<Vec<PlayerRow>, SourceError>> {
         Box::pin(async {
             let Some(catalog) = self.catalog().await? else { return Ok(Vec::new()) };
-            Rooms::stored(catalog.clone()).players().await
+            self.stored(catalog).players().await
         })
     }
 
     fn notifications(&self) -> BoxFuture<'_, Result<Vec<NotificationRow>, SourceError>> {
         Box::pin(async {
             let Some(catalog) = self.catalog().await? else { return Ok(Vec::new()) };
-            Rooms::stored(catalog.clone()).notifications().await
+            self.stored(catalog).notifications().await
         })
     }
 }

@@ -29,6 +29,7 @@ pub mod http;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod provider;
+mod replaced;
 mod rooms;
 mod source;
 mod statement;
@@ -43,6 +44,6 @@ pub use error::{Class, Error, Position};
 pub use folder::Folder;
 pub use rooms::Rooms;
 pub use source::{
-    DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,
+    DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile, Within,
 };
 pub use tables::{devices_schema, notifications_schema, players_schema, sessions_schema};

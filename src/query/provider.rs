@@ -1,5 +1,6 @@
 //! The tables as DataFusion sees them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Date32Array, Int64Array, RecordBatch};
@@ -13,6 +14,7 @@ use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
@@ -103,7 +105,7 @@ impl StoredTable {
         {
             statistics.num_rows = Precision::Exact(rows as usize);
         }
-        let mut files = files.into_iter().map(partitioned_file).collect::<Result<Vec<_>>>()?;
+        let mut files = partitioned_files(&files)?;
         if as_found {
             let store = state.runtime_env().object_store(&self.files_at)?;
             for file in &mut files {
@@ -243,6 +245,27 @@ fn wanted(state: &dyn Session, filters: &[Expr], places: &[(SessionId, Date)]) -
         keep = and(&keep, &answer)?;
     }
     Ok(keep.iter().map(|keep| keep.unwrap_or(false)).collect())
+}
+
+/// The files to scan: those of one session as they are, and each pack once, with the row groups of all sessions in it that
+/// are wanted.
+fn partitioned_files(files: &[&StoredFile]) -> Result<Vec<PartitionedFile>> {
+    let mut scans = Vec::with_capacity(files.len());
+    let mut packs: BTreeMap<&str, (&StoredFile, Vec<RowGroupAccess>)> = BTreeMap::new();
+    for file in files {
+        let Some(within) = &file.within else {
+            scans.push(partitioned_file(file)?);
+            continue;
+        };
+        let (_, groups) = packs.entry(&file.path).or_insert_with(|| (*file, vec![RowGroupAccess::Skip; within.of]));
+        for group in within.row_groups.clone() {
+            groups[group] = RowGroupAccess::Scan;
+        }
+    }
+    for (file, groups) in packs.into_values() {
+        scans.push(partitioned_file(file)?.with_extension(ParquetAccessPlan::new(groups)));
+    }
+    Ok(scans)
 }
 
 fn partitioned_file(file: &StoredFile) -> Result<PartitionedFile> {

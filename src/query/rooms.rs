@@ -1,6 +1,8 @@
 //! The running service as a source: sealed files by the catalog, the rest from the open recordings.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -9,11 +11,13 @@ use jiff::tz::TimeZone;
 use schemas::SessionId;
 
 use super::source::{
-    DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,
+    DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile, Within,
 };
 use crate::hub;
 use crate::ingest;
 use crate::store::catalog::{self, Catalog};
+use crate::store::pack::{Directory, Member, Packs};
+use crate::store::paths::{Paths, TablePath};
 
 /// Sessions that the `sessions` table shows at most, the newest.
 const SESSIONS_LIMIT: i64 = 1_000_000;
@@ -22,6 +26,8 @@ const SESSIONS_LIMIT: i64 = 1_000_000;
 #[derive(Clone, Debug)]
 pub struct Rooms {
     catalog: Catalog,
+    paths: Paths,
+    packs: Arc<Packs>,
     /// Absent for a folder that another process may be writing: then the log is read instead.
     live: Option<(ingest::Handle, hub::Handle)>,
 }
@@ -29,20 +35,50 @@ pub struct Rooms {
 impl Rooms {
     /// Everything the service knows, open recordings included.
     #[must_use]
-    pub fn new(ingest: ingest::Handle, catalog: Catalog, hub: hub::Handle) -> Self {
-        Self { catalog, live: Some((ingest, hub)) }
+    pub fn new(paths: Paths, ingest: ingest::Handle, catalog: Catalog, hub: hub::Handle) -> Self {
+        Self { catalog, paths, packs: Arc::default(), live: Some((ingest, hub)) }
     }
 
-    /// What the catalog alone answers for.
+    /// What the catalog alone answers for. `packs` may be shared, so that it is remembered between statements.
     #[must_use]
-    pub fn stored(catalog: Catalog) -> Self {
-        Self { catalog, live: None }
+    pub fn stored(paths: Paths, packs: Arc<Packs>, catalog: Catalog) -> Self {
+        Self { catalog, paths, packs, live: None }
     }
 }
 
 /// The partition of a session: the UTC date of its start.
 pub(super) fn date_of(started_at_us: i64) -> Result<Date, SourceError> {
     Ok(Timestamp::from_microsecond(started_at_us)?.to_zoned(TimeZone::UTC).date())
+}
+
+/// Puts the place in a pack on the files that lie in one.
+fn locate(paths: &Paths, packs: &Packs, files: &mut [StoredFile]) -> Result<(), SourceError> {
+    let mut of_day: HashMap<Date, Arc<Vec<Directory>>> = HashMap::new();
+    for file in files {
+        let packs = match of_day.entry(file.date) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(day) => day.insert(packs.beside(paths, file.path.parse::<TablePath>()?)?),
+        };
+        let found = packs.iter().find_map(|pack| Some((pack, pack.member(file.session_id)?)));
+        if let Some((pack, member)) = found {
+            *file = packed(paths, pack, member, file.date);
+        }
+    }
+    Ok(())
+}
+
+/// A session's rows in a pack.
+pub(super) fn packed(paths: &Paths, pack: &Directory, member: &Member, date: Date) -> StoredFile {
+    let path = pack.path.strip_prefix(paths.root()).unwrap_or(&pack.path);
+    StoredFile {
+        session_id: member.session_id,
+        path: path.display().to_string(),
+        within: Some(Within { row_groups: member.row_groups.clone(), of: pack.row_groups }),
+        date,
+        rows: Some(member.rows),
+        bytes: pack.bytes,
+        version: pack.changed_at_us,
+    }
 }
 
 impl Source for Rooms {
@@ -76,6 +112,7 @@ impl Source for Rooms {
                     Some(date_of(session.started_at_us).map(|date| StoredFile {
                         session_id: session.session_id,
                         path,
+                        within: None,
                         date,
                         rows: Some(session.sealed_rows as u64),
                         bytes: session.frames_bytes.unwrap_or(0) as u64,
@@ -90,6 +127,7 @@ impl Source for Rooms {
                 let stored = |file: catalog::StoredFile| StoredFile {
                     session_id: published.session_id,
                     path: file.path,
+                    within: None,
                     date,
                     rows: None,
                     bytes: file.bytes as u64,
@@ -98,7 +136,16 @@ impl Source for Rooms {
                 strokes.push(stored(published.strokes));
                 results.push(stored(published.result));
             }
-            Ok(Snapshot { frames, live, strokes, results })
+            let mut snapshot = Snapshot { frames, live, strokes, results };
+            // The catalog knows a session's file by its name; in a past day it may lie in a pack.
+            let (paths, packs) = (self.paths.clone(), Arc::clone(&self.packs));
+            let located = tokio::task::spawn_blocking(move || {
+                for files in [&mut snapshot.frames, &mut snapshot.strokes, &mut snapshot.results] {
+                    locate(&paths, &packs, files)?;
+                }
+                Ok::<_, SourceError>(snapshot)
+            });
+            located.await?
         })
     }
 

@@ -1,6 +1,7 @@
 //! What the query room asks of the rest: which files hold which session, and what is not in files yet.
 
 use std::fmt;
+use std::ops::Range;
 
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
@@ -45,21 +46,32 @@ pub struct Snapshot {
     pub results: Vec<StoredFile>,
 }
 
-/// A Parquet file that holds rows of one session and no other.
+/// The rows of one session in a Parquet file: all of the file, or some row groups of a pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredFile {
     pub session_id: SessionId,
-    /// Below the data folder, with `/`: `frames/date=2026-11-23/7.parquet`.
+    /// Below the data folder, with `/`: `frames/date=2026-11-23/7.parquet`, or that of a pack.
     pub path: String,
+    /// Where in a pack it lies; `None`: the file is the session's own.
+    pub within: Option<Within>,
     /// The partition the file lies in.
     pub date: Date,
-    /// Number of rows; `None` if only the file itself knows.
+    /// Number of the session's rows; `None` if only the file itself knows.
     pub rows: Option<u64>,
-    /// Size in bytes, exactly: the footer is found from it.
+    /// Size of the file in bytes, exactly: the footer is found from it.
     pub bytes: u64,
     /// Anything that differs when the bytes at `path` do, for instance the time of the last change in µs: footers are
     /// kept in memory under path, size and this.
     pub version: i64,
+}
+
+/// The row groups of a session in a pack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Within {
+    /// The session's.
+    pub row_groups: Range<usize>,
+    /// How many the pack has.
+    pub of: usize,
 }
 
 /// Frames of one session that are durable and not in a file.

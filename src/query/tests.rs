@@ -53,7 +53,15 @@ fn store(dir: &Path, path: &str, batch: &RecordBatch) -> u64 {
 fn sealed(dir: &Path, session: i64, day: Date, count: usize) -> StoredFile {
     let path = format!("frames/date={day}/{session}.parquet");
     let bytes = store(dir, &path, &frames(session, count));
-    StoredFile { session_id: SessionId(session), path, date: day, rows: Some(count as u64), bytes, version: 1 }
+    StoredFile {
+        session_id: SessionId(session),
+        path,
+        within: None,
+        date: day,
+        rows: Some(count as u64),
+        bytes,
+        version: 1,
+    }
 }
 
 fn live(session: i64, day: Date, count: usize) -> LiveFrames {

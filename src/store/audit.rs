@@ -11,14 +11,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use schemas::frames::frames_schema;
-use schemas::tables::{results_schema, strokes_schema};
 use serde::Serialize;
 
+use super::pack::{self, TableFile};
 use super::paths::{Paths, Table, TablePath};
-use super::publish::{
-    KEY_REVISION, KEY_SESSION, batches, contained, entries, is_temporary, key_value, open_table, sha256_of,
-};
+use super::publish::{KEY_REVISION, KEY_SESSION, batches, contained, entries, is_temporary, open_table, value_of};
 use super::seal::{Error, Manifest};
 use super::wal;
 
@@ -52,11 +49,15 @@ impl From<&Manifest> for Expected {
 /// What was found below a data folder.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// Parquet files that are whole, and as the catalog says where it knows them.
+    /// Sessions' files that are whole, and as the catalog says where it knows them; those in packs too.
     pub files: u64,
+    /// Of these files, those that lie in packs.
+    pub packed_files: u64,
+    /// Packs.
+    pub packs: u64,
     /// Rows in them.
     pub rows: u64,
-    /// Bytes in them.
+    /// Bytes in them, as they are outside of packs.
     pub bytes: u64,
     /// Of these files, those that the catalog does not know.
     pub unlisted_files: u64,
@@ -106,23 +107,38 @@ pub fn audit(paths: &Paths, expected: &[Expected], mut progress: impl FnMut(&Pat
                     continue;
                 }
                 progress(&file);
-                let relative = file.strip_prefix(paths.root()).unwrap_or(&file).to_string_lossy().into_owned();
-                let Ok(path) = relative.parse::<TablePath>() else {
-                    report.lost.push(Lost { path: file, reason: "not a file of this table".to_owned(), rows: None });
-                    continue;
-                };
-                let expected = expected.remove(&path);
-                match check_file(&file, path, expected) {
-                    Ok(whole) => {
-                        report.files += 1;
-                        report.rows += whole.rows;
-                        report.bytes += whole.bytes;
-                        report.unlisted_files += u64::from(expected.is_none());
-                        report.newer_files += u64::from(whole.is_newer);
+                let lost = |reason| Lost { path: file.clone(), reason, rows: None };
+                let files = match pack::files_in(paths, &file) {
+                    Some(Ok(files)) => files,
+                    Some(Err(error)) => {
+                        // Whose sessions were in it, the catalog says below.
+                        if let Ok(path) = relative(paths, &file).parse() {
+                            expected.remove(&path);
+                        }
+                        report.lost.push(lost(chain(&error)));
+                        continue;
                     }
-                    Err(reason) => {
-                        let rows = expected.and_then(|expected| expected.rows);
-                        report.lost.push(Lost { path: file, reason, rows });
+                    None => {
+                        report.lost.push(lost("not a file of this table".to_owned()));
+                        continue;
+                    }
+                };
+                report.packs += u64::from(files.iter().any(|(_, file)| file.is_packed()));
+                for (path, file) in files {
+                    let expected = expected.remove(&path);
+                    match check_file(&file, path, expected) {
+                        Ok(whole) => {
+                            report.files += 1;
+                            report.packed_files += u64::from(file.is_packed());
+                            report.rows += whole.rows;
+                            report.bytes += whole.bytes;
+                            report.unlisted_files += u64::from(expected.is_none());
+                            report.newer_files += u64::from(whole.is_newer);
+                        }
+                        Err(reason) => {
+                            let rows = expected.and_then(|expected| expected.rows);
+                            report.lost.push(Lost { path: file.path().to_owned(), reason, rows });
+                        }
                     }
                 }
             }
@@ -147,6 +163,11 @@ pub fn audit(paths: &Paths, expected: &[Expected], mut progress: impl FnMut(&Pat
     Ok(report)
 }
 
+/// A file's path below the data folder.
+fn relative(paths: &Paths, file: &Path) -> String {
+    file.strip_prefix(paths.root()).unwrap_or(file).to_string_lossy().into_owned()
+}
+
 /// A file in which nothing is wrong.
 struct Whole {
     rows: u64,
@@ -155,19 +176,15 @@ struct Whole {
 }
 
 /// Decodes a file to its end; says what is wrong with it, if anything is.
-fn check_file(file: &Path, path: TablePath, expected: Option<&Expected>) -> Result<Whole, String> {
-    let schema = match path.table() {
-        Table::Frames => frames_schema(),
-        Table::Strokes => strokes_schema(),
-        Table::Results => results_schema(),
-    };
-    let decoded = contained(file, || {
-        let reader = open_table(file, path.table(), &schema)?;
-        let session = key_value(&reader, KEY_SESSION).unwrap_or("none").to_owned();
-        let revision: Option<u32> = key_value(&reader, KEY_REVISION).and_then(|revision| revision.parse().ok());
+fn check_file(file: &TableFile, path: TablePath, expected: Option<&Expected>) -> Result<Whole, String> {
+    let decoded = contained(file.path(), || {
+        let reader = open_table(file, path.table(), &pack::schema_of(path.table()))?;
+        let value = |key| value_of(reader.metadata(), key);
+        let session = value(KEY_SESSION).unwrap_or("none").to_owned();
+        let revision: Option<u32> = value(KEY_REVISION).and_then(|revision| revision.parse().ok());
         let promised = reader.metadata().file_metadata().num_rows() as u64;
         let mut rows = 0;
-        for batch in batches(reader, file)? {
+        for batch in batches(reader, file.path())? {
             rows += batch?.num_rows() as u64;
         }
         Ok((session, revision, promised, rows))
@@ -179,7 +196,7 @@ fn check_file(file: &Path, path: TablePath, expected: Option<&Expected>) -> Resu
     if rows != promised {
         return Err(format!("it holds {rows} rows, its footer says {promised}"));
     }
-    let (bytes, sha256) = sha256_of(file).map_err(|error| chain(&error))?;
+    let (bytes, sha256) = file.sha256().map_err(|error| chain(&error))?;
     let whole = Whole { rows, bytes, is_newer: false };
     let Some(expected) = expected else { return Ok(whole) };
     if let (Some(found), Some(known)) = (revision, expected.revision) {

@@ -4,10 +4,12 @@ pub mod audit;
 pub mod catalog;
 pub mod class;
 pub mod models;
+pub mod pack;
 pub mod paths;
 mod publish;
 pub mod results;
 pub mod seal;
+pub mod swap;
 pub mod wal;
 
 pub use publish::{place, sha256_of};

@@ -8,6 +8,8 @@
 //!   strokes/date=2026-11-23/42.parquet              its strokes
 //!   results/date=2026-11-23/42.parquet              its result
 //!   frames/date=2026-11-23/_42.parquet.0.tmp        a file being written; nobody reads it
+//!   frames/date=2026-10-05/7-19-12.parquet          a pack: twelve sessions of a past day, from 7 to 19
+//!   _swap/                                          what a compaction makes ready, and what it replaced
 //! ```
 //!
 //! The folders are Hive partitions, so that other engines read a table by its folder. They pass over names that begin
@@ -68,10 +70,22 @@ impl Paths {
         self.root.join(table.as_str())
     }
 
-    /// Where a file of a table is.
+    /// The folder of what a compaction makes ready, and of what it replaced until no statement can be reading it.
+    #[must_use]
+    pub fn swap(&self) -> PathBuf {
+        self.root.join("_swap")
+    }
+
+    /// Where the file of a session is, unless it lies in a pack.
     #[must_use]
     pub fn file(&self, path: TablePath) -> PathBuf {
-        self.table(path.table).join(path.date_folder()).join(path.file_name())
+        self.folder(path).join(path.file_name())
+    }
+
+    /// The folder of a session's file: its table's partition.
+    #[must_use]
+    pub fn folder(&self, path: TablePath) -> PathBuf {
+        self.table(path.table).join(path.date_folder())
     }
 }
 

@@ -5,9 +5,10 @@
 #![deny(clippy::indexing_slicing)]
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrowPrimitiveType, AsArray as _, Float32Array, Float64Array, PrimitiveArray, RecordBatch, StringArray,
@@ -16,17 +17,22 @@ use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use rayon::prelude::*;
 use schemas::SessionId;
 use sha2::{Digest as _, Sha256};
 
 use super::class::Class;
+use super::pack::{self, TableFile};
 use super::paths::{Paths, Table, TablePath};
-use super::seal::Manifest;
+use super::seal::{Manifest, ROW_GROUP_ROWS};
+use super::swap;
 
 /// Metadata key of the table's name.
 pub(super) const KEY_TABLE: &str = "volant.table";
@@ -38,6 +44,9 @@ pub(super) const KEY_SESSION: &str = "volant.session_id";
 pub(super) const KEY_STARTED_AT: &str = "volant.started_at_us";
 /// Metadata key of the file's revision, from 1.
 pub(super) const KEY_REVISION: &str = "volant.revision";
+
+/// What wrote a file, as its footer says.
+pub(super) const CREATED_BY: &str = concat!("volant ", env!("CARGO_PKG_VERSION"));
 
 /// Level 1 of zstd. Of 480,000 quantised rows level 3 makes 1.4 % fewer bytes in 14 % more time, level 6 makes 6 % fewer in
 /// twice the time (pyarrow 26 with these encodings, 2026-11-23).
@@ -109,6 +118,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The file changed, or its session was packed, meanwhile; nothing was published.
+    #[error("replace {}, which changed meanwhile", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The columns to write differ in length, or the rows belong to another session.
     #[error("write {what} of session {session_id}")]
     Rows {
@@ -131,14 +146,21 @@ impl Error {
             | Self::Verify { .. }
             | Self::Foreign { .. }
             | Self::Damaged { .. }
+            | Self::Changed { .. }
             | Self::Newer { .. } => Class::Environment,
         }
+    }
+
+    /// True if the file is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
     /// True if doing the same again may succeed: the disk may have room or be well again.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Parquet { .. } | Self::Verify { .. })
+        matches!(self, Self::Io { .. } | Self::Parquet { .. } | Self::Verify { .. } | Self::Changed { .. })
     }
 }
 
@@ -176,7 +198,7 @@ pub(super) fn properties(
     let extra = extra.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     let level = ZstdLevel::try_new(ZSTD_LEVEL).expect("the level is in zstd's range");
     WriterProperties::builder()
-        .set_created_by(concat!("volant ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_created_by(CREATED_BY.to_owned())
         .set_compression(Compression::ZSTD(level))
         .set_key_value_metadata(Some(own.chain(extra).collect()))
 }
@@ -198,10 +220,10 @@ pub(super) fn publish_batch(
         writer.close().map_err(failed)?;
         Ok(())
     })?
-    .verified(revision, batch.num_rows() as u64, None, |reader, temporary| {
+    .verified(revision, batch.num_rows() as u64, None, |file| {
         let mut read = Checksums::new(batch.num_columns());
-        for batch in reader.build().map_err(parquet_error("read back", temporary))? {
-            read.add(&batch.map_err(decode_error(temporary))?);
+        for batch in batches(open(file)?, file.path())? {
+            read.add(&batch?);
         }
         Ok(read == written)
     })
@@ -218,7 +240,7 @@ pub fn place(paths: &Paths, path: TablePath, bytes: &mut dyn io::Read, sha256: &
         copied = io::copy(bytes, &mut file).map_err(io_error("write", temporary))?;
         Ok(())
     })?;
-    let (_, found) = sha256_of(&unpublished.temporary)?;
+    let (_, found) = TableFile::open(&unpublished.temporary)?.sha256()?;
     if found != sha256 {
         let temporary = unpublished.temporary.clone();
         return Err(Error::Verify { what: "the sum", session_id: path.session_id(), path: temporary });
@@ -229,23 +251,28 @@ pub fn place(paths: &Paths, path: TablePath, bytes: &mut dyn io::Read, sha256: &
 
 /// A file that is written and synced, not yet visible. Dropped before its publication it is deleted.
 pub(super) struct Unpublished {
+    paths: Paths,
     path: TablePath,
     temporary: PathBuf,
     target: PathBuf,
     published: bool,
 }
 
-/// Writes a file under a temporary name and syncs it.
+/// Writes a file under a temporary name and syncs it. A pack that holds the session is undone first.
 pub(super) fn publish(
     paths: &Paths,
     path: TablePath,
     write: impl FnOnce(&File, &Path) -> Result<(), Error>,
 ) -> Result<Unpublished, Error> {
     let target = paths.file(path);
-    let folder = paths.table(path.table()).join(path.date_folder());
+    let folder = paths.folder(path);
     make_folder(paths, &folder)?;
-    let (file, temporary) = create_temporary(&folder, &path.file_name())?;
-    let unpublished = Unpublished { path, temporary, target, published: false };
+    swap::undo_for(paths, path)?;
+    let (file, temporary) = {
+        let _shared = swap::shared(paths, path.table())?;
+        create_temporary(&folder, &path.file_name())?
+    };
+    let unpublished = Unpublished { paths: paths.clone(), path, temporary, target, published: false };
     write(&file, &unpublished.temporary)?;
     file.sync_all().map_err(io_error("sync", &unpublished.temporary))?;
     Ok(unpublished)
@@ -258,21 +285,21 @@ impl Unpublished {
         revision: u32,
         rows: u64,
         t_range_ns: Option<(i64, i64)>,
-        is_same: impl FnOnce(ParquetRecordBatchReaderBuilder<File>, &Path) -> Result<bool, Error>,
+        is_same: impl FnOnce(&TableFile) -> Result<bool, Error>,
     ) -> Result<Manifest, Error> {
         let differs = |what, temporary: &Path| Error::Verify {
             what,
             session_id: self.path.session_id(),
             path: temporary.to_owned(),
         };
-        let reader = open(&self.temporary)?;
-        if reader.metadata().file_metadata().num_rows() != rows as i64 {
+        let file = TableFile::open(&self.temporary)?;
+        if open(&file)?.metadata().file_metadata().num_rows() != rows as i64 {
             return Err(differs("the number of rows", &self.temporary));
         }
-        if !is_same(reader, &self.temporary)? {
+        if !is_same(&file)? {
             return Err(differs("the values", &self.temporary));
         }
-        let (bytes, sha256) = sha256_of(&self.temporary)?;
+        let (bytes, sha256) = file.sha256()?;
         let path = self.path;
         self.rename()?;
         let (t_min_ns, t_max_ns) = t_range_ns.unzip();
@@ -280,6 +307,10 @@ impl Unpublished {
     }
 
     fn rename(mut self) -> Result<(), Error> {
+        let _shared = swap::shared(&self.paths, self.path.table())?;
+        if pack::holder(&self.paths, self.path)?.is_some() {
+            return Err(Error::Changed { path: self.target.clone() });
+        }
         fs::rename(&self.temporary, &self.target).map_err(io_error("rename to", &self.target))?;
         self.published = true;
         self.target.parent().map_or(Ok(()), sync_folder)
@@ -296,7 +327,7 @@ impl Drop for Unpublished {
 }
 
 /// Makes a folder below the data folder, and makes it last.
-fn make_folder(paths: &Paths, folder: &Path) -> Result<(), Error> {
+pub(super) fn make_folder(paths: &Paths, folder: &Path) -> Result<(), Error> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -307,7 +338,7 @@ fn make_folder(paths: &Paths, folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn sync_folder(folder: &Path) -> Result<(), Error> {
+pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync folder", folder))
 }
 
@@ -330,13 +361,13 @@ pub(super) fn is_temporary(file: &Path) -> bool {
     starts_right && file.extension().is_some_and(|extension| extension == "tmp")
 }
 
-/// Deletes the files that a crash left under temporary names; gives their number. For the start of the one process that
-/// writes this data folder.
+/// Deletes the files that a crash left under temporary names and what a compaction left behind; gives their number. For the
+/// start of the one process that writes this data folder.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub fn remove_unfinished(paths: &Paths) -> Result<usize, Error> {
-    let mut removed = 0;
+    let mut removed = swap::remove_replaced(paths, None)?.unwrap_or(0);
     for table in Table::ALL {
         for folder in entries(&paths.table(table))? {
             for file in entries(&folder)? {
@@ -365,38 +396,63 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// Opens a Parquet file: reads its footer.
-pub(super) fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, Error> {
-    let file = File::open(path).map_err(io_error("open", path))?;
-    // The Arrow schema in the metadata is for other readers: ours follows from the Parquet types, and the decoder of that
-    // one panics on some damaged bytes.
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(parquet_error("read footer of", path))
+/// A reader of a table's file.
+pub(super) type Reader = ParquetRecordBatchReaderBuilder<TableFile>;
+
+/// How every file is read. The Arrow schema in the metadata is for other readers: ours follows from the Parquet types, and
+/// the decoder of that one panics on some damaged bytes.
+fn reading() -> ArrowReaderOptions {
+    ArrowReaderOptions::new().with_skip_arrow_metadata(true)
 }
 
-/// A value of the file's own metadata.
-pub(super) fn key_value<'a>(reader: &'a ParquetRecordBatchReaderBuilder<File>, key: &str) -> Option<&'a str> {
-    let values = reader.metadata().file_metadata().key_value_metadata()?;
+/// Reads the footer of a Parquet file.
+pub(super) fn open(file: &TableFile) -> Result<Reader, Error> {
+    ParquetRecordBatchReaderBuilder::try_new_with_options(file.clone(), reading())
+        .map_err(parquet_error("read footer of", file.path()))
+}
+
+/// A value of a file's own metadata.
+pub(super) fn value_of<'a>(metadata: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
+    let values = metadata.file_metadata().key_value_metadata()?;
     values.iter().find(|entry| entry.key == key)?.value.as_deref()
 }
 
 /// Opens a file of `table`, of the version of `schema` or an older one.
-pub(super) fn open_table(
-    path: &Path,
-    table: Table,
-    schema: &SchemaRef,
-) -> Result<ParquetRecordBatchReaderBuilder<File>, Error> {
-    let reader = open(path)?;
-    if key_value(&reader, KEY_TABLE) != Some(table.as_str()) {
-        return Err(Error::Foreign { what: "the name of the table", path: path.to_owned() });
+pub(super) fn open_table(file: &TableFile, table: Table, schema: &SchemaRef) -> Result<Reader, Error> {
+    let reader = open(file)?;
+    let path = file.path().to_owned();
+    if value_of(reader.metadata(), KEY_TABLE) != Some(table.as_str()) {
+        return Err(Error::Foreign { what: "the name of the table", path });
     }
-    let version: Option<u32> = key_value(&reader, KEY_VERSION).and_then(|version| version.parse().ok());
+    let version: Option<u32> = value_of(reader.metadata(), KEY_VERSION).and_then(|version| version.parse().ok());
     let known: u32 = schema.metadata().get(KEY_VERSION).and_then(|version| version.parse().ok()).unwrap_or(0);
     match version {
-        None => Err(Error::Foreign { what: "the version of the table", path: path.to_owned() }),
-        Some(version) if version > known => Err(Error::Newer { version, path: path.to_owned() }),
+        None => Err(Error::Foreign { what: "the version of the table", path }),
+        Some(version) if version > known => Err(Error::Newer { version, path }),
         Some(_) => Ok(reader),
     }
+}
+
+/// The checksums of every row group of a file, as decoded.
+pub(super) fn group_sums(file: &TableFile) -> Result<Vec<Checksums>, Error> {
+    let metadata = ArrowReaderMetadata::try_new(Arc::clone(open(file)?.metadata()), reading())
+        .map_err(parquet_error("read back", file.path()))?;
+    let columns = metadata.schema().fields().len();
+    (0..metadata.metadata().num_row_groups())
+        .into_par_iter()
+        .map(|group| {
+            let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone())
+                .with_row_groups(vec![group])
+                .with_batch_size(ROW_GROUP_ROWS)
+                .build()
+                .map_err(parquet_error("read back", file.path()))?;
+            let mut sums = Checksums::new(columns);
+            for batch in batches {
+                sums.add(&batch.map_err(decode_error(file.path()))?);
+            }
+            Ok(sums)
+        })
+        .collect()
 }
 
 /// Runs a read whose bytes may be damaged. The Parquet decoder indexes by lengths that it finds in a page (59.3, seen with
@@ -407,10 +463,7 @@ pub(super) fn contained<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>)
 }
 
 /// Reads all batches, in the file's order.
-pub(super) fn batches(
-    reader: ParquetRecordBatchReaderBuilder<File>,
-    path: &Path,
-) -> Result<impl Iterator<Item = Result<RecordBatch, Error>>, Error> {
+pub(super) fn batches(reader: Reader, path: &Path) -> Result<impl Iterator<Item = Result<RecordBatch, Error>>, Error> {
     let batches: ParquetRecordBatchReader =
         reader.with_batch_size(8192).build().map_err(parquet_error("read", path))?;
     let path = path.to_owned();
@@ -422,16 +475,19 @@ pub(super) fn batches(
 /// # Errors
 /// [`Error::Io`].
 pub fn sha256_of(path: &Path) -> Result<(u64, String), Error> {
-    let failed = |source| io_error("read", path)(source);
-    let mut file = File::open(path).map_err(failed)?;
+    File::open(path).and_then(|mut file| sha256_of_bytes(&mut file)).map_err(io_error("read", path))
+}
+
+/// Length and SHA-256 (hex) of all that a reader gives.
+pub(super) fn sha256_of_bytes(bytes: &mut impl io::Read) -> io::Result<(u64, String)> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
-    let mut bytes = 0;
+    let mut length = 0;
     loop {
-        let count = file.read(&mut buffer).map_err(failed)?;
+        let count = bytes.read(&mut buffer)?;
         let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else { break };
         hash.update(read);
-        bytes += count as u64;
+        length += count as u64;
     }
     let hex = hash.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
         for half in [byte >> 4, byte & 15] {
@@ -439,7 +495,7 @@ pub fn sha256_of(path: &Path) -> Result<(u64, String), Error> {
         }
         hex
     });
-    Ok((bytes, hex))
+    Ok((length, hex))
 }
 
 /// A sum of each column's logical values, whatever the batches they come in and whatever stands under a null.

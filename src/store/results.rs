@@ -6,7 +6,6 @@
 
 #![deny(clippy::indexing_slicing)]
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
@@ -15,6 +14,7 @@ use schemas::SessionId;
 use schemas::tables::{results_schema, strokes_schema};
 use serde::{Deserialize, Serialize};
 
+use super::pack::TableFile;
 use super::paths::{Paths, Table, TablePath};
 use super::publish::{self, Columns, batches, decode_error, open_table};
 use super::seal::{Error, Manifest};
@@ -235,12 +235,13 @@ pub fn write_results(
 ///
 /// # Errors
 /// As [`super::seal::read_frames`].
-pub fn read_strokes(path: &Path) -> Result<Vec<StrokeRow>, Error> {
-    publish::contained(path, || strokes_of(path))
+pub fn read_strokes(file: &TableFile) -> Result<Vec<StrokeRow>, Error> {
+    publish::contained(file.path(), || strokes_of(file))
 }
 
-fn strokes_of(path: &Path) -> Result<Vec<StrokeRow>, Error> {
-    let reader = open_table(path, Table::Strokes, &strokes_schema())?;
+fn strokes_of(file: &TableFile) -> Result<Vec<StrokeRow>, Error> {
+    let path = file.path();
+    let reader = open_table(file, Table::Strokes, &strokes_schema())?;
     let mut rows = Vec::new();
     for batch in batches(reader, path)? {
         let batch = batch?;
@@ -277,12 +278,13 @@ fn strokes_of(path: &Path) -> Result<Vec<StrokeRow>, Error> {
 ///
 /// # Errors
 /// As [`super::seal::read_frames`].
-pub fn read_results(path: &Path) -> Result<Vec<ResultRow>, Error> {
-    publish::contained(path, || results_of(path))
+pub fn read_results(file: &TableFile) -> Result<Vec<ResultRow>, Error> {
+    publish::contained(file.path(), || results_of(file))
 }
 
-fn results_of(path: &Path) -> Result<Vec<ResultRow>, Error> {
-    let reader = open_table(path, Table::Results, &results_schema())?;
+fn results_of(file: &TableFile) -> Result<Vec<ResultRow>, Error> {
+    let path = file.path();
+    let reader = open_table(file, Table::Results, &results_schema())?;
     let mut rows = Vec::new();
     for batch in batches(reader, path)? {
         let batch = batch?;
@@ -403,21 +405,21 @@ mod tests {
         let written = write_strokes(&paths, SessionId(42), 0, &strokes(3)).unwrap();
         let file = paths.file(written.path);
         assert_eq!(file, dir.path().join("strokes/date=1970-01-01/42.parquet"));
-        assert_eq!(read_strokes(&file).unwrap(), strokes(3));
+        assert_eq!(read_strokes(&TableFile::open(&file).unwrap()).unwrap(), strokes(3));
         let bytes = fs::read(&file).unwrap();
         assert_eq!(write_strokes(&paths, SessionId(42), 0, &strokes(3)).unwrap(), written);
         assert_eq!(fs::read(&file).unwrap(), bytes);
         // Another analysis replaces it; one that found nothing too.
         write_strokes(&paths, SessionId(42), 0, &strokes(2)).unwrap();
-        assert_eq!(read_strokes(&file).unwrap(), strokes(2));
+        assert_eq!(read_strokes(&TableFile::open(&file).unwrap()).unwrap(), strokes(2));
         write_strokes(&paths, SessionId(42), 0, &[]).unwrap();
-        assert_eq!(read_strokes(&file).unwrap(), []);
+        assert_eq!(read_strokes(&TableFile::open(&file).unwrap()).unwrap(), []);
 
         let written = write_results(&paths, SessionId(42), 0, &[result()]).unwrap();
         let file = paths.file(written.path);
-        assert_eq!(read_results(&file).unwrap(), [result()]);
+        assert_eq!(read_results(&TableFile::open(&file).unwrap()).unwrap(), [result()]);
         assert_eq!(write_results(&paths, SessionId(42), 0, &[result()]).unwrap(), written);
-        assert!(matches!(read_strokes(&file), Err(Error::Foreign { .. })));
+        assert!(matches!(read_strokes(&TableFile::open(&file).unwrap()), Err(Error::Foreign { .. })));
     }
 
     #[test]
@@ -426,7 +428,10 @@ mod tests {
         let paths = Paths::new(dir.path());
         let row = ResultRow { energy_ratio: Some(f64::NAN), overall_score: Some(f64::INFINITY), ..result() };
         let written = write_results(&paths, SessionId(42), 0, &[row]).unwrap();
-        assert_eq!(read_results(&paths.file(written.path)).unwrap(), [ResultRow { energy_ratio: None, ..result() }]);
+        assert_eq!(
+            read_results(&TableFile::open(&paths.file(written.path)).unwrap()).unwrap(),
+            [ResultRow { energy_ratio: None, ..result() }]
+        );
     }
 
     #[test]

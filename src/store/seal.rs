@@ -24,12 +24,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
 
 use arrow::array::Float32Array;
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type, SchemaRef};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, ArrowWriter, compute_leaves};
 use parquet::basic::Encoding;
 use parquet::errors::ParquetError;
@@ -41,8 +39,9 @@ use schemas::frames::{ClockKind, NO_DEVICE_TIME, frames_schema};
 use schemas::{FrameColumns, SensorRole, SessionId, Track};
 use serde::{Deserialize, Serialize};
 
+use super::pack::{self, TableFile};
 use super::paths::{Paths, Table, TablePath};
-use super::publish::{self, Checksums, Columns, batches, decode_error, io_error, key_value, open_table, parquet_error};
+use super::publish::{self, Checksums, Columns, batches, group_sums, open_table, parquet_error, value_of};
 pub use super::publish::{Error, remove_unfinished};
 
 /// The most rows of a row group: 128 Ki rows are eleven minutes of one sensor at 200 Hz, about 3 MB.
@@ -108,9 +107,7 @@ pub fn write_frames(
         Ok(())
     })?;
     let t_range_ns = frames.t_ns.iter().min().copied().zip(frames.t_ns.iter().max().copied());
-    unpublished.verified(revision, frames.len() as u64, t_range_ns, |reader, temporary| {
-        Ok(read_back(&reader, temporary)? == written)
-    })
+    unpublished.verified(revision, frames.len() as u64, t_range_ns, |file| Ok(group_sums(file)? == written))
 }
 
 fn check_columns(session_id: SessionId, frames: &FrameColumns) -> Result<(), Error> {
@@ -252,46 +249,20 @@ impl Source<'_> {
     }
 }
 
-/// The checksums of every row group of a file, as decoded.
-fn read_back(reader: &ParquetRecordBatchReaderBuilder<File>, path: &Path) -> Result<Vec<Checksums>, Error> {
-    let metadata = ArrowReaderMetadata::try_new(
-        reader.metadata().clone(),
-        ArrowReaderOptions::new().with_skip_arrow_metadata(true),
-    )
-    .map_err(parquet_error("read back", path))?;
-    let columns = metadata.schema().fields().len();
-    (0..metadata.metadata().num_row_groups())
-        .into_par_iter()
-        .map(|group| {
-            // Each group through a descriptor of its own: clones of one share their position.
-            let file = File::open(path).map_err(io_error("open", path))?;
-            let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
-                .with_row_groups(vec![group])
-                .with_batch_size(ROW_GROUP_ROWS)
-                .build()
-                .map_err(parquet_error("read back", path))?;
-            let mut sums = Checksums::new(columns);
-            for batch in batches {
-                sums.add(&batch.map_err(decode_error(path))?);
-            }
-            Ok(sums)
-        })
-        .collect()
-}
-
 /// Reads a sealed file back into columns, in the order of `seq`: the arrival order again.
 ///
 /// NaNs come back as NaN, not with the payload they had.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Parquet`], [`Error::Decode`], [`Error::Damaged`], [`Error::Foreign`], [`Error::Newer`].
-pub fn read_frames(path: &Path) -> Result<FrameColumns, Error> {
-    publish::contained(path, || frames_of(path))
+pub fn read_frames(file: &TableFile) -> Result<FrameColumns, Error> {
+    publish::contained(file.path(), || frames_of(file))
 }
 
-fn frames_of(path: &Path) -> Result<FrameColumns, Error> {
+fn frames_of(file: &TableFile) -> Result<FrameColumns, Error> {
+    let path = file.path();
     let foreign = |what| Error::Foreign { what, path: path.to_owned() };
-    let reader = open_table(path, Table::Frames, &frames_schema())?;
+    let reader = open_table(file, Table::Frames, &frames_schema())?;
     let rows = usize::try_from(reader.metadata().file_metadata().num_rows()).map_err(|_| foreign("the row count"))?;
     let mut sorted = FrameColumns::default();
     let mut seqs = Vec::new();
@@ -340,9 +311,10 @@ fn frames_of(path: &Path) -> Result<FrameColumns, Error> {
 ///
 /// # Errors
 /// As [`read_frames`].
-pub fn acc_factors(path: &Path) -> Result<HashMap<u8, Option<f32>>, Error> {
+pub fn acc_factors(file: &TableFile) -> Result<HashMap<u8, Option<f32>>, Error> {
+    let path = file.path();
     publish::contained(path, || {
-        let reader = open_table(path, Table::Frames, &frames_schema())?;
+        let reader = open_table(file, Table::Frames, &frames_schema())?;
         let mask = ProjectionMask::columns(reader.parquet_schema(), ["sensor", "acc_to_mps2"]);
         let mut factors = HashMap::new();
         for batch in batches(reader.with_projection(mask), path)? {
@@ -405,38 +377,44 @@ pub fn found_above(paths: &Paths, newest: SessionId) -> Result<Vec<Found>, Error
     let mut found = Vec::new();
     for folder in publish::entries(&paths.table(Table::Frames))? {
         for file in publish::entries(&folder)? {
-            let relative = file.strip_prefix(paths.root()).unwrap_or(&file).to_string_lossy().into_owned();
-            let Ok(path) = relative.parse::<TablePath>() else { continue };
-            if path.session_id() <= newest {
-                continue;
-            }
-            match publish::contained(&file, || describe(&file, path)) {
-                Ok(description) => found.push(description),
-                Err(error) => tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    session.id = %path.session_id(),
-                    "a frames file of session {} is there that nobody knows and that cannot be read",
-                    path.session_id()
-                ),
+            let files = match pack::files_in(paths, &file) {
+                None => continue,
+                Some(Ok(files)) => files,
+                Some(Err(error)) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "{} cannot be read", file.display());
+                    continue;
+                }
+            };
+            for (path, file) in files.into_iter().filter(|(path, _)| path.session_id() > newest) {
+                match publish::contained(file.path(), || describe(&file, path)) {
+                    Ok(description) => found.push(description),
+                    Err(error) => tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        session.id = %path.session_id(),
+                        "a frames file of session {} is there that nobody knows and that cannot be read",
+                        path.session_id()
+                    ),
+                }
             }
         }
     }
     Ok(found)
 }
 
-fn describe(file: &Path, path: TablePath) -> Result<Found, Error> {
+fn describe(file: &TableFile, path: TablePath) -> Result<Found, Error> {
     let reader = open_table(file, Table::Frames, &frames_schema())?;
-    let value = |key| key_value(&reader, key).map(str::to_owned);
-    let number = |key| key_value(&reader, key).and_then(|value| value.parse::<i64>().ok());
-    let foreign = |what| Error::Foreign { what, path: file.to_owned() };
+    let metadata = reader.metadata();
+    let value = |key| value_of(metadata, key).map(str::to_owned);
+    let number = |key| value_of(metadata, key).and_then(|value| value.parse::<i64>().ok());
+    let foreign = |what| Error::Foreign { what, path: file.path().to_owned() };
     if number(publish::KEY_SESSION) != Some(path.session_id().get()) {
         return Err(foreign("the session's number"));
     }
     let revision = number(publish::KEY_REVISION).and_then(|revision| revision.try_into().ok());
-    let (bytes, sha256) = publish::sha256_of(file)?;
+    let (bytes, sha256) = file.sha256()?;
     Ok(Found {
         path,
-        rows: reader.metadata().file_metadata().num_rows() as u64,
+        rows: metadata.file_metadata().num_rows() as u64,
         bytes,
         sha256,
         revision: revision.ok_or_else(|| foreign("the revision"))?,
@@ -450,13 +428,15 @@ fn describe(file: &Path, path: TablePath) -> Result<Found, Error> {
 ///
 /// # Errors
 /// As [`read_frames`].
-pub fn read_track(path: &Path) -> Result<Track, Error> {
-    publish::contained(path, || track_of(path))
+pub fn read_track(file: &TableFile) -> Result<Track, Error> {
+    publish::contained(file.path(), || track_of(file))
 }
 
-fn track_of(path: &Path) -> Result<Track, Error> {
-    let reader = open_table(path, Table::Frames, &frames_schema())?;
-    let sync_error_ns = key_value(&reader, KEY_SYNC_ERROR_NS).and_then(|value| value.parse().ok()).unwrap_or(0);
+fn track_of(file: &TableFile) -> Result<Track, Error> {
+    let path = file.path();
+    let reader = open_table(file, Table::Frames, &frames_schema())?;
+    let sync_error_ns =
+        value_of(reader.metadata(), KEY_SYNC_ERROR_NS).and_then(|value| value.parse().ok()).unwrap_or(0);
     let mut track = Track { sync_error_ns, ..Track::default() };
     let wanted = ["sensor", "t_ns"].into_iter().chain(SAMPLES);
     let mask = ProjectionMask::columns(reader.parquet_schema(), wanted);

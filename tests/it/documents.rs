@@ -54,13 +54,17 @@ fn documents_of_the_stored_tables_are_current() {
 /// of a table makes a new version, and a new folder; what is there stays readable.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_of_every_earlier_version_are_read() {
+    use volant::store::pack::TableFile;
     use volant::store::{results, seal};
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tables");
     let mut versions = 0;
     for version in std::fs::read_dir(&fixtures).unwrap().map(|entry| entry.unwrap().path()) {
         versions += 1;
         let told: Value = serde_json::from_slice(&std::fs::read(version.join("expected.json")).unwrap()).unwrap();
-        let file = |table: &str| version.join(table).join("date=2026-03-01/1.parquet");
+        let file = |table: &str| {
+            let path = version.join(table).join("date=2026-03-01/1.parquet");
+            TableFile::open(&path).unwrap()
+        };
         let frames = seal::read_frames(&file("frames")).unwrap();
         let strokes = results::read_strokes(&file("strokes")).unwrap();
         let rows = results::read_results(&file("results")).unwrap();

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 use volant::gateway::Auth;
+use volant::store::pack::TableFile;
 use volant::store::seal;
 
 use crate::commands::{ask, volant};
@@ -159,7 +160,7 @@ async fn an_archive_finds_other_numbers_where_its_own_are_taken() {
         let name = tables(folder)
             .into_keys()
             .find(|name| name.starts_with("frames") && name.ends_with(&format!("/{session}.parquet")));
-        seal::read_frames(&folder.join(name.unwrap())).unwrap()
+        seal::read_frames(&TableFile::open(&folder.join(name.unwrap())).unwrap()).unwrap()
     };
     let [before, after] = [file(source.path(), 1), file(target.path(), ours)];
     assert_eq!(format!("{before:?}"), format!("{after:?}"), "NaN is not equal to itself, its text is");

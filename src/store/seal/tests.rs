@@ -1,4 +1,5 @@
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
 
 use arrow::array::RecordBatch;
 use parquet::file::reader::FileReader as _;
@@ -47,6 +48,10 @@ fn session(seconds: usize, seed: u64) -> FrameColumns {
         }
     }
     frames
+}
+
+fn opened(path: &Path) -> TableFile {
+    TableFile::open(path).unwrap()
 }
 
 fn factor(sensor: u8) -> Option<f32> {
@@ -100,8 +105,8 @@ fn a_sealed_session_is_sorted_described_and_read_back() {
     assert_eq!((value("volant.session_id"), value("volant.revision")), ("42".to_owned(), "1".to_owned()));
     assert_eq!((value("volant.table"), value("volant.version")), ("frames".to_owned(), "1".to_owned()));
 
-    assert_eq!(comparable(&read_frames(&file).unwrap()), comparable(&frames));
-    let track = read_track(&file).unwrap();
+    assert_eq!(comparable(&read_frames(&opened(&file)).unwrap()), comparable(&frames));
+    let track = read_track(&opened(&file)).unwrap();
     assert_eq!((track.len(), track.sync_error_ns), (4000, 1_500_000));
     for (role, samples) in track.iter() {
         let rows: Vec<_> = (0..frames.len()).filter(|&row| frames.role(row) == role).collect();
@@ -144,7 +149,7 @@ fn sealing_twice_changes_nothing_and_a_new_revision_replaces() {
     more.extend_from(&session(1, 2));
     let second = write_frames(&paths, SessionId(42), STARTED_AT_US, 2, &more, factor, &[]).unwrap();
     assert_eq!((second.path, second.rows, second.revision), (first.path, 2400, 2));
-    assert_eq!(comparable(&read_frames(&paths.file(first.path)).unwrap()), comparable(&more));
+    assert_eq!(comparable(&read_frames(&opened(&paths.file(first.path))).unwrap()), comparable(&more));
     let names: Vec<_> = publish::entries(paths.file(first.path).parent().unwrap()).unwrap();
     assert_eq!(names, [paths.file(first.path)], "nothing temporary stays");
 }
@@ -156,8 +161,8 @@ fn an_empty_session_is_an_empty_file() {
     let manifest = seal(&paths, &FrameColumns::default());
     assert_eq!((manifest.rows, manifest.t_min_ns), (0, None));
     let file = paths.file(manifest.path);
-    assert!(read_frames(&file).unwrap().is_empty());
-    assert!(read_track(&file).unwrap().is_empty());
+    assert!(read_frames(&opened(&file)).unwrap().is_empty());
+    assert!(read_track(&opened(&file)).unwrap().is_empty());
 }
 
 #[test]
@@ -186,15 +191,14 @@ fn a_file_that_reads_back_otherwise_is_not_published() {
         Ok(())
     });
     let expected = Checksums::new(19);
-    let refused = unpublished.unwrap().verified(1, frames.len() as u64, None, |reader, temporary| {
-        Ok(read_back(&reader, temporary)?.contains(&expected))
-    });
+    let refused =
+        unpublished.unwrap().verified(1, frames.len() as u64, None, |file| Ok(group_sums(file)?.contains(&expected)));
     assert!(matches!(refused, Err(Error::Verify { what: "the values", .. })), "{refused:?}");
     let unpublished = publish::publish(&paths, path, |file, _| {
         source.write(file, properties, &groups[1..]).unwrap();
         Ok(())
     });
-    let refused = unpublished.unwrap().verified(1, frames.len() as u64, None, |_, _| Ok(true));
+    let refused = unpublished.unwrap().verified(1, frames.len() as u64, None, |_| Ok(true));
     assert!(matches!(refused, Err(Error::Verify { what: "the number of rows", .. })), "{refused:?}");
     assert!(publish::entries(paths.file(path).parent().unwrap()).unwrap().is_empty());
 }
@@ -224,21 +228,21 @@ fn a_cut_foreign_or_newer_file_is_an_error_and_no_panic() {
     let broken = dir.path().join("broken.parquet");
     for cut in (0..bytes.len()).step_by(997) {
         fs::write(&broken, &bytes[..cut]).unwrap();
-        read_frames(&broken).unwrap_err();
-        read_track(&broken).unwrap_err();
+        read_frames(&opened(&broken)).unwrap_err();
+        read_track(&opened(&broken)).unwrap_err();
     }
     for at in (0..bytes.len()).step_by(487) {
         let mut flipped = bytes.clone();
         flipped[at] ^= 0x10;
         fs::write(&broken, &flipped).unwrap();
         // Not every flip can be seen without the manifest's sum; none may panic.
-        drop(read_frames(&broken));
-        drop(read_track(&broken));
+        drop(read_frames(&opened(&broken)));
+        drop(read_track(&opened(&broken)));
     }
-    assert!(matches!(read_frames(&dir.path().join("absent")), Err(Error::Io { .. })));
+    assert!(matches!(TableFile::open(&dir.path().join("absent")), Err(Error::Io { .. })));
 
     let strokes = super::super::results::write_strokes(&paths, SessionId(42), STARTED_AT_US, &[]).unwrap();
-    assert!(matches!(read_frames(&paths.file(strokes.path)), Err(Error::Foreign { .. })));
+    assert!(matches!(read_frames(&opened(&paths.file(strokes.path))), Err(Error::Foreign { .. })));
 
     let newer = [("volant.version".to_owned(), "2".to_owned())];
     let path = TablePath::new(Table::Frames, SessionId(9), STARTED_AT_US);
@@ -251,7 +255,7 @@ fn a_cut_foreign_or_newer_file_is_an_error_and_no_panic() {
     let batch = RecordBatch::try_new(future.clone(), batch.columns().to_vec()).unwrap();
     let properties = publish::properties(&future, path, STARTED_AT_US, 1, &[]).build();
     publish::publish_batch(&paths, path, properties, 1, &batch).unwrap();
-    assert!(matches!(read_frames(&paths.file(path)), Err(Error::Newer { version: 2, .. })));
+    assert!(matches!(read_frames(&opened(&paths.file(path))), Err(Error::Newer { version: 2, .. })));
 }
 
 proptest! {
@@ -275,9 +279,9 @@ proptest! {
         let paths = Paths::new(dir.path());
         let manifest = seal(&paths, &frames);
         let file = paths.file(manifest.path);
-        prop_assert_eq!(comparable(&read_frames(&file).unwrap()), comparable(&frames));
+        prop_assert_eq!(comparable(&read_frames(&opened(&file)).unwrap()), comparable(&frames));
         let known = frames.sensor.iter().filter(|&&sensor| sensor != 0).count();
-        prop_assert_eq!(read_track(&file).unwrap().len(), known);
+        prop_assert_eq!(read_track(&opened(&file)).unwrap().len(), known);
     }
 }
 
@@ -293,7 +297,7 @@ fn seal_speed() {
         let manifest = seal(&paths, &frames);
         let sealed = started.elapsed();
         let started = std::time::Instant::now();
-        let track = read_track(&paths.file(manifest.path)).unwrap();
+        let track = read_track(&opened(&paths.file(manifest.path))).unwrap();
         println!(
             "seal {} rows: {sealed:?}, {:.1} bytes a row; track of {} samples read in {:?}",
             manifest.rows,

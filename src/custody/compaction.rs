@@ -1,0 +1,174 @@
+//! Packing the small files of past days, so that a season is hundreds of files and not tens of thousands.
+//!
+//! In: a data folder, its service running or not. Out: per day and table one file or a few ([`crate::store::pack`]). Nothing
+//! that anybody reads changes: rows, sums and the catalog stay as they are. A session that is written again gets its own
+//! file back first.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
+use serde::Serialize;
+
+use super::{Error, io_error};
+use crate::clock::Clock;
+use crate::store::paths::{Paths, Table};
+use crate::store::swap::{self, Sizes};
+
+/// What is packed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// Days whose sessions started so many days ago, by UTC date, or earlier.
+    pub after_days: u32,
+    /// Frames that are given up after so many days are not packed in the last two of them: they would be unpacked for it.
+    pub frames_days: Option<u32>,
+    /// Sizes of files and packs.
+    pub sizes: Sizes,
+    /// How long a statement may still read a file that was replaced.
+    pub reading: Duration,
+}
+
+/// Files of a table and their bytes, before and after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TableSize {
+    /// Files before.
+    pub files_before: usize,
+    /// Files after.
+    pub files_after: usize,
+    /// Bytes before.
+    pub bytes_before: u64,
+    /// Bytes after.
+    pub bytes_after: u64,
+    /// Small files that were packed.
+    pub packed_files: usize,
+    /// Packs that were made of them.
+    pub packs: usize,
+}
+
+/// What came of a compaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Compacted {
+    /// By table, all days together.
+    pub tables: BTreeMap<Table, TableSize>,
+    /// Days that changed while they were being packed and stayed as they are: the next run takes them.
+    pub changed_days: usize,
+    /// True if it was cancelled before its end; what is packed stays packed.
+    pub cancelled: bool,
+    /// True if nothing was changed.
+    pub dry_run: bool,
+}
+
+/// Packs the small files of past days; beside a running service too. `progress` hears of each day before it is looked at, how
+/// many are done and of how many; `go_on` is asked before every pack.
+///
+/// # Errors
+/// See [`Error`]; days before stay packed, the day that failed is as it was.
+pub fn compact(
+    paths: &Paths,
+    packing: &Packing,
+    clock: &Clock,
+    dry_run: bool,
+    go_on: &dyn Fn() -> bool,
+    progress: &mut dyn FnMut(usize, usize, &Path),
+) -> Result<Compacted, Error> {
+    let mut compacted = Compacted { dry_run, ..Compacted::default() };
+    if !dry_run {
+        let before = SystemTime::now().checked_sub(packing.reading);
+        swap::remove_replaced(paths, before)?;
+    }
+    let today = Timestamp::from_microsecond(clock.now_us()).unwrap_or_default().to_zoned(TimeZone::UTC).date();
+    let mut due = Vec::new();
+    for table in Table::ALL {
+        let size = compacted.tables.entry(table).or_default();
+        (size.files_before, size.bytes_before) = size_of(&paths.table(table))?;
+        for (date, folder) in days(&paths.table(table))? {
+            if is_due(table, date, today, packing) {
+                due.push((table, folder));
+            }
+        }
+    }
+    for (done, (table, folder)) in due.iter().enumerate() {
+        if !go_on() {
+            compacted.cancelled = true;
+            break;
+        }
+        progress(done, due.len(), folder);
+        let packed = match swap::pack_day(paths, *table, folder, &packing.sizes, dry_run, go_on) {
+            Err(crate::store::seal::Error::Changed { .. }) => {
+                compacted.changed_days += 1;
+                continue;
+            }
+            packed => packed?,
+        };
+        let size = compacted.tables.entry(*table).or_default();
+        size.packed_files += packed.files;
+        size.packs += packed.packs;
+        count(*table, packed);
+    }
+    for (table, size) in &mut compacted.tables {
+        (size.files_after, size.bytes_after) = match dry_run {
+            true => (size.files_before - size.packed_files + size.packs, size.bytes_before),
+            false => size_of(&paths.table(*table))?,
+        };
+        metrics::gauge!("volant_stored_files", "table" => table.as_str()).set(size.files_after as f64);
+        metrics::gauge!("volant_stored_bytes", "table" => table.as_str()).set(size.bytes_after as f64);
+    }
+    compacted.cancelled |= !go_on();
+    Ok(compacted)
+}
+
+fn count(table: Table, packed: swap::Packed) {
+    let add = |name: &'static str, when: &'static str, value: u64| {
+        metrics::counter!(name, "table" => table.as_str(), "when" => when).increment(value);
+    };
+    add("volant_compaction_files_total", "before", packed.files as u64);
+    add("volant_compaction_files_total", "after", packed.packs as u64);
+    add("volant_compaction_bytes_total", "before", packed.file_bytes);
+    add("volant_compaction_bytes_total", "after", packed.pack_bytes);
+}
+
+fn is_due(table: Table, date: Date, today: Date, packing: &Packing) -> bool {
+    let before = |days: u32| today.saturating_sub(i64::from(days).days());
+    let goes_soon =
+        packing.frames_days.is_some_and(|days| table == Table::Frames && date <= before(days.saturating_sub(2)));
+    date <= before(packing.after_days) && !goes_soon
+}
+
+/// The days of a table, the earliest first.
+fn days(table: &Path) -> Result<Vec<(Date, PathBuf)>, Error> {
+    let mut days = Vec::new();
+    for path in list(table)? {
+        let name = path.file_name().and_then(|name| name.to_str()?.strip_prefix("date=")?.parse().ok());
+        days.extend(name.map(|date| (date, path)));
+    }
+    days.sort();
+    Ok(days)
+}
+
+/// Number and bytes of a table's Parquet files.
+fn size_of(table: &Path) -> Result<(usize, u64), Error> {
+    let (mut files, mut bytes) = (0, 0);
+    for (_, folder) in days(table)? {
+        for file in list(&folder)? {
+            if file.extension().is_some_and(|ending| ending == "parquet") {
+                // One that goes in between is not there any more.
+                bytes += std::fs::metadata(&file).map_or(0, |about| about.len());
+                files += 1;
+            }
+        }
+    }
+    Ok((files, bytes))
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let listing = match std::fs::read_dir(folder) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error("list", folder)(error)),
+    };
+    let paths = listing.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
+    paths.map_err(io_error("list", folder))
+}

@@ -1,0 +1,388 @@
+//! Replacing files of a past day by others, in one step that no reader sees half.
+//!
+//! The folder of the day is made a second time, below `_swap`: with hard links to all that stays, and with what is new. Then
+//! both folders change places in one system call, and an outside engine that lists the day finds either all of the old
+//! files or all of the new ones. What was replaced stays below `_swap` until no statement can be reading it.
+//!
+//! A crash at any instant leaves the day as it was or as it shall be, and something below `_swap` that the next start
+//! deletes. A file that changed while its replacement was made ready is not replaced.
+//!
+//! Two locks, which the system gives back with the process that held them. Of a table's folder: shared by whoever gives a
+//! file its name, exclusive for the links and the exchange, milliseconds. Of `_swap`: shared by whoever uses it, exclusive
+//! for deleting what is old.
+
+#![deny(clippy::indexing_slicing)]
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::pack::{self, Original, Pack, TableFile};
+use super::paths::{Paths, Table, TablePath};
+use super::publish::{Error, entries, io_error, make_folder, sync_folder};
+
+/// The lock of a table under which files get their names.
+pub(super) fn shared(paths: &Paths, table: Table) -> Result<File, Error> {
+    let folder = paths.table(table);
+    let lock = || {
+        let file = File::open(&folder)?;
+        file.lock_shared()?;
+        Ok(file)
+    };
+    lock().map_err(io_error("lock", &folder))
+}
+
+fn exclusive(paths: &Paths, table: Table) -> Result<File, Error> {
+    let folder = paths.table(table);
+    let lock = || {
+        let file = File::open(&folder)?;
+        file.lock()?;
+        Ok(file)
+    };
+    lock().map_err(io_error("lock", &folder))
+}
+
+/// A file that is to be replaced, as it was when it was read.
+#[derive(Clone, Debug)]
+struct Seen {
+    name: OsString,
+    is: (u64, u64, i64, i64),
+}
+
+fn identity(about: &Metadata) -> (u64, u64, i64, i64) {
+    (about.ino(), about.len(), about.mtime(), about.mtime_nsec())
+}
+
+impl Seen {
+    fn of(file: &TableFile) -> Result<Self, Error> {
+        let about = file.about().map_err(io_error("look at", file.path()))?;
+        Ok(Self { name: file.path().file_name().unwrap_or_default().to_owned(), is: identity(&about) })
+    }
+}
+
+/// A folder below `_swap`, of one replacement. Dropped before the exchange it is deleted.
+struct Generation {
+    folder: PathBuf,
+    is_kept: bool,
+    _in_use: File,
+}
+
+impl Generation {
+    fn new(paths: &Paths) -> Result<Self, Error> {
+        let swap = paths.swap();
+        make_folder(paths, &swap)?;
+        let lock = || {
+            let file = File::open(&swap)?;
+            file.lock_shared()?;
+            Ok(file)
+        };
+        let in_use = lock().map_err(io_error("lock", &swap))?;
+        let mut number = 0u32;
+        loop {
+            let folder = swap.join(number.to_string());
+            match fs::create_dir(&folder) {
+                Ok(()) => return Ok(Self { folder, is_kept: false, _in_use: in_use }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < u32::MAX => number += 1,
+                Err(error) => return Err(io_error("make folder", &folder)(error)),
+            }
+        }
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // What cannot be deleted now is deleted at the next start.
+            drop(fs::remove_dir_all(&self.folder));
+        }
+    }
+}
+
+/// Replaces files in the folder of `day` by those that `make` puts into the folder it is given.
+fn replace(
+    paths: &Paths,
+    day: TablePath,
+    replaced: &[Seen],
+    make: impl FnOnce(&Path) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let live = paths.folder(day);
+    let mut generation = Generation::new(paths)?;
+    let above = generation.folder.join(day.table().as_str());
+    let ready = above.join(live.file_name().unwrap_or_default());
+    fs::create_dir_all(&ready).map_err(io_error("make folder", &ready))?;
+    make(&ready)?;
+
+    let lock = exclusive(paths, day.table())?;
+    for seen in replaced {
+        let path = live.join(&seen.name);
+        let is_same = fs::symlink_metadata(&path).is_ok_and(|about| identity(&about) == seen.is);
+        if !is_same {
+            return Err(Error::Changed { path });
+        }
+    }
+    let is_replaced = |path: &Path| replaced.iter().any(|seen| path.file_name() == Some(&seen.name));
+    for path in entries(&live)? {
+        if !is_replaced(&path) {
+            let link = ready.join(path.file_name().unwrap_or_default());
+            fs::hard_link(&path, &link).map_err(io_error("link", &path))?;
+        }
+    }
+    sync_folder(&ready)?;
+    renameat_with(CWD, &live, CWD, &ready, RenameFlags::EXCHANGE)
+        .map_err(|error| io_error("exchange with its replacement", &live)(error.into()))?;
+    generation.is_kept = true;
+    sync_folder(&paths.table(day.table()))?;
+    sync_folder(&above)?;
+    drop(lock);
+
+    // What stays has its name in the live folder; only what was replaced is kept here.
+    for path in entries(&ready)? {
+        if !is_replaced(&path) {
+            fs::remove_file(&path).map_err(io_error("delete", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// What goes into packs, and how large they become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Files of fewer bytes are packed.
+    pub small_bytes: u64,
+    /// A pack is closed before it becomes larger.
+    pub pack_bytes: u64,
+    /// A pack has no more sessions than this: every reader decodes its footer, which has all of them.
+    pub pack_sessions: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { small_bytes: 16 << 20, pack_bytes: 128 << 20, pack_sessions: 256 }
+    }
+}
+
+/// What packing a day came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Files that were replaced.
+    pub files: usize,
+    /// Their bytes.
+    pub file_bytes: u64,
+    /// Packs that replaced them.
+    pub packs: usize,
+    /// Their bytes.
+    pub pack_bytes: u64,
+}
+
+/// Packs the small files of one day of a table; with `dry_run` it says only which files would go into packs. `go_on` is asked
+/// before every pack: once it says no, nothing is packed.
+///
+/// # Errors
+/// As [`super::seal::write_frames`]; the day is as it was then.
+pub fn pack_day(
+    paths: &Paths,
+    table: Table,
+    folder: &Path,
+    sizes: &Sizes,
+    dry_run: bool,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Packed, Error> {
+    let groups = groups(paths, table, folder, sizes)?;
+    let mut packed = Packed::default();
+    let Some(day) = groups.first().and_then(|group| group.first()).map(|(path, _)| *path) else { return Ok(packed) };
+    for (_, original) in groups.iter().flatten() {
+        packed.files += 1;
+        packed.file_bytes += original.bytes();
+    }
+    if dry_run {
+        packed.packs = groups.len();
+        return Ok(packed);
+    }
+    let seen = groups.iter().flatten().map(|(_, original)| Seen::of(&original.file)).collect::<Result<Vec<_>, _>>()?;
+    let mut is_cut_short = false;
+    let done = replace(paths, day, &seen, |ready| {
+        for group in groups {
+            if !go_on() {
+                is_cut_short = true;
+                return Err(Error::Changed { path: ready.to_owned() });
+            }
+            let originals: Vec<Original> = group.into_iter().map(|(_, original)| original).collect();
+            let (Some(first), Some(last)) = (originals.first(), originals.last()) else { continue };
+            let target = ready.join(pack::name(first.session_id, last.session_id, originals.len()));
+            pack::write(&target, table, &originals)?;
+            packed.packs += 1;
+            packed.pack_bytes += fs::metadata(&target).map_err(io_error("look at", &target))?.len();
+        }
+        Ok(())
+    });
+    match done {
+        Err(_) if is_cut_short => Ok(Packed::default()),
+        done => done.map(|()| packed),
+    }
+}
+
+type Group = Vec<(TablePath, Original)>;
+
+/// The small files of a day in the order of their sessions, a group a pack.
+fn groups(paths: &Paths, table: Table, folder: &Path, sizes: &Sizes) -> Result<Vec<Group>, Error> {
+    let mut small = Vec::new();
+    for file in entries(folder)? {
+        let relative = file.strip_prefix(paths.root()).ok().and_then(Path::to_str);
+        let Some(path) = relative.and_then(|relative| relative.parse::<TablePath>().ok()) else { continue };
+        let is_small = fs::metadata(&file).is_ok_and(|about| about.len() < sizes.small_bytes);
+        if path.table() == table && is_small {
+            small.push((path, file));
+        }
+    }
+    small.sort_by_key(|(path, _)| path.session_id());
+    let mut groups: Vec<Group> = Vec::new();
+    let mut bytes = 0;
+    for (path, file) in small {
+        let original = match TableFile::open(&file).and_then(|file| Original::read(path, file)) {
+            Ok(Some(original)) => original,
+            Ok(None) => continue,
+            Err(error) if error.is_not_found() => continue,
+            // It is for the audit to say what is wrong with it.
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "{} cannot be packed", file.display());
+                continue;
+            }
+        };
+        let fits = groups.last().is_some_and(|group| {
+            group.len() < sizes.pack_sessions
+                && bytes + original.bytes() <= sizes.pack_bytes
+                && group.first().is_some_and(|(_, first)| first.fits(&original))
+        });
+        if !fits {
+            groups.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += original.bytes();
+        if let Some(group) = groups.last_mut() {
+            group.push((path, original));
+        }
+    }
+    groups.retain(|group| group.len() > 1);
+    Ok(groups)
+}
+
+/// How often a pack is undone that somebody else is undoing.
+const ATTEMPTS_LIMIT: usize = 5;
+
+/// Gives every session of the pack that holds `path` its own file back, to the byte; nothing if none does.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Verify`], and what a damaged pack gives; the pack is as it was then.
+pub fn undo_for(paths: &Paths, path: TablePath) -> Result<(), Error> {
+    for _ in 0..ATTEMPTS_LIMIT {
+        let Some(pack) = pack::holder(paths, path)? else { return Ok(()) };
+        match undo(paths, path, &pack) {
+            Err(Error::Changed { .. }) => {}
+            done => return done,
+        }
+    }
+    Err(Error::Changed { path: paths.file(path) })
+}
+
+fn undo(paths: &Paths, day: TablePath, pack: &Pack) -> Result<(), Error> {
+    let seen = Seen::of(&pack.file)?;
+    replace(paths, day, &[seen], |ready| {
+        for ((session_id, original), member) in pack.files()?.into_iter().zip(&pack.directory.members) {
+            let target = ready.join(format!("{session_id}.parquet"));
+            let write = || {
+                let mut file = File::create_new(&target)?;
+                io::copy(&mut original.reader(), &mut file)?;
+                file.sync_all()
+            };
+            write().map_err(io_error("write", &target))?;
+            if TableFile::open(&target)?.sha256()?.1 != member.sha256 {
+                return Err(Error::Verify { what: "the sum", session_id, path: target });
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Undoes all packs; gives their number. What a program needs before it that knows none.
+///
+/// # Errors
+/// As [`undo_for`]; the packs before stay undone.
+pub fn undo_all(paths: &Paths, go_on: &dyn Fn() -> bool) -> Result<usize, Error> {
+    let mut undone = 0;
+    for table in Table::ALL {
+        for folder in entries(&paths.table(table))? {
+            for file in entries(&folder)? {
+                let name = file.file_name().and_then(|name| pack::sessions_of_name(name.to_str()?));
+                if name.is_none() || !go_on() {
+                    continue;
+                }
+                let pack = Pack::open(&file, table)?;
+                let first = pack.directory.members.first().map(|member| member.session_id);
+                let relative = folder.strip_prefix(paths.root()).unwrap_or(&folder).display().to_string();
+                let day = first.and_then(|first| format!("{relative}/{first}.parquet").parse::<TablePath>().ok());
+                if let Some(day) = day {
+                    undo(paths, day, &pack)?;
+                    undone += 1;
+                }
+            }
+        }
+    }
+    Ok(undone)
+}
+
+/// Deletes what was replaced, if nobody uses it: all of it, or what was replaced before an instant. Gives the number of
+/// files; `None` while a compaction is running.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_replaced(paths: &Paths, before: Option<SystemTime>) -> Result<Option<usize>, Error> {
+    let swap = paths.swap();
+    let lock = match File::open(&swap) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(0)),
+        Err(error) => return Err(io_error("open", &swap)(error)),
+    };
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => return Ok(None),
+        Err(fs::TryLockError::Error(error)) => return Err(io_error("lock", &swap)(error)),
+    }
+    let mut removed = 0;
+    for generation in entries(&swap)? {
+        // The exchange is the last thing that changes the folder of the table.
+        let tables = entries(&generation)?;
+        let is_young = |folder: &PathBuf| {
+            let changed = fs::metadata(folder).and_then(|about| about.modified());
+            before.is_some_and(|before| changed.is_ok_and(|changed| changed >= before))
+        };
+        if tables.iter().any(is_young) {
+            continue;
+        }
+        for folder in tables.iter().map(|table| entries(table)).collect::<Result<Vec<_>, _>>()?.concat() {
+            removed += entries(&folder)?.len();
+        }
+        fs::remove_dir_all(&generation).map_err(io_error("delete", &generation))?;
+    }
+    Ok(Some(removed))
+}
+
+/// Where a file that was replaced is, both below the data folder with `/`: the one that was replaced last, if several had the
+/// name.
+#[must_use]
+pub fn replaced(paths: &Paths, name: &str) -> Option<String> {
+    let generations = entries(&paths.swap()).ok()?;
+    let files = generations.iter().map(|generation| generation.join(name)).filter(|file| file.is_file());
+    let newest = files.max_by_key(|file| {
+        let table = file.parent().and_then(Path::parent).map(fs::metadata);
+        table.and_then(|about| about.ok()?.modified().ok())
+    })?;
+    Some(newest.strip_prefix(paths.root()).ok()?.to_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests;
