@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -76,8 +76,8 @@ pub fn compact(
 ) -> Result<Compacted, Error> {
     let mut compacted = Compacted { dry_run, ..Compacted::default() };
     if !dry_run {
-        let before = SystemTime::now().checked_sub(packing.reading);
-        swap::remove_replaced(paths, before)?;
+        let reading_us = i64::try_from(packing.reading.as_micros()).unwrap_or(i64::MAX);
+        swap::remove_replaced(paths, Some(clock.now_us().saturating_sub(reading_us)))?;
     }
     let today = Timestamp::from_microsecond(clock.now_us()).unwrap_or_default().to_zoned(TimeZone::UTC).date();
     let mut due = Vec::new();
@@ -109,9 +109,10 @@ pub fn compact(
         count(*table, packed);
     }
     for (table, size) in &mut compacted.tables {
-        (size.files_after, size.bytes_after) = match dry_run {
-            true => (size.files_before - size.packed_files + size.packs, size.bytes_before),
-            false => size_of(&paths.table(*table))?,
+        (size.files_after, size.bytes_after) = if dry_run {
+            (size.files_before - size.packed_files + size.packs, size.bytes_before)
+        } else {
+            size_of(&paths.table(*table))?
         };
         metrics::gauge!("volant_stored_files", "table" => table.as_str()).set(size.files_after as f64);
         metrics::gauge!("volant_stored_bytes", "table" => table.as_str()).set(size.bytes_after as f64);

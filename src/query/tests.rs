@@ -20,6 +20,8 @@ use schemas::{FrameColumns, SensorRole, SessionId};
 use tower::ServiceExt;
 
 use super::*;
+use crate::store::paths::{Paths, Table};
+use crate::store::{seal, swap};
 
 const DAY: Date = date(2026, 11, 23);
 
@@ -546,6 +548,83 @@ async fn a_bare_folder_answers() {
     );
     assert_eq!(number(&handle, "SELECT count(*) FROM strokes").await, 0);
     assert!(matches!(Folder::open(&dir.path().join("nosuch")), Err(Error::Open { .. })));
+}
+
+/// A folder with so many sessions of one day, 1000 rows each, as the store writes them.
+fn stored(dir: &Path, sessions: i64) -> Paths {
+    let paths = Paths::new(dir);
+    for session in 1..=sessions {
+        let mut columns = FrameColumns::default();
+        for row in 0..1000 {
+            columns.push_decoded(4, SensorRole::Racket, None, [[row as f32; 3]; 3]);
+        }
+        seal::write_frames(&paths, SessionId(session), 0, 1, &columns, |_| None, &[]).unwrap();
+    }
+    paths
+}
+
+fn pack(paths: &Paths) {
+    let folder = paths.table(Table::Frames).join("date=1970-01-01");
+    let packed = swap::pack_day(paths, Table::Frames, &folder, &swap::Sizes::default(), false, &|| true).unwrap();
+    assert_eq!(packed.packs, 1);
+}
+
+#[tokio::test]
+async fn a_pack_answers_as_its_sessions_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = stored(dir.path(), 5);
+    let folder = Folder::open(dir.path()).unwrap();
+    let handle = Handle::start(options(), folder.files(), Arc::new(folder)).unwrap();
+    let questions = [
+        "SELECT session_id, date, count(*) n, sum(seq) s, min(acc_x), max(acc_x) FROM frames GROUP BY ALL ORDER BY 1",
+        "SELECT count(*) FROM frames",
+        "SELECT count(*) FROM frames WHERE session_id IN (2, 4)",
+        "SELECT seq FROM frames WHERE session_id = 3 AND seq BETWEEN 7 AND 9 ORDER BY 1",
+        "SELECT count(*) FROM frames WHERE date = '1970-01-02'",
+        "SELECT session_id, seq FROM frames WHERE session_id = 5 LIMIT 2",
+    ];
+    let mut before = Vec::new();
+    for question in questions {
+        before.push(csv(&handle, question).await);
+    }
+    pack(&paths);
+    for (question, before) in questions.iter().zip(&before) {
+        assert_eq!(&csv(&handle, question).await, before, "{question}");
+    }
+    // One file is read, and of it the row groups of the sessions that are asked for.
+    let analyzed = csv(&handle, "EXPLAIN ANALYZE SELECT sum(acc_x) FROM frames WHERE session_id IN (2, 4)").await;
+    assert!(analyzed.contains("1-5-5.parquet") && analyzed.contains("output_rows=2"), "{analyzed}");
+    let scanned = analyzed.split("DataSourceExec").nth(1).unwrap();
+    assert!(scanned.contains("output_rows=2.00 K") || scanned.contains("output_rows=2000"), "{scanned}");
+    // A session that is not in the snapshot is not in the answer: its rows may be given up and the pack still have them.
+    let source = Folder::open(dir.path()).unwrap();
+    let mut snapshot = source.snapshot().await.unwrap();
+    snapshot.frames.retain(|file| file.session_id != SessionId(3));
+    let handle = Handle::start(options(), source.files(), Scripted::new(vec![snapshot])).unwrap();
+    assert_eq!(number(&handle, "SELECT count(*) FROM frames").await, 4000);
+    assert_eq!(number(&handle, "SELECT count(*) FROM frames WHERE session_id = 3").await, 0);
+}
+
+#[tokio::test]
+async fn a_statement_goes_on_reading_what_is_packed_under_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = stored(dir.path(), 40);
+    let source = Folder::open(dir.path()).unwrap();
+    let snapshot = source.snapshot().await.unwrap();
+    // The snapshot is of before, the files of after: a statement that opens its files late.
+    pack(&paths);
+    let handle = Handle::start(options(), source.files(), Scripted::new(vec![snapshot.clone()])).unwrap();
+    assert_eq!(number(&handle, "SELECT count(acc_x) FROM frames").await, 40_000);
+    let packed = source.snapshot().await.unwrap();
+    swap::undo_all(&paths, &|| true).unwrap();
+    let handle = Handle::start(options(), source.files(), Scripted::new(vec![packed])).unwrap();
+    assert_eq!(number(&handle, "SELECT count(acc_x) FROM frames").await, 40_000);
+    // Once it is deleted it cannot be read, and the statement says so.
+    pack(&paths);
+    swap::remove_replaced(&paths, None).unwrap();
+    let handle = Handle::start(options(), source.files(), Scripted::new(vec![snapshot])).unwrap();
+    let error = rows(&handle, "SELECT count(acc_x) FROM frames").await.unwrap_err();
+    assert!(matches!(error, Error::Stored { .. }), "{error:?}");
 }
 
 async fn post(handle: &Handle, content_type: &str, body: String) -> (StatusCode, String, String) {

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use parquet::arrow::ARROW_SCHEMA_META_KEY;
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::SerializedFileWriter;
@@ -226,6 +226,11 @@ struct Layout {
     rests: (u64, u64),
 }
 
+/// When a file or folder changed last, µs since 1970 UTC.
+pub(super) fn changed_at_us(about: &Metadata) -> i64 {
+    about.mtime().saturating_mul(1_000_000).saturating_add(about.mtime_nsec() / 1000)
+}
+
 /// What a pack says of itself.
 #[derive(Clone, Debug)]
 pub struct Directory {
@@ -280,7 +285,7 @@ impl Pack {
         let in_order = members.is_sorted_by(|one, next| one.session_id < next.session_id);
         let is_inside = |member: &Member| {
             let groups = metadata.row_groups().get(member.row_groups.clone());
-            let rows = groups.map(|groups| groups.iter().map(|group| group.num_rows()).sum());
+            let rows = groups.map(|groups| groups.iter().map(RowGroupMetaData::num_rows).sum());
             let Range { start, end } = member.chunks;
             rows == Some(member.rows as i64) && start <= end && end <= file.bytes()
         };
@@ -291,7 +296,7 @@ impl Pack {
         let directory = Directory {
             path: path.to_owned(),
             bytes: file.bytes(),
-            changed_at_us: about.mtime().saturating_mul(1_000_000).saturating_add(about.mtime_nsec() / 1000),
+            changed_at_us: changed_at_us(&about),
             row_groups: metadata.num_row_groups(),
             members,
             rests: layout.rests,
@@ -498,7 +503,7 @@ impl Original {
     fn chunks(&self) -> Option<Range<u64>> {
         let start = MAGIC.len() as u64;
         let mut end = start;
-        for column in self.metadata.row_groups().iter().flat_map(|group| group.columns()) {
+        for column in self.metadata.row_groups().iter().flat_map(RowGroupMetaData::columns) {
             let (at, length) = column.byte_range();
             if at != end || column.bloom_filter_offset().is_some() {
                 return None;

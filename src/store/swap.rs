@@ -18,11 +18,10 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::pack::{self, Original, Pack, TableFile};
+use super::pack::{self, Original, Pack, TableFile, changed_at_us};
 use super::paths::{Paths, Table, TablePath};
 use super::publish::{Error, entries, io_error, make_folder, sync_folder};
 
@@ -335,12 +334,12 @@ pub fn undo_all(paths: &Paths, go_on: &dyn Fn() -> bool) -> Result<usize, Error>
     Ok(undone)
 }
 
-/// Deletes what was replaced, if nobody uses it: all of it, or what was replaced before an instant. Gives the number of
+/// Deletes what was replaced, if nobody uses it: all of it, or what was replaced before an instant (µs since 1970 UTC). Gives the number of
 /// files; `None` while a compaction is running.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn remove_replaced(paths: &Paths, before: Option<SystemTime>) -> Result<Option<usize>, Error> {
+pub fn remove_replaced(paths: &Paths, before_us: Option<i64>) -> Result<Option<usize>, Error> {
     let swap = paths.swap();
     let lock = match File::open(&swap) {
         Ok(lock) => lock,
@@ -357,8 +356,8 @@ pub fn remove_replaced(paths: &Paths, before: Option<SystemTime>) -> Result<Opti
         // The exchange is the last thing that changes the folder of the table.
         let tables = entries(&generation)?;
         let is_young = |folder: &PathBuf| {
-            let changed = fs::metadata(folder).and_then(|about| about.modified());
-            before.is_some_and(|before| changed.is_ok_and(|changed| changed >= before))
+            let changed = fs::metadata(folder).map(|about| changed_at_us(&about));
+            before_us.is_some_and(|before_us| changed.is_ok_and(|changed| changed >= before_us))
         };
         if tables.iter().any(is_young) {
             continue;
@@ -379,7 +378,7 @@ pub fn replaced(paths: &Paths, name: &str) -> Option<String> {
     let files = generations.iter().map(|generation| generation.join(name)).filter(|file| file.is_file());
     let newest = files.max_by_key(|file| {
         let table = file.parent().and_then(Path::parent).map(fs::metadata);
-        table.and_then(|about| about.ok()?.modified().ok())
+        table.and_then(|about| Some(changed_at_us(&about.ok()?)))
     })?;
     Some(newest.strip_prefix(paths.root()).ok()?.to_str()?.to_owned())
 }

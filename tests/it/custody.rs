@@ -74,6 +74,9 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     let folder = app.stop().await;
     assert!(!holding(folder.path(), OTHER.as_bytes()).is_empty(), "the search finds what is there");
 
+    // Their files lie in packs with those of others, and beside them what the packs replaced.
+    let packed = ask(&["compact", "--data-dir", &data_dir, "--after-days", "0", "--json"]).await;
+    assert_eq!(packed["tables"]["frames"]["packed_files"], 2, "{packed}");
     let place = tempfile::tempdir().unwrap();
     let archive = text(&place.path().join("season.tar.zst"));
     ask(&["export", "--data-dir", &data_dir, "--format", "archive", "--out", &archive, "--json"]).await;
@@ -105,6 +108,8 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     assert!(!outgoing.exists(), "nothing is on its way any more");
     let left = files(folder.path());
     assert!(!left.iter().any(|path| path.ends_with(format!("{theirs}.parquet"))), "{left:?}");
+    assert!(!left.iter().any(|path| path.to_string_lossy().contains("_swap")), "{left:?}");
+    assert!(left.iter().any(|path| path.ends_with("1.parquet")), "the others have their own again: {left:?}");
     let report = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
     assert_eq!(report["lost"], json!([]), "{report}");
 

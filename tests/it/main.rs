@@ -5,6 +5,7 @@
 
 mod access;
 mod commands;
+mod compaction;
 mod custody;
 mod dashboard;
 mod delivery;

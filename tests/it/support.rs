@@ -38,6 +38,11 @@ impl TestApp {
 
     /// On a folder that has been used before.
     pub async fn start_in(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(folder, Clock::system(), change).await
+    }
+
+    /// On a folder that has been used before, at a time of the caller's.
+    pub async fn start_at(folder: TempDir, clock: Clock, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             data_dir: folder.path().to_path_buf(),
@@ -45,7 +50,7 @@ impl TestApp {
         };
         config.store.min_free_bytes = 0;
         change(&mut config);
-        let app = App::start(config, Clock::system()).await.expect("the service starts");
+        let app = App::start(config, clock).await.expect("the service starts");
         Self { app, folder }
     }
 
