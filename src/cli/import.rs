@@ -44,7 +44,7 @@ enum From {
     /// Sessions keep their numbers where they are free. What is there already is passed over, and so are sessions of players
     /// who were erased here. The data folder's server must be stopped.
     Archive(FromArchive),
-    /// Recording files, recording sets, foreign CSV or Parquet by a mapping file, `.ts` sets: each recording a session
+    /// Recording files and sets, BadminSense's JSON, foreign CSV or Parquet by a mapping file, `.ts` sets: each recording a session
     ///
     /// The server of the folder must be stopped; it analyses the sessions when it starts.
     Recordings(Recordings),
@@ -52,7 +52,7 @@ enum From {
 
 #[derive(Clone, Debug, clap::Args)]
 struct Recordings {
-    /// Files, or folders of recording sets (samples.parquet or samples.csv, and labels.csv)
+    /// Files, or folders of recording sets (samples.parquet or samples.csv, and labels.csv; or BadminSense's JSON files)
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
     /// How to read files with other columns; docs/data.md describes it
@@ -76,7 +76,8 @@ struct Recordings {
     /// Device code of the sessions
     #[arg(long, value_name = "CODE", default_value = "imported")]
     device: DeviceCode,
-    /// When the first recording began, such as 2026-11-23T18:00:00Z; by default the file's last change. The others follow
+    /// When the first recording began, such as 2026-11-23T18:00:00Z; by default what the file says, else its last change. The
+    /// others follow
     #[arg(long, value_name = "TIME")]
     started_at: Option<jiff::Timestamp>,
     /// The data folder; made if absent
@@ -254,7 +255,7 @@ fn read_recordings(args: &Recordings) -> anyhow::Result<Vec<NewRecording>> {
             )?
         } else if let Some(mapping) = &mapping {
             RecordingSet { recordings: recordings::read_mapped(path, mapping)?, labels: Vec::new() }
-        } else if path.is_dir() {
+        } else if path.is_dir() || path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json")) {
             recordings::read_set(path)?
         } else {
             RecordingSet { recordings: recordings::read_recording(path)?, labels: Vec::new() }
@@ -278,7 +279,7 @@ fn read_recordings(args: &Recordings) -> anyhow::Result<Vec<NewRecording>> {
                 track: recording.track,
                 openid: args.openid.clone().or(player),
                 device: args.device.clone(),
-                started_at_us,
+                started_at_us: recording.started_at_us.filter(|_| args.started_at.is_none()).unwrap_or(started_at_us),
             });
             started_at_us += length_us + BETWEEN_US;
         }

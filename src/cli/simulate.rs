@@ -229,7 +229,7 @@ fn limits(args: &Args, config: &Config) -> PlayLimits {
 fn write_session(path: &Path, session: &SynthSession, as_json: bool) -> anyhow::Result<()> {
     let name = path.file_stem().map_or_else(|| "generated".to_owned(), |stem| stem.to_string_lossy().into_owned());
     let labels = path.with_extension("labels.csv");
-    let recording = Recording { name: name.clone(), track: session.track.clone(), unsorted: 0 };
+    let recording = Recording { name: name.clone(), track: session.track.clone(), ..Recording::default() };
     write_recording(path, std::slice::from_ref(&recording))?;
     write_truth(&labels, &name, "generated", &session.truth)?;
     let mut out = std::io::stdout().lock();

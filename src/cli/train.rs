@@ -289,7 +289,7 @@ mod tests {
                 stroke: mark.stroke,
                 quality: "clean".to_owned(),
             }));
-            recordings.push(Recording { name: generated.name, track, unsorted: 0 });
+            recordings.push(Recording { name: generated.name, track, ..Recording::default() });
         }
         write_recording(&folder.join("samples.parquet"), &recordings).unwrap();
         write_labels(&folder.join("labels.csv"), &labels).unwrap();

@@ -6,8 +6,9 @@ use std::path::Path;
 use arrow::array::Array;
 use pipelines::synth::Truth;
 
+use super::read::is_own;
 use super::read::{Numbers, Table, texts};
-use super::{Error, Recording, read_recording};
+use super::{Error, Recording, badminsense, read_recording};
 
 const LABEL_COLUMNS: [&str; 7] = ["recording", "player", "start_ms", "peak_ms", "end_ms", "stroke", "quality"];
 
@@ -54,11 +55,17 @@ pub struct RecordingSet {
     pub labels: Vec<Label>,
 }
 
-/// Reads a recording set.
+/// Reads a recording set: a folder of our layout, or a folder or file of BadminSense's.
 ///
 /// # Errors
 /// As [`read_recording`]; also a label whose recording the samples do not have.
 pub fn read_set(folder: &Path) -> Result<RecordingSet, Error> {
+    if !is_own(folder) {
+        let foreign = badminsense::files_at(folder)?;
+        if !foreign.is_empty() {
+            return badminsense::read(&foreign);
+        }
+    }
     let recordings = read_recording(folder)?;
     let path = folder.join("labels.csv");
     let table = Table::open(&path)?;

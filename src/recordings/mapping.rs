@@ -300,7 +300,7 @@ fn recording(name: String, mut rows: Vec<Row>) -> Recording {
             samples.push((t_ms * 1e6).round() as i64, [ax, ay, az], [gx, gy, gz], [roll, pitch, yaw]);
         }
     }
-    Recording { name, track, unsorted }
+    Recording { name, track, unsorted, started_at_us: None }
 }
 
 /// What the dimensions of a `.ts` file are.
@@ -367,7 +367,7 @@ pub fn read_ts(path: &Path, layout: TsLayout) -> Result<RecordingSet, Error> {
             stroke: class.to_ascii_lowercase(),
             quality: "window".to_owned(),
         });
-        set.recordings.push(Recording { name, track, unsorted: 0 });
+        set.recordings.push(Recording { name, track, ..Recording::default() });
     }
     if set.recordings.is_empty() {
         return Err(Error::Empty { path: path.to_owned() });

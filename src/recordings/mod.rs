@@ -7,7 +7,8 @@
 //! (°/s), and may have `sensor` (waist, shoulder, wrist, racket; without it every row is the wrist), `roll`, `pitch`, `yaw`
 //! (°) and `recording` (several recordings in one file). Other columns are ignored; order and numeric types do not matter.
 //! A **recording set** is a folder with `samples.parquet` (or `samples.csv`) and `labels.csv`
-//! (`recording,player,start_ms,peak_ms,end_ms,stroke,quality`). Other layouts are read by a mapping (`mapping.rs`).
+//! (`recording,player,start_ms,peak_ms,end_ms,stroke,quality`), or with the JSON files of the BadminSense data set
+//! (`badminsense.rs`). Other layouts are read by a mapping (`mapping.rs`).
 //!
 //! A value that is null, empty or not finite is "not measured": NaN. A time that is missing is an error, because a sample
 //! without a time cannot be placed. Rows out of time order are sorted, and counted in [`Recording::unsorted`].
@@ -15,6 +16,7 @@
 //! Limits: [`ROW_LIMIT`] rows a file, times within ±[`TIME_LIMIT_MS`]; beyond, an error. What is absent: resampling,
 //! units other than these, any guess about what a file without the required columns means.
 
+mod badminsense;
 mod error;
 mod labels;
 mod mapping;
@@ -44,4 +46,6 @@ pub struct Recording {
     pub track: Track,
     /// Rows that stood after a later one of the same sensor in the file.
     pub unsorted: usize,
+    /// When it began, µs since 1970 UTC, where the file says so.
+    pub started_at_us: Option<i64>,
 }

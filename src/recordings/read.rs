@@ -14,7 +14,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::{SensorRole, SensorTrack, Track};
 
-use super::{DEFAULT_SENSOR, Error, Recording};
+use super::{DEFAULT_SENSOR, Error, Recording, badminsense};
 
 /// The most rows taken from one file: 34 hours of four sensors at 100 Hz, about 2.2 GB in memory.
 pub const ROW_LIMIT: u64 = 50_000_000;
@@ -35,6 +35,12 @@ pub fn read_recording(path: &Path) -> Result<Vec<Recording>, Error> {
 }
 
 pub(super) fn read_up_to(path: &Path, limit: u64) -> Result<Vec<Recording>, Error> {
+    if !is_own(path) {
+        let foreign = badminsense::files_at(path)?;
+        if !foreign.is_empty() {
+            return Ok(badminsense::read(&foreign)?.recordings);
+        }
+    }
     let path = &samples_path(path);
     let table = Table::open(path)?;
     table.require(&REQUIRED)?;
@@ -53,6 +59,11 @@ pub(super) fn read_up_to(path: &Path, limit: u64) -> Result<Vec<Recording>, Erro
         return Err(Error::Empty { path: path.clone() });
     }
     Ok(collector.finish())
+}
+
+/// True for a folder with samples of our layout.
+pub(super) fn is_own(path: &Path) -> bool {
+    path.is_dir() && samples_path(path).is_file()
 }
 
 /// The file that holds the samples: the path itself, or in a folder `samples.parquet` or `samples.csv`.
@@ -327,7 +338,7 @@ impl<'a> Collector<'a> {
                     unsorted += samples.unsorted;
                     Some(if samples.unsorted == 0 { samples.track } else { sorted(&samples.track) })
                 });
-                Recording { name, track: Track { sensors, sync_error_ns: 0 }, unsorted }
+                Recording { name, track: Track { sensors, sync_error_ns: 0 }, unsorted, started_at_us: None }
             })
             .collect()
     }

@@ -217,7 +217,7 @@ fn a_set_is_samples_and_labels() {
 fn a_generated_session_survives_both_formats_with_its_labels() {
     let folder = Folder::new();
     let session = generate(&SynthSpec { duration_s: 15.0, ..SynthSpec::new(3) });
-    let written = Recording { name: "made".into(), track: session.track, unsorted: 0 };
+    let written = Recording { name: "made".into(), track: session.track, ..Recording::default() };
     for name in ["samples.csv", "samples.parquet"] {
         let path = folder.0.path().join(name);
         write_recording(&path, std::slice::from_ref(&written)).unwrap();
@@ -254,7 +254,7 @@ proptest! {
         }
         let folder = Folder::new();
         let path = folder.0.path().join(if parquet { "r.parquet" } else { "r.csv" });
-        let written = Recording { name: "r".into(), track, unsorted: 0 };
+        let written = Recording { name: "r".into(), track, ..Recording::default() };
         write_recording(&path, std::slice::from_ref(&written)).unwrap();
         let read = read_recording(&path).unwrap().remove(0);
         for (place, sensor) in written.track.sensors.iter().enumerate() {
@@ -270,4 +270,99 @@ proptest! {
             }
         }
     }
+}
+
+/// A section of two strokes as the data set's watch writes them: 100 Hz, the gyroscope 3 ms behind the accelerometer.
+fn section(first_ms: f64) -> serde_json::Value {
+    let stroke = |start: f64, action: &str| {
+        let times: Vec<f64> = (0..200).map(|row| start + f64::from(row) * 10.0).collect();
+        let axis = |scale: f64| times.iter().map(|time| (time - first_ms) * scale).collect::<Vec<_>>();
+        let gyro_times: Vec<f64> = times.iter().map(|time| time + 3.0).collect();
+        let gyro = |scale: f64| gyro_times.iter().map(|time| (time - first_ms) * scale).collect::<Vec<_>>();
+        serde_json::json!({
+            "info": { "recordName": "Man_Low_ForehandKill_P7_1_1", "gender": "Male", "exp": "Low", "section": "1",
+                "startTimestamp": start, "endTimestamp": start + 2000.0 },
+            "label": { "positionX": 0.1, "positionY": 0.5, "actionType": action, "actionEval": 3.5 },
+            "data": {
+                "ACCELEROMETER": { "timestamp": times, "Gx": axis(0.001), "Gy": axis(0.002), "Gz": axis(0.003) },
+                "GYROSCOPE": { "timestamp": gyro_times, "angularSpeedX": gyro(0.001), "angularSpeedY": gyro(0.0),
+                    "angularSpeedZ": gyro(-0.001) },
+                "AUDIO": { "timestamp": [start], "values": [0.25] }
+            },
+            "interData": null
+        })
+    };
+    let mut thrown_out = stroke(first_ms + 3000.0, "ForehandKill");
+    thrown_out["data"] = serde_json::Value::Null;
+    serde_json::json!([stroke(first_ms + 6000.0, "ForehandHigh"), thrown_out, stroke(first_ms, "ForehandKill")])
+}
+
+#[test]
+fn the_badminsense_layout_is_a_recording_a_section() {
+    let first_ms = 1_750_000_000_000.0;
+    let folder = Folder::new();
+    let inside = folder.0.path().join("Man_Low_ForehandKill_P7_1_1");
+    fs::create_dir(&inside).unwrap();
+    let file = inside.join("Man_Low_ForehandKill_P7_1_1.json");
+    fs::write(&file, section(first_ms).to_string()).unwrap();
+    fs::write(inside.join("Man_Low_ForehandKill_P7_1_1@0.gif"), "GIF89a").unwrap();
+    let set = read_set(folder.0.path()).unwrap();
+    // As text: not a number equals itself there.
+    let told = |recordings: &[Recording]| format!("{recordings:?}");
+    assert_eq!(told(&read_set(&file).unwrap().recordings), told(&set.recordings));
+    assert_eq!(told(&read_recording(&file).unwrap()), told(&set.recordings));
+    assert_eq!(set.recordings.len(), 1);
+    let recording = &set.recordings[0];
+    assert_eq!(recording.started_at_us, Some(1_750_000_000_000_000));
+    let wrist = recording.track.get(SensorRole::Wrist).unwrap();
+    assert_eq!((wrist.len(), recording.unsorted), (400, 0));
+    assert_eq!((wrist.t_ns[1], wrist.t_ns[200]), (10_000_000, 6_000_000_000));
+    // Row 50 is 500 ms after the first: its gyroscope lies between samples 3 ms after and 7 ms before.
+    assert_eq!(format!("{:?}", wrist.acc[50]), "[0.5, 1.0, 1.5]");
+    let [x, y, z] = wrist.gyro[50].map(f64::from);
+    assert!((x - 0.5f64.to_degrees()).abs() < 1e-4 && y.abs() < 1e-9 && (z + 0.5f64.to_degrees()).abs() < 1e-4);
+    assert!(wrist.gyro[0][0].is_nan(), "before the gyroscope's first sample nothing is known");
+    let labels: Vec<_> =
+        set.labels.iter().map(|label| format!("{} of {} at {}", label.stroke, label.player, label.peak_ms)).collect();
+    assert_eq!(labels, ["smash of P7 at 1000", "clear of P7 at 7000"]);
+    assert!(set.labels.iter().all(Label::counts));
+
+    // With capitals, one stroke alone, and times of another clock.
+    let mut one = section(first_ms)[2].clone();
+    for (member, name) in [("info", "Info"), ("label", "Label"), ("data", "Data")] {
+        let value = one.as_object_mut().unwrap().remove(member).unwrap();
+        one[name] = value;
+    }
+    for sensor in ["ACCELEROMETER", "GYROSCOPE"] {
+        for time in one["Data"][sensor]["timestamp"].as_array_mut().unwrap() {
+            *time = serde_json::json!(time.as_f64().unwrap() - first_ms + 77_000.0);
+        }
+    }
+    let alone = read_set(&folder.file("one.json", &one.to_string())).unwrap();
+    assert_eq!(alone.recordings[0].started_at_us, Some(1_750_000_000_000_000));
+    let wrist = alone.recordings[0].track.get(SensorRole::Wrist).unwrap();
+    assert_eq!(format!("{:?}", wrist.acc[50]), "[0.5, 1.0, 1.5]");
+}
+
+#[test]
+fn what_is_wrong_in_badminsense_files_is_named() {
+    let folder = Folder::new();
+    let first_ms = 1_750_000_000_000.0;
+    let wrong = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut section = section(first_ms);
+        change(&mut section);
+        text(&read_set(&folder.file("wrong.json", &section.to_string())).unwrap_err())
+    };
+    let uneven = wrong(&|section| drop(section[0]["data"]["GYROSCOPE"]["angularSpeedY"].as_array_mut().unwrap().pop()));
+    assert!(uneven.contains("stroke 0: GYROSCOPE has arrays of different length"), "{uneven}");
+    let missing = wrong(&|section| drop(section[2]["label"].as_object_mut().unwrap().remove("actionType")));
+    assert!(missing.contains("actionType") && missing.contains("line"), "{missing}");
+    let far = wrong(&|section| section[0]["info"]["startTimestamp"] = serde_json::json!(first_ms * 2.0));
+    assert!(far.contains("place a sample at time"), "{far}");
+    assert!(text(&read_set(&folder.file("wrong.json", "{\"a\": 1}")).unwrap_err()).contains("BadminSense"));
+    assert!(text(&read_set(&folder.file("wrong.json", "[1")).unwrap_err()).contains("BadminSense"));
+    let copy = section(first_ms).to_string();
+    folder.file("wrong.json", &copy);
+    folder.file("same.json", &copy);
+    assert!(text(&read_set(folder.0.path()).unwrap_err()).contains("a second file of the record"));
 }
