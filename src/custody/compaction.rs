@@ -18,6 +18,9 @@ use crate::clock::Clock;
 use crate::store::paths::{Paths, Table};
 use crate::store::swap::{self, Sizes};
 
+/// Days from year 1 to year 9999.
+const DAYS_OF_CALENDAR: u32 = 3_652_059;
+
 /// What is packed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packing {
@@ -75,9 +78,13 @@ pub fn compact(
     progress: &mut dyn FnMut(usize, usize, &Path),
 ) -> Result<Compacted, Error> {
     let mut compacted = Compacted { dry_run, ..Compacted::default() };
-    if !dry_run {
+    // Also between days: a first run over years must not need their room twice.
+    let remove_replaced = || {
         let reading_us = i64::try_from(packing.reading.as_micros()).unwrap_or(i64::MAX);
-        swap::remove_replaced(paths, Some(clock.now_us().saturating_sub(reading_us)))?;
+        swap::remove_replaced(paths, Some(clock.now_us().saturating_sub(reading_us)))
+    };
+    if !dry_run {
+        remove_replaced()?;
     }
     let today = Timestamp::from_microsecond(clock.now_us()).unwrap_or_default().to_zoned(TimeZone::UTC).date();
     let mut due = Vec::new();
@@ -106,7 +113,10 @@ pub fn compact(
         let size = compacted.tables.entry(*table).or_default();
         size.packed_files += packed.files;
         size.packs += packed.packs;
-        count(*table, packed);
+        if !dry_run {
+            count(*table, packed);
+            remove_replaced()?;
+        }
     }
     for (table, size) in &mut compacted.tables {
         (size.files_after, size.bytes_after) = if dry_run {
@@ -132,7 +142,8 @@ fn count(table: Table, packed: swap::Packed) {
 }
 
 fn is_due(table: Table, date: Date, today: Date, packing: &Packing) -> bool {
-    let before = |days: u32| today.saturating_sub(i64::from(days).days());
+    // No date is further back: the calendar begins with year 1.
+    let before = |days: u32| today.saturating_sub(i64::from(days.min(DAYS_OF_CALENDAR)).days());
     let goes_soon =
         packing.frames_days.is_some_and(|days| table == Table::Frames && date <= before(days.saturating_sub(2)));
     date <= before(packing.after_days) && !goes_soon
@@ -172,4 +183,61 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     };
     let paths = listing.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
     paths.map_err(io_error("list", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+    use schemas::{FrameColumns, SensorRole, SessionId};
+
+    use super::*;
+    use crate::store::seal;
+
+    const DAY_US: i64 = 24 * 3600 * 1_000_000;
+
+    fn packing(after_days: u32, frames_days: Option<u32>) -> Packing {
+        Packing { after_days, frames_days, sizes: Sizes::default(), reading: Duration::ZERO }
+    }
+
+    #[test]
+    fn days_are_due_by_their_age_and_frames_that_go_soon_are_not() {
+        let today = date(2026, 11, 26);
+        let is = |table, day, frames_days| is_due(table, day, today, &packing(7, frames_days));
+        assert!(is(Table::Frames, date(2026, 11, 19), None));
+        assert!(!is(Table::Frames, date(2026, 11, 20), None));
+        assert!(is(Table::Frames, date(2026, 11, 10), Some(19)));
+        assert!(!is(Table::Frames, date(2026, 11, 10), Some(18)));
+        assert!(is(Table::Strokes, date(2026, 11, 10), Some(18)), "strokes stay");
+        assert!(!is_due(Table::Frames, date(1, 1, 2), today, &packing(u32::MAX, None)), "an age beyond all dates");
+    }
+
+    #[test]
+    fn what_was_replaced_goes_between_days_once_nobody_can_be_reading_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        let mut frames = FrameColumns::default();
+        frames.push_decoded(4, SensorRole::Racket, None, [[1.0; 3]; 3]);
+        for session in 1..=6 {
+            let started_at_us = session / 3 * DAY_US;
+            seal::write_frames(&paths, SessionId(session), started_at_us, 1, &frames, |_| None, &[]).unwrap();
+        }
+        let clock = Clock::manual(50_000 * DAY_US);
+        let mut seen = Vec::new();
+        let kept = || std::fs::read_dir(paths.swap()).map_or(0, Iterator::count);
+        let compacted = compact(&paths, &packing(7, None), &clock, false, &|| true, &mut |done, total, _| {
+            seen.push((done, total, kept()));
+        });
+        let frames = compacted.unwrap().tables[&Table::Frames];
+        // The third day has one session, which stays alone.
+        assert_eq!((frames.files_before, frames.files_after, frames.packed_files, frames.packs), (6, 3, 5, 2));
+        assert_eq!(seen, [(0, 3, 0), (1, 3, 0), (2, 3, 0)]);
+        // Within the time of a statement it stays.
+        swap::undo_all(&paths, &|| true).unwrap();
+        swap::remove_replaced(&paths, None).unwrap();
+        let reading = Packing { reading: Duration::from_secs(u64::from(u32::MAX)), ..packing(7, None) };
+        compact(&paths, &reading, &clock, false, &|| true, &mut |_, _, _| {}).unwrap();
+        assert_eq!(kept(), 2);
+        let cancelled = compact(&paths, &packing(7, None), &clock, false, &|| false, &mut |_, _, _| {}).unwrap();
+        assert!(cancelled.cancelled);
+    }
 }
