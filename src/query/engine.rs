@@ -32,6 +32,7 @@ use tracing::Instrument;
 
 use super::error::Error;
 use super::provider::{Listed, ListedTable, Scope, Stored, StoredTable};
+use super::rules::{CountRows, RangeJoin};
 use super::source::Source;
 use super::views::VIEWS;
 use super::{functions, statement, tables};
@@ -455,6 +456,8 @@ impl Engine {
             .with_config(config)
             .with_runtime_env(environment)
             .with_default_features()
+            .with_optimizer_rule(Arc::new(RangeJoin))
+            .with_optimizer_rule(Arc::new(CountRows))
             .build();
 
         let mut context = SessionContext::new_with_state(state);

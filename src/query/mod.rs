@@ -31,6 +31,7 @@ pub mod postgres;
 mod provider;
 mod replaced;
 mod rooms;
+mod rules;
 mod source;
 mod statement;
 mod tables;

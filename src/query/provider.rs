@@ -20,8 +20,10 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::expressions::{col as physical_col, lit as physical_lit};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 use jiff::civil::Date;
 use object_store::{ObjectMeta, ObjectStoreExt};
@@ -72,7 +74,7 @@ pub(super) enum Stored {
     Results,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct StoredTable {
     what: Stored,
     schema: TableSchema,
@@ -89,6 +91,10 @@ impl StoredTable {
         let schema =
             TableSchema::builder(file_schema).with_table_partition_cols(vec![Arc::new(tables::date_field())]).build();
         Self { what, schema, files_at }
+    }
+
+    pub(super) fn is_frames(&self) -> bool {
+        self.what == Stored::Frames
     }
 
     async fn scan_files(
@@ -210,6 +216,77 @@ impl TableProvider for StoredTable {
                 }
             })
             .collect())
+    }
+}
+
+/// How many rows of a table each session and day has: `session_id`, `date` and [`RowCounts::ROWS`], one row or more of each.
+#[derive(Debug)]
+pub(super) struct RowCounts(pub(super) StoredTable);
+
+impl RowCounts {
+    /// The column of the number of rows.
+    pub(super) const ROWS: &'static str = "__rows";
+}
+
+#[async_trait]
+impl TableProvider for RowCounts {
+    fn schema(&self) -> SchemaRef {
+        // With all that the table says of the two columns and of itself: it stands in the table's place in a plan.
+        let table = self.0.schema.table_schema();
+        let known = table.fields().iter().filter(|field| [SESSION_ID, DATE].contains(&field.name().as_str()));
+        let rows = Arc::new(Field::new(Self::ROWS, DataType::Int64, false));
+        let fields = known.cloned().chain([rows]).collect::<Vec<_>>();
+        Arc::new(Schema::new_with_metadata(fields, table.metadata().clone()))
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let scope = Scope::of(state)?;
+        let snapshot = scope.snapshot().await?;
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            snapshot.frames.iter().partition(|file| file.rows.is_some() && !scope.as_found);
+        let files = known.iter().map(|file| (file.session_id, file.date, file.rows.unwrap_or(0) as i64));
+        let rows_of = |live: &LiveFrames| live.batches.iter().map(RecordBatch::num_rows).sum::<usize>() as i64;
+        let live = snapshot.live.iter().map(|live| (live.session_id, live.date, rows_of(live)));
+        let counts: Vec<(SessionId, Date, i64)> = files.chain(live).collect();
+        let batch = RecordBatch::try_new(
+            self.schema(),
+            vec![
+                Arc::new(counts.iter().map(|(session_id, ..)| session_id.get()).collect::<Int64Array>()),
+                Arc::new(counts.iter().map(|&(_, date, _)| Some(days(date))).collect::<Date32Array>()),
+                Arc::new(counts.iter().map(|&(.., rows)| rows).collect::<Int64Array>()),
+            ],
+        )?;
+        let known: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), None)?;
+        // Where only the file knows, every row is one.
+        let all = if unknown.is_empty() {
+            known
+        } else {
+            let table = self.0.schema.table_schema();
+            let columns = vec![table.index_of(SESSION_ID)?, table.index_of(DATE)?];
+            let rows = self.0.scan_files(state, Some(&columns), unknown, None, scope.as_found).await?;
+            let column = |name: &str| Ok::<_, DataFusionError>((physical_col(name, &rows.schema())?, name.to_owned()));
+            let one = (physical_lit(1i64), Self::ROWS.to_owned());
+            let counts = ProjectionExec::try_new(vec![column(SESSION_ID)?, column(DATE)?, one], rows)?;
+            UnionExec::try_new(vec![known, Arc::new(counts)])?
+        };
+        let Some(projection) = projection else { return Ok(all) };
+        let schema = all.schema();
+        let columns = projection.iter().map(|&place| {
+            let name = schema.field(place).name();
+            Ok((physical_col(name, &schema)?, name.clone()))
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(ProjectionExec::try_new(columns, all)?))
     }
 }
 
