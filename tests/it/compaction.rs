@@ -173,3 +173,36 @@ async fn the_service_packs_past_days_by_itself() {
     assert!(fs::read_dir(&swap).unwrap().next().is_none());
     assert_eq!(answers(&app).await, before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_are_given_up_leave_their_pack() {
+    let app = TestApp::start_with(|config| config.sessions.late_grace_s = 0).await;
+    let kept = recorded(&app, "d1", 1).await;
+    let gone = recorded(&app, "d2", 2).await;
+    let data_dir = app.data_dir().display().to_string();
+    eventually(async || {
+        let show = ["sessions", "show", &gone.to_string(), "--data-dir", &data_dir, "--json"];
+        ask(&show).await["session"]["status"] == "completed"
+    })
+    .await;
+    let strokes = app.sql("SELECT * FROM strokes ORDER BY session_id, stroke_index").await;
+    let of_kept = stored(app.data_dir(), "frames").remove(&format!("{kept}.parquet")).unwrap();
+    ask(&["compact", "--data-dir", &data_dir, "--after-days", "0", "--json"]).await;
+    assert_eq!(stored(app.data_dir(), "frames").len(), 1);
+
+    // One of the two ended long ago, by the catalog.
+    let catalog = sqlx::SqlitePool::connect(&format!("sqlite://{data_dir}/catalog.sqlite")).await.unwrap();
+    let long_ago = "UPDATE sessions SET ended_at_us = ended_at_us - 864000000000 WHERE session_id = ?";
+    sqlx::query(long_ago).bind(gone).execute(&catalog).await.unwrap();
+    catalog.close().await;
+    let expired = ask(&["retention", "--data-dir", &data_dir, "--frames-days", "5", "--json"]).await;
+    assert_eq!((&expired["sessions"], &expired["files_deleted"]), (&json!([gone]), &json!(1)), "{expired}");
+
+    let files = stored(app.data_dir(), "frames");
+    assert_eq!(files, BTreeMap::from([(format!("{kept}.parquet"), of_kept)]), "{:?}", files.keys());
+    let left = "SELECT session_id, count(*) > 0 AS n FROM frames GROUP BY 1";
+    assert_eq!(app.sql(left).await, [json!({ "session_id": kept, "n": true })]);
+    assert_eq!(app.sql("SELECT * FROM strokes ORDER BY session_id, stroke_index").await, strokes);
+    let verified = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
+    assert_eq!(verified["lost"], json!([]), "{verified}");
+}
