@@ -114,6 +114,10 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Result<Request, String> {
         let query = std::str::from_utf8(body).map_err(|_| "the statement is not UTF-8".to_owned())?.to_owned();
         return Ok(Request { query, format: None, max_rows: None, timeout_ms: None });
     }
+    // Read into the struct, an array would pass as its members in order.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err("the body is an array, not {\"query\": …}".to_owned());
+    }
     serde_json::from_slice(body).map_err(|error| format!("the body is not {{\"query\": …}}: {error}"))
 }
 

@@ -781,6 +781,7 @@ async fn the_route_answers_in_every_format_and_tells_failures() {
 
     for (body, status, code) in [
         ("{}".to_owned(), 400, "bad_request"),
+        (r#" ["SELECT 1", null, null, null]"#.to_owned(), 400, "bad_request"),
         (json("SELECT 1", ",\"format\":\"xml\""), 400, "bad_request"),
         (json("SELECT nosuch FROM frames", ""), 400, "bad_statement"),
         (json("DROP TABLE frames", ""), 403, "read_only"),

@@ -27,23 +27,14 @@ use super::publish::{Error, entries, io_error, make_folder, sync_folder};
 
 /// The lock of a table under which files get their names.
 pub(super) fn shared(paths: &Paths, table: Table) -> Result<File, Error> {
-    let folder = paths.table(table);
-    let lock = || {
-        let file = File::open(&folder)?;
-        file.lock_shared()?;
-        Ok(file)
-    };
-    lock().map_err(io_error("lock", &folder))
+    locked(&paths.table(table), File::lock_shared)
 }
 
-fn exclusive(paths: &Paths, table: Table) -> Result<File, Error> {
-    let folder = paths.table(table);
-    let lock = || {
-        let file = File::open(&folder)?;
-        file.lock()?;
-        Ok(file)
-    };
-    lock().map_err(io_error("lock", &folder))
+/// A folder whose lock is held for as long as it is open.
+fn locked(folder: &Path, lock: impl FnOnce(&File) -> io::Result<()>) -> Result<File, Error> {
+    let file = File::open(folder).map_err(io_error("open", folder))?;
+    lock(&file).map_err(io_error("lock", folder))?;
+    Ok(file)
 }
 
 /// A file that is to be replaced, as it was when it was read.
@@ -75,12 +66,7 @@ impl Generation {
     fn new(paths: &Paths) -> Result<Self, Error> {
         let swap = paths.swap();
         make_folder(paths, &swap)?;
-        let lock = || {
-            let file = File::open(&swap)?;
-            file.lock_shared()?;
-            Ok(file)
-        };
-        let in_use = lock().map_err(io_error("lock", &swap))?;
+        let in_use = locked(&swap, File::lock_shared)?;
         let mut number = 0u32;
         loop {
             let folder = swap.join(number.to_string());
@@ -116,7 +102,7 @@ fn replace(
     fs::create_dir_all(&ready).map_err(io_error("make folder", &ready))?;
     make(&ready)?;
 
-    let lock = exclusive(paths, day.table())?;
+    let lock = locked(&paths.table(day.table()), File::lock)?;
     for seen in replaced {
         let path = live.join(&seen.name);
         let is_same = fs::symlink_metadata(&path).is_ok_and(|about| identity(&about) == seen.is);

@@ -11,6 +11,7 @@ use crate::packets::session_packets;
 use crate::reanalysis::{eventually, recorded};
 use crate::support::TestApp;
 use volant::clock::Clock;
+use volant::store::catalog::Catalog;
 
 /// Every Parquet file below a table, name and bytes.
 fn stored(folder: &Path, table: &str) -> BTreeMap<String, Vec<u8>> {
@@ -180,9 +181,12 @@ async fn frames_that_are_given_up_leave_their_pack() {
     let kept = recorded(&app, "d1", 1).await;
     let gone = recorded(&app, "d2", 2).await;
     let data_dir = app.data_dir().display().to_string();
+    // Frames go of sessions that no late frame can change any more.
     eventually(async || {
-        let show = ["sessions", "show", &gone.to_string(), "--data-dir", &data_dir, "--json"];
-        ask(&show).await["session"]["status"] == "completed"
+        let catalog = Catalog::open_read_only(&app.data_dir().join("catalog.sqlite")).await.unwrap();
+        let row = catalog.session(schemas::SessionId(gone)).await.unwrap().unwrap();
+        catalog.close().await;
+        row.closed
     })
     .await;
     let strokes = app.sql("SELECT * FROM strokes ORDER BY session_id, stroke_index").await;

@@ -220,6 +220,9 @@ async fn a_few_labelled_swings_make_a_model_of_the_players_own() {
 
     // Back to everybody's, and what cannot be.
     let choose = format!("/api/v2/players/{user}/pipeline");
+    // An array is no object, though its elements would fit the members in order.
+    let (status, refused) = app.request("PUT", &choose, "application/json", " [null]").await;
+    assert_eq!((status, &refused["code"]), (400, &json!("bad_request")), "{refused}");
     let put = async |body: &str| app.request("PUT", &choose, "application/json", body).await.0;
     assert_eq!(put(r#"{"pipeline":"nobody"}"#).await, 404);
     assert_eq!(put(r#"{"pipeline":null}"#).await, 204);

@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 use crate::gateway::Context;
 use crate::gateway::error::ApiError;
 
-/// A JSON body.
+/// A JSON body, an object: read into a struct an array would pass as its fields in order.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<Context>> for Body<T> {
@@ -37,6 +37,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<Context>> for Body<T> {
         let body = read.map_err(|_| {
             ApiError::with_status(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is too large or broke off")
         })?;
+        if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+            return Err(ApiError::bad_request("the body must be an object, not an array"));
+        }
         serde_json::from_slice(&body).map(Self).map_err(|error| ApiError::bad_request(error.to_string()))
     }
 }
