@@ -16,13 +16,14 @@ pub use compaction::{Compacted, Packing, TableSize, compact};
 pub use erase::{ArchiveNote, Receipt, archives_with, check_receipt, erase, note_archive, receipt_path};
 pub use retention::{Expired, Policy, retain};
 
-/// How long a statement may read what was replaced when nobody says otherwise: the usual limit of a statement.
-pub const READING: std::time::Duration = std::time::Duration::from_secs(60);
-
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::store::{catalog, seal, wal};
+
+/// How long a statement may read what was replaced when nobody says otherwise: the usual limit of a statement.
+pub const READING: Duration = Duration::from_secs(60);
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]

@@ -197,6 +197,9 @@ fn check_file(file: &TableFile, path: TablePath, expected: Option<&Expected>) ->
         return Err(format!("it holds {rows} rows, its footer says {promised}"));
     }
     let (bytes, sha256) = file.sha256().map_err(|error| chain(&error))?;
+    if file.packed_sha256().is_some_and(|packed| packed != sha256) {
+        return Err("its bytes are not those that were packed".to_owned());
+    }
     let whole = Whole { rows, bytes, is_newer: false };
     let Some(expected) = expected else { return Ok(whole) };
     if let (Some(found), Some(known)) = (revision, expected.revision) {

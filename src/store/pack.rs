@@ -43,6 +43,7 @@ use serde::{Deserialize, Serialize};
 
 use super::paths::{Paths, Table, TablePath};
 use super::publish::{self, CREATED_BY, Error, KEY_TABLE, KEY_VERSION, io_error, parquet_error, value_of};
+use super::swap::Seen;
 
 /// Metadata key of a pack's [`Layout`].
 const KEY_PACK: &str = "volant.pack";
@@ -78,8 +79,8 @@ pub struct TableFile {
 enum Parts {
     /// All of the file.
     Whole { bytes: u64 },
-    /// The magic number, this stretch of the pack, and the rest.
-    Member { chunks: Range<u64>, rest: Bytes },
+    /// The magic number, this stretch of the pack, and the rest; with the sum that they had.
+    Member { chunks: Range<u64>, rest: Bytes, sha256: String },
 }
 
 impl TableFile {
@@ -105,12 +106,20 @@ impl TableFile {
         matches!(self.parts, Parts::Member { .. })
     }
 
+    /// The SHA-256 (hex) that its bytes had when they were packed.
+    pub(super) fn packed_sha256(&self) -> Option<&str> {
+        match &self.parts {
+            Parts::Whole { .. } => None,
+            Parts::Member { sha256, .. } => Some(sha256),
+        }
+    }
+
     /// Length, bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         match &self.parts {
             Parts::Whole { bytes } => *bytes,
-            Parts::Member { chunks, rest } => MAGIC.len() as u64 + (chunks.end - chunks.start) + rest.len() as u64,
+            Parts::Member { chunks, rest, .. } => MAGIC.len() as u64 + (chunks.end - chunks.start) + rest.len() as u64,
         }
     }
 
@@ -134,7 +143,7 @@ impl TableFile {
     }
 
     fn read_at(&self, out: &mut [u8], position: u64) -> io::Result<usize> {
-        let Parts::Member { chunks, rest } = &self.parts else { return self.file.read_at(out, position) };
+        let Parts::Member { chunks, rest, .. } = &self.parts else { return self.file.read_at(out, position) };
         let head = MAGIC.len() as u64;
         let length = chunks.end - chunks.start;
         if position < head {
@@ -317,13 +326,18 @@ impl Pack {
         if start > end || end > rests.len() {
             return Err(foreign());
         }
-        let parts = Parts::Member { chunks: member.chunks.clone(), rest: rests.slice(start..end) };
+        let (chunks, rest) = (member.chunks.clone(), rests.slice(start..end));
+        let parts = Parts::Member { chunks, rest, sha256: member.sha256.clone() };
         Ok(TableFile { parts, ..self.file.clone() })
     }
 }
 
-/// The pack that holds a session, if one does.
+/// The pack that holds a session, if one does. A session with a file of its own is in none, whatever is wrong with the packs
+/// beside it.
 pub(super) fn holder(paths: &Paths, path: TablePath) -> Result<Option<Pack>, Error> {
+    if paths.file(path).exists() {
+        return Ok(None);
+    }
     let session_id = path.session_id();
     for file in publish::entries(&paths.folder(path))? {
         let named = file.file_name().and_then(|name| sessions_of_name(name.to_str()?));
@@ -459,10 +473,13 @@ pub fn sessions_of_name(file_name: &str) -> Option<(SessionId, SessionId)> {
     (name(first, last, usize::try_from(count).ok()?) == file_name).then_some((first, last))
 }
 
-/// A session's file that may go into a pack, with its footer.
+/// A session's file that may go into a pack, with its footer. It is not kept open: a day has more files than a process may
+/// have descriptors.
 pub(super) struct Original {
     pub(super) session_id: SessionId,
-    pub(super) file: TableFile,
+    pub(super) seen: Seen,
+    file: PathBuf,
+    bytes: u64,
     metadata: ParquetMetaData,
     /// The Arrow schema as the file has it.
     arrow_schema: String,
@@ -471,8 +488,9 @@ pub(super) struct Original {
 impl Original {
     /// Reads the footer of a session's file. `None` if it can not go into a pack: it is of an older version of the table, or not
     /// one piece of chunks after the magic number.
-    pub(super) fn read(path: TablePath, file: TableFile) -> Result<Option<Self>, Error> {
-        publish::contained(&file.path.clone(), || {
+    pub(super) fn read(path: TablePath, file: &Path) -> Result<Option<Self>, Error> {
+        publish::contained(file, || {
+            let file = TableFile::open(file)?;
             let schema = schema_of(path.table());
             drop(publish::open_table(&file, path.table(), &schema)?);
             let metadata = ParquetMetaDataReader::new()
@@ -481,16 +499,18 @@ impl Original {
                 .map_err(parquet_error("read footer of", &file.path))?;
             let is_current = value_of(&metadata, KEY_VERSION) == schema.metadata().get(KEY_VERSION).map(String::as_str);
             let is_theirs = value_of(&metadata, publish::KEY_SESSION) == Some(path.session_id().to_string().as_str());
-            let arrow_schema = value_of(&metadata, ARROW_SCHEMA_META_KEY).map(str::to_owned);
-            let original =
-                arrow_schema.map(|arrow_schema| Self { session_id: path.session_id(), file, metadata, arrow_schema });
-            Ok(original.filter(|original| is_current && is_theirs && original.chunks().is_some()))
+            let Some(arrow_schema) = value_of(&metadata, ARROW_SCHEMA_META_KEY).map(str::to_owned) else {
+                return Ok(None);
+            };
+            let (session_id, seen, bytes) = (path.session_id(), Seen::of(&file)?, file.bytes());
+            let original = Self { session_id, seen, file: file.path, bytes, metadata, arrow_schema };
+            Ok(Some(original).filter(|original| is_current && is_theirs && original.chunks().is_some()))
         })
     }
 
     /// Length of its file, bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        self.file.bytes()
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// True if both may stand in one pack.
@@ -510,7 +530,7 @@ impl Original {
             }
             end = at + length;
         }
-        (end <= self.file.bytes()).then_some(start..end)
+        (end <= self.bytes).then_some(start..end)
     }
 }
 
@@ -522,12 +542,19 @@ impl Original {
 pub(super) fn write(target: &Path, table: Table, originals: &[Original]) -> Result<(), Error> {
     let Some(first) = originals.first() else { return Ok(()) };
     let file = File::create_new(target).map_err(io_error("make", target))?;
-    let members = write_to(&file, table, originals, first).map_err(parquet_error("write", target))?;
+    let members = write_to(&file, target, table, originals, first)?;
     file.sync_all().map_err(io_error("sync", target))?;
     check(target, table, originals, &members)
 }
 
-fn write_to(file: &File, table: Table, originals: &[Original], first: &Original) -> Result<Vec<Member>, ParquetError> {
+fn write_to(
+    file: &File,
+    target: &Path,
+    table: Table,
+    originals: &[Original],
+    first: &Original,
+) -> Result<Vec<Member>, Error> {
+    let failed = |source| parquet_error("write", target)(source);
     let schema = first.metadata.file_metadata().schema_descr().root_schema_ptr();
     let sorting = first.metadata.row_groups().first().and_then(|group| group.sorting_columns().cloned());
     let version = value_of(&first.metadata, KEY_VERSION).unwrap_or_default();
@@ -539,18 +566,22 @@ fn write_to(file: &File, table: Table, originals: &[Original], first: &Original)
             own.iter().map(|(key, value)| KeyValue::new((*key).to_owned(), (*value).to_owned())).collect(),
         ))
         .build();
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties))?;
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).map_err(failed)?;
     let mut members = Vec::with_capacity(originals.len());
     let mut rests: Vec<u8> = Vec::new();
     let mut groups = 0;
     for original in originals {
+        let source = TableFile::open(&original.file)?;
+        if Seen::of(&source)? != original.seen {
+            return Err(Error::Changed { path: original.file.clone() });
+        }
         let (start, first_group) = (writer.bytes_written() as u64, groups);
         let (columns, offsets) = (original.metadata.column_index(), original.metadata.offset_index());
         for (at, group) in original.metadata.row_groups().iter().enumerate() {
-            let mut out = writer.next_row_group()?;
+            let mut out = writer.next_row_group().map_err(failed)?;
             for (place, column) in group.columns().iter().enumerate() {
                 out.append_column(
-                    &original.file,
+                    &source,
                     ColumnCloseResult {
                         bytes_written: column.compressed_size() as u64,
                         rows_written: group.num_rows() as u64,
@@ -559,13 +590,14 @@ fn write_to(file: &File, table: Table, originals: &[Original], first: &Original)
                         column_index: columns.and_then(|index| index.get(at)?.get(place).cloned()),
                         offset_index: offsets.and_then(|index| index.get(at)?.get(place).cloned()),
                     },
-                )?;
+                )
+                .map_err(failed)?;
             }
-            out.close()?;
+            out.close().map_err(failed)?;
             groups += 1;
         }
         let chunks = original.chunks().unwrap_or_default();
-        let rest = original.file.get_bytes(chunks.end, (original.bytes() - chunks.end) as usize)?;
+        let rest = source.get_bytes(chunks.end, (original.bytes - chunks.end) as usize).map_err(failed)?;
         let rest_start = rests.len() as u64;
         rests.extend_from_slice(&rest);
         members.push(Member {
@@ -574,20 +606,22 @@ fn write_to(file: &File, table: Table, originals: &[Original], first: &Original)
             row_groups: first_group..groups,
             chunks: start..writer.bytes_written() as u64,
             rest: rest_start..rests.len() as u64,
-            sha256: original.file.sha256().map_err(|error| ParquetError::External(error.into()))?.1,
+            sha256: source.sha256()?.1,
         });
     }
-    let directory = serde_json::to_vec(&members).map_err(|error| ParquetError::External(error.into()))?;
-    let mut append = |bytes: &[u8]| -> Result<(u64, u64), ParquetError> {
+    let json = |error: serde_json::Error| failed(ParquetError::External(error.into()));
+    let directory = serde_json::to_vec(&members).map_err(json)?;
+    let mut append = |bytes: &[u8]| -> io::Result<(u64, u64)> {
         let packed = zstd::encode_all(bytes, ZSTD_LEVEL)?;
         let position = writer.bytes_written() as u64;
         writer.write_all(&packed)?;
         Ok((position, packed.len() as u64))
     };
-    let layout = Layout { version: VERSION, directory: append(&directory)?, rests: append(&rests)? };
-    let layout = serde_json::to_string(&layout).map_err(|error| ParquetError::External(error.into()))?;
+    let [directory, rests] = [append(&directory), append(&rests)].map(|part| part.map_err(io_error("write", target)));
+    let layout = Layout { version: VERSION, directory: directory?, rests: rests? };
+    let layout = serde_json::to_string(&layout).map_err(json)?;
     writer.append_key_value_metadata(KeyValue::new(KEY_PACK.to_owned(), layout));
-    writer.close()?;
+    writer.close().map_err(failed)?;
     Ok(members)
 }
 
@@ -601,10 +635,12 @@ fn check(target: &Path, table: Table, originals: &[Original], members: &[Member]
     }
     let sums = publish::group_sums(&pack.file)?;
     for ((session_id, file), (member, original)) in pack.files()?.iter().zip(members.iter().zip(originals)) {
-        if file.sha256()? != (original.bytes(), member.sha256.clone()) {
+        if file.sha256()? != (original.bytes, member.sha256.clone()) {
             return Err(differs("the bytes", *session_id));
         }
-        if sums.get(member.row_groups.clone()) != Some(publish::group_sums(&original.file)?.as_slice()) {
+        if sums.get(member.row_groups.clone())
+            != Some(publish::group_sums(&TableFile::open(&original.file)?)?.as_slice())
+        {
             return Err(differs("the values", *session_id));
         }
     }

@@ -1,4 +1,4 @@
-//! Replacing files of a past day by others, in one step that no reader sees half.
+//! Replacing files of a past day by others, in one step that no reader sees half: sessions' files by packs, packs by files.
 //!
 //! The folder of the day is made a second time, below `_swap`: with hard links to all that stays, and with what is new. Then
 //! both folders change places in one system call, and an outside engine that lists the day finds either all of the old
@@ -38,8 +38,8 @@ fn locked(folder: &Path, lock: impl FnOnce(&File) -> io::Result<()>) -> Result<F
 }
 
 /// A file that is to be replaced, as it was when it was read.
-#[derive(Clone, Debug)]
-struct Seen {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
     name: OsString,
     is: (u64, u64, i64, i64),
 }
@@ -49,7 +49,7 @@ fn identity(about: &Metadata) -> (u64, u64, i64, i64) {
 }
 
 impl Seen {
-    fn of(file: &TableFile) -> Result<Self, Error> {
+    pub(super) fn of(file: &TableFile) -> Result<Self, Error> {
         let about = file.about().map_err(io_error("look at", file.path()))?;
         Ok(Self { name: file.path().file_name().unwrap_or_default().to_owned(), is: identity(&about) })
     }
@@ -88,22 +88,21 @@ impl Drop for Generation {
     }
 }
 
-/// Replaces files in the folder of `day` by those that `make` puts into the folder it is given.
-fn replace(
-    paths: &Paths,
-    day: TablePath,
-    replaced: &[Seen],
-    make: impl FnOnce(&Path) -> Result<(), Error>,
-) -> Result<(), Error> {
+/// Replaces files in the folder of `day` by those that `make` puts into the folder it is given; `make` says which files. If it
+/// names none, all stays as it is.
+fn replace(paths: &Paths, day: TablePath, make: impl FnOnce(&Path) -> Result<Vec<Seen>, Error>) -> Result<(), Error> {
     let live = paths.folder(day);
     let mut generation = Generation::new(paths)?;
     let above = generation.folder.join(day.table().as_str());
     let ready = above.join(live.file_name().unwrap_or_default());
     fs::create_dir_all(&ready).map_err(io_error("make folder", &ready))?;
-    make(&ready)?;
+    let replaced = make(&ready)?;
+    if replaced.is_empty() {
+        return Ok(());
+    }
 
     let lock = locked(&paths.table(day.table()), File::lock)?;
-    for seen in replaced {
+    for seen in &replaced {
         let path = live.join(&seen.name);
         let is_same = fs::symlink_metadata(&path).is_ok_and(|about| identity(&about) == seen.is);
         if !is_same {
@@ -179,56 +178,78 @@ pub fn pack_day(
 ) -> Result<Packed, Error> {
     let groups = groups(paths, table, folder, sizes)?;
     let mut packed = Packed::default();
-    let Some(day) = groups.first().and_then(|group| group.first()).map(|(path, _)| *path) else { return Ok(packed) };
-    for (_, original) in groups.iter().flatten() {
-        packed.files += 1;
-        packed.file_bytes += original.bytes();
-    }
+    let Some((day, _)) = groups.first().and_then(|group| group.first()).cloned() else { return Ok(packed) };
     if dry_run {
-        packed.packs = groups.len();
+        for pack in groups.iter().flat_map(|group| fitting(group)) {
+            packed.add(&pack);
+        }
         return Ok(packed);
     }
-    let seen = groups.iter().flatten().map(|(_, original)| Seen::of(&original.file)).collect::<Result<Vec<_>, _>>()?;
-    let mut is_cut_short = false;
-    let done = replace(paths, day, &seen, |ready| {
-        for group in groups {
+    replace(paths, day, |ready| {
+        let mut replaced = Vec::new();
+        for originals in groups.iter().flat_map(|group| fitting(group)) {
             if !go_on() {
-                is_cut_short = true;
-                return Err(Error::Changed { path: ready.to_owned() });
+                packed = Packed::default();
+                return Ok(Vec::new());
             }
-            let originals: Vec<Original> = group.into_iter().map(|(_, original)| original).collect();
             let (Some(first), Some(last)) = (originals.first(), originals.last()) else { continue };
             let target = ready.join(pack::name(first.session_id, last.session_id, originals.len()));
             pack::write(&target, table, &originals)?;
-            packed.packs += 1;
+            packed.add(&originals);
             packed.pack_bytes += fs::metadata(&target).map_err(io_error("look at", &target))?.len();
+            replaced.extend(originals.into_iter().map(|original| original.seen));
         }
-        Ok(())
-    });
-    match done {
-        Err(_) if is_cut_short => Ok(Packed::default()),
-        done => done.map(|()| packed),
+        Ok(replaced)
+    })?;
+    Ok(packed)
+}
+
+impl Packed {
+    fn add(&mut self, originals: &[Original]) {
+        self.packs += 1;
+        self.files += originals.len();
+        self.file_bytes += originals.iter().map(Original::bytes).sum::<u64>();
     }
 }
 
-type Group = Vec<(TablePath, Original)>;
+type Small = (TablePath, PathBuf);
 
-/// The small files of a day in the order of their sessions, a group a pack.
-fn groups(paths: &Paths, table: Table, folder: &Path, sizes: &Sizes) -> Result<Vec<Group>, Error> {
+/// The small files of a day in the order of their sessions, in groups of a pack's size. None is opened.
+fn groups(paths: &Paths, table: Table, folder: &Path, sizes: &Sizes) -> Result<Vec<Vec<Small>>, Error> {
     let mut small = Vec::new();
     for file in entries(folder)? {
         let relative = file.strip_prefix(paths.root()).ok().and_then(Path::to_str);
-        let Some(path) = relative.and_then(|relative| relative.parse::<TablePath>().ok()) else { continue };
-        let is_small = fs::metadata(&file).is_ok_and(|about| about.len() < sizes.small_bytes);
-        if path.table() == table && is_small {
-            small.push((path, file));
+        let path =
+            relative.and_then(|relative| relative.parse::<TablePath>().ok()).filter(|path| path.table() == table);
+        // One that goes in between is not there any more.
+        let bytes = fs::metadata(&file).map_or(u64::MAX, |about| about.len());
+        small.extend(path.filter(|_| bytes < sizes.small_bytes).map(|path| (path, file, bytes)));
+    }
+    small.sort_by_key(|(path, ..)| path.session_id());
+    let mut groups: Vec<Vec<Small>> = Vec::new();
+    let mut group_bytes = 0;
+    for (path, file, bytes) in small {
+        let group = groups.last_mut();
+        match group.filter(|group| group.len() < sizes.pack_sessions && group_bytes + bytes <= sizes.pack_bytes) {
+            Some(group) => {
+                group.push((path, file));
+                group_bytes += bytes;
+            }
+            None => {
+                groups.push(vec![(path, file)]);
+                group_bytes = bytes;
+            }
         }
     }
-    small.sort_by_key(|(path, _)| path.session_id());
-    let mut groups: Vec<Group> = Vec::new();
-    let mut bytes = 0;
-    for (path, file) in small {
-        let original = match TableFile::open(&file).and_then(|file| Original::read(path, file)) {
+    groups.retain(|group| group.len() > 1);
+    Ok(groups)
+}
+
+/// The files of a group that may stand in one pack: usually all; with several schemas, a pack for each of which there are two.
+fn fitting(group: &[Small]) -> Vec<Vec<Original>> {
+    let mut packs: Vec<Vec<Original>> = Vec::new();
+    for (path, file) in group {
+        let original = match Original::read(*path, file) {
             Ok(Some(original)) => original,
             Ok(None) => continue,
             Err(error) if error.is_not_found() => continue,
@@ -238,22 +259,14 @@ fn groups(paths: &Paths, table: Table, folder: &Path, sizes: &Sizes) -> Result<V
                 continue;
             }
         };
-        let fits = groups.last().is_some_and(|group| {
-            group.len() < sizes.pack_sessions
-                && bytes + original.bytes() <= sizes.pack_bytes
-                && group.first().is_some_and(|(_, first)| first.fits(&original))
-        });
-        if !fits {
-            groups.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += original.bytes();
-        if let Some(group) = groups.last_mut() {
-            group.push((path, original));
+        let fits = |pack: &&mut Vec<Original>| pack.first().is_some_and(|first| first.fits(&original));
+        match packs.iter_mut().find(fits) {
+            Some(pack) => pack.push(original),
+            None => packs.push(vec![original]),
         }
     }
-    groups.retain(|group| group.len() > 1);
-    Ok(groups)
+    packs.retain(|pack| pack.len() > 1);
+    packs
 }
 
 /// How often a pack is undone that somebody else is undoing.
@@ -275,8 +288,7 @@ pub fn undo_for(paths: &Paths, path: TablePath) -> Result<(), Error> {
 }
 
 fn undo(paths: &Paths, day: TablePath, pack: &Pack) -> Result<(), Error> {
-    let seen = Seen::of(&pack.file)?;
-    replace(paths, day, &[seen], |ready| {
+    replace(paths, day, |ready| {
         for ((session_id, original), member) in pack.files()?.into_iter().zip(&pack.directory.members) {
             let target = ready.join(format!("{session_id}.parquet"));
             let write = || {
@@ -289,7 +301,7 @@ fn undo(paths: &Paths, day: TablePath, pack: &Pack) -> Result<(), Error> {
                 return Err(Error::Verify { what: "the sum", session_id, path: target });
             }
         }
-        Ok(())
+        Ok(vec![Seen::of(&pack.file)?])
     })
 }
 

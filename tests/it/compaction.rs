@@ -10,8 +10,11 @@ use crate::commands::{ask, volant};
 use crate::packets::session_packets;
 use crate::reanalysis::{eventually, recorded};
 use crate::support::TestApp;
+use schemas::{FrameColumns, SensorRole, SessionId};
 use volant::clock::Clock;
 use volant::store::catalog::Catalog;
+use volant::store::paths::Paths;
+use volant::store::seal;
 
 /// Every Parquet file below a table, name and bytes.
 fn stored(folder: &Path, table: &str) -> BTreeMap<String, Vec<u8>> {
@@ -184,7 +187,7 @@ async fn frames_that_are_given_up_leave_their_pack() {
     // Frames go of sessions that no late frame can change any more.
     eventually(async || {
         let catalog = Catalog::open_read_only(&app.data_dir().join("catalog.sqlite")).await.unwrap();
-        let row = catalog.session(schemas::SessionId(gone)).await.unwrap().unwrap();
+        let row = catalog.session(SessionId(gone)).await.unwrap().unwrap();
         catalog.close().await;
         row.closed
     })
@@ -209,4 +212,24 @@ async fn frames_that_are_given_up_leave_their_pack() {
     assert_eq!(app.sql("SELECT * FROM strokes ORDER BY session_id, stroke_index").await, strokes);
     let verified = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
     assert_eq!(verified["lost"], json!([]), "{verified}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_has_more_sessions_than_the_process_may_have_files_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = Paths::new(folder.path());
+    Catalog::open(&paths.catalog()).await.unwrap().close().await;
+    let mut frames = FrameColumns::default();
+    frames.push_decoded(4, SensorRole::Racket, None, [[1.0; 3]; 3]);
+    for session in 1..=100 {
+        seal::write_frames(&paths, SessionId(session), 0, 1, &frames, |_| None, &[]).unwrap();
+    }
+    for arguments in ["--after-days 7", "--undo", "--after-days 7"] {
+        let command = format!("ulimit -n 48; exec \"$0\" compact --data-dir \"$1\" {arguments}");
+        let mut shell = tokio::process::Command::new("sh");
+        shell.args(["-c", &command, env!("CARGO_BIN_EXE_volant")]).arg(folder.path());
+        let output = shell.output().await.unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(stored(folder.path(), "frames").keys().collect::<Vec<_>>(), ["1-100-100.parquet"]);
 }

@@ -300,3 +300,42 @@ fn packs_are_remembered_until_their_folder_changes() {
     let elsewhere = TablePath::new(Table::Results, SessionId(1), 0);
     assert!(packs.beside(&paths, elsewhere).unwrap().is_empty());
 }
+
+#[test]
+fn the_audit_holds_packed_files_against_the_sums_they_had() {
+    let dir = TempDir::new().unwrap();
+    let paths = Paths::new(dir.path());
+    for session in 3..=4 {
+        write_strokes(&paths, SessionId(session), STARTED_AT_US, &strokes(session)).unwrap();
+    }
+    pack(&paths, Table::Strokes);
+    let file = paths.folder(TablePath::new(Table::Strokes, SessionId(3), STARTED_AT_US)).join("3-4-2.parquet");
+    let bytes = fs::read(&file).unwrap();
+    // The catalog knows no sum of them, and a flipped page may decode: the pack tells.
+    for at in (4..500).step_by(7) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x10;
+        fs::write(&file, &flipped).unwrap();
+        assert!(!audit(&paths, &[], |_| {}).unwrap().lost.is_empty(), "flipped at {at} of {}", bytes.len());
+    }
+}
+
+#[test]
+fn a_damaged_pack_does_not_keep_others_from_being_written() {
+    let dir = TempDir::new().unwrap();
+    let paths = Paths::new(dir.path());
+    let manifests = day(&paths);
+    let folder = paths.folder(manifests[0].path);
+    let third = folder.join("3.parquet");
+    let aside = dir.path().join("aside");
+    fs::rename(&third, &aside).unwrap();
+    pack(&paths, Table::Frames);
+    fs::rename(&aside, &third).unwrap();
+    assert_eq!(names(&paths, Table::Frames), ["1-4-3.parquet", "3.parquet"]);
+    fs::write(folder.join("1-4-3.parquet"), "damaged").unwrap();
+    assert_eq!(seal(&paths, 3, 2, 300).revision, 2, "it has a file of its own");
+    seal(&paths, 5, 1, 10);
+    // Of one that may be in the pack nobody knows: it must not be there twice.
+    assert!(undo_for(&paths, manifests[1].path).is_err());
+    assert!(pack_day(&paths, Table::Frames, &folder, &Sizes::default(), false, &always).is_ok());
+}
