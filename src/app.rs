@@ -187,9 +187,10 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let given_clock = clock.clone();
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the address")?;
-    let pages = admin::router(rooms.shown())
-        .merge(query::http::router(rooms.query.clone()))
-        .merge(export::http::router(export::Handle::new(rooms.query.clone())));
+    let pages =
+        admin::router(rooms.shown()).merge(query::http::router(rooms.query.clone())).merge(export::http::router(
+            export::http::State::new(rooms.query.clone(), rooms.paths.clone(), catalog.clone(), clock.clone()),
+        ));
     let options = config.gateway_options();
     let state = gateway::State {
         sessions: rooms.sessions.clone(),

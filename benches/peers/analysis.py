@@ -165,14 +165,16 @@ def segment(sensor):
 
 # ---- classify: windows, hand figures, MiniRocket, two linear heads ------------------------------------------------------
 
-POINTS = 75
+# Two windows a swing: first grid step from the peak, last, distance; and the dilations that fit.
+WINDOWS = [(np.arange(-70, 82, 2), [1, 2, 3, 5, 9]), (np.arange(-120, 84, 4), [1, 2, 3, 4, 6])]
 rng = np.random.default_rng(1)
 KERNELS = np.array([(a, b, c) for a in range(9) for b in range(a + 1, 9) for c in range(b + 1, 9)])
-DILATIONS = [1, 2, 3, 5, 9]
-CHANNELS = rng.integers(0, 8, size=(len(DILATIONS), 84))
-BIASES = rng.normal(size=(len(DILATIONS), 84, 3))
-RIDGE = rng.normal(size=(len(DILATIONS) * 84 * 3, 12))
-LDA = rng.normal(size=(174, 12))
+CHANNELS = rng.integers(0, 8, size=(2, 5, 84))
+BIASES = rng.normal(size=(2, 5, 84, 3))
+RIDGE = rng.normal(size=(2, 5 * 84 * 3, 12))
+FIGURES = 338
+LDA = rng.normal(size=(2, FIGURES, 12))
+CENTRE, WITHIN = rng.normal(size=FIGURES), rng.normal(size=FIGURES)
 
 
 def classify(sensor, swings):
@@ -180,13 +182,20 @@ def classify(sensor, swings):
     if not swings:
         return np.zeros((0, 12))
     at = np.array([peak for _, peak, _, _ in swings])
-    rows = np.clip(at[:, None] + np.arange(-70, 80, 2)[None, :], 0, len(grid) - 1)
-    windows = np.empty((len(swings), 8, POINTS))
-    windows[:, :3] = np.moveaxis(grid[rows][:, :, :3], 2, 1) / G
-    windows[:, 3:6] = np.moveaxis(grid[rows][:, :, 3:], 2, 1) / 500.0
-    windows[:, 6] = np.linalg.norm(windows[:, :3], axis=1)
-    windows[:, 7] = np.linalg.norm(windows[:, 3:6], axis=1)
-    return softmax(rocket(windows) @ RIDGE) * 0.8 + softmax(hand(windows) @ LDA) * 0.2
+    answer = 0.0
+    for number, (steps, dilations) in enumerate(WINDOWS):
+        rows = np.clip(at[:, None] + steps[None, :], 0, len(grid) - 1)
+        windows = np.empty((len(swings), 8, len(steps)))
+        windows[:, :3] = np.moveaxis(grid[rows][:, :, :3], 2, 1) / G
+        windows[:, 3:6] = np.moveaxis(grid[rows][:, :, 3:], 2, 1) / 500.0
+        windows[:, 6] = np.linalg.norm(windows[:, :3], axis=1)
+        windows[:, 7] = np.linalg.norm(windows[:, 3:6], axis=1)
+        figures = hand(windows, int(np.searchsorted(steps, 0)))
+        if number == 0:
+            gate = ((figures - CENTRE) ** 2 * WITHIN).sum(axis=1)
+        convolved = rocket(windows, number, dilations) @ RIDGE[number]
+        answer = answer + softmax(convolved) * 0.4 + softmax(figures @ LDA[number]) * 0.1
+    return np.column_stack([answer, gate])
 
 
 def softmax(scores):
@@ -194,35 +203,61 @@ def softmax(scores):
     return scores / scores.sum(axis=1, keepdims=True)
 
 
-def rocket(windows):
+def rocket(windows, number, dilations):
     """Shares of positive values of 84 kernels (two weights: -1, and 2 at three places) at five dilations."""
     features = []
-    for d, dilation in enumerate(DILATIONS):
+    points = windows.shape[2]
+    for d, dilation in enumerate(dilations):
         pad = 4 * dilation
         padded = np.pad(windows, ((0, 0), (0, 0), (pad, pad)))
-        taps = np.stack([padded[:, :, k * dilation : k * dilation + POINTS] for k in range(9)], axis=2)
+        taps = np.stack([padded[:, :, k * dilation : k * dilation + points] for k in range(9)], axis=2)
         total = taps.sum(axis=2)
         for k, kernel in enumerate(KERNELS):
-            channel = CHANNELS[d, k]
+            channel = CHANNELS[number, d, k]
             value = 3.0 * taps[:, channel, kernel].sum(axis=1) - total[:, channel]
-            features.append((value[:, :, None] > BIASES[d, k]).mean(axis=1))
+            features.append((value[:, :, None] > BIASES[number, d, k]).mean(axis=1))
     return np.concatenate(features, axis=1)
 
 
-def hand(windows):
-    parts = [windows.mean(axis=2), windows.std(axis=2), windows.min(axis=2), windows.max(axis=2)]
-    parts += [np.percentile(windows, q, axis=2) for q in (10, 25, 50, 75, 90)]
-    centred = windows - parts[0][:, :, None]
-    parts += [(centred**3).mean(axis=2), (centred**4).mean(axis=2)]
-    parts += [windows.argmax(axis=2), windows.argmin(axis=2), np.abs(np.diff(windows, axis=2)).mean(axis=2)]
-    spectrum = np.abs(np.fft.rfft(centred, axis=2)) ** 2
-    parts += [spectrum[:, :, band].sum(axis=2) for band in (slice(1, 4), slice(4, 8), slice(8, 16), slice(16, None))]
-    for a in range(6):
-        for b in range(a + 1, 6):
-            parts.append((centred[:, a] * centred[:, b]).mean(axis=1, keepdims=True))
-    for half in (slice(0, POINTS // 2), slice(POINTS // 2, None)):
-        parts.append(windows[:, :, half].mean(axis=2)[:, :8])
-    return np.concatenate(parts, axis=1)[:, :174]
+def hand(windows, peak):
+    """The figures of the Rust stage: of each channel, correlations, spectra, posture, turns and timing."""
+    count, _, points = windows.shape
+    mean, deviation = windows.mean(axis=2), windows.std(axis=2)
+    centred = windows - mean[:, :, None]
+    scaled = centred / np.maximum(deviation, 1e-6)[:, :, None]
+    change = np.diff(windows, axis=2)
+    above = centred > 0.0
+    parts = [mean, deviation, windows.argmin(axis=2) / points, windows.argmax(axis=2) / points]
+    parts += [(scaled**3).mean(axis=2), np.minimum((scaled**4).mean(axis=2), 50.0)]
+    parts += [np.abs(change).sum(axis=2) / points, change.std(axis=2)]
+    parts += [(above[:, :, 1:] != above[:, :, :-1]).sum(axis=2) / points]
+    ranked = np.sort(windows, axis=2)
+    parts += [ranked[:, :, round(rank * (points - 1))] for rank in (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)]
+    parts += [windows[:, :, k * points // 13 : (k + 1) * points // 13].mean(axis=2) for k in range(13)]
+    step = max(points * 2 // 25, 1)
+    parts += [windows[:, :, np.clip(peak + k * step, 0, points - 1)] for k in range(-3, 4)]
+    covariance = np.einsum("nap,nbp->nab", scaled, scaled) / points
+    a, b = np.triu_indices(8, 1)
+    parts.append(covariance[:, a, b])
+    power = np.abs(np.fft.rfft(centred[:, 6:], axis=2))[:, :, 1:] ** 2
+    share = np.arange(1, power.shape[2] + 1) / power.shape[2]
+    whole = np.maximum(power.sum(axis=2), 1e-12)
+    for low, high in ((0.0, 0.08), (0.08, 0.2), (0.2, 0.45), (0.45, 1.0)):
+        parts.append(power[:, :, (share > low) & (share <= high)].sum(axis=2) / whole)
+    posture = windows[:, :3, : max(points // 5, 1)].mean(axis=2)
+    parts.append(posture / np.maximum(np.linalg.norm(posture, axis=1, keepdims=True), 1e-6))
+    fastest = windows[:, 7].argmax(axis=1)
+    earlier = np.arange(points)[None, :] < fastest[:, None]
+    for half in (earlier, ~earlier):
+        parts.append((windows[:, 3:6] * half[:, None, :]).sum(axis=2) / points)
+    squares = windows[:, 7] ** 2
+    top = windows[:, 7].max(axis=1)
+    before = (squares * earlier).sum(axis=1)
+    parts += [(windows[:, 7] > 0.5 * top[:, None]).mean(axis=1, keepdims=True)]
+    parts += [(before / np.maximum(squares.sum(axis=1), 1e-9))[:, None], np.log(np.maximum(top, 1e-3))[:, None]]
+    parts += [np.log(np.maximum(windows[:, 6].max(axis=1), 1e-3))[:, None]]
+    parts += [((windows[:, 6].argmax(axis=1) - fastest) / points)[:, None]]
+    return np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
 
 
 # ---- kinetics: peaks of the chain, delays, cross-correlation, speed, smoothness -----------------------------------------

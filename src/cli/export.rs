@@ -11,14 +11,13 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
 use reqwest::Url;
-use schemas::{DeviceCode, SessionId, UserId};
+use schemas::DeviceCode;
 use serde_json::json;
 
 use crate::clock::Clock;
-use crate::custody;
-use crate::export::{self, Archive, Bucket, Form, Outgoing, Selection, Table};
+use crate::export::{self, Archive, Bucket, Form, Manifest, Opened, Outgoing, Selection, Table};
 use crate::query;
-use crate::store::catalog::{ArchivedSession, Catalog};
+use crate::store::catalog::Catalog;
 use crate::store::paths::Paths;
 
 /// How often an archive is begun again because sessions got new revisions while it was written.
@@ -166,7 +165,49 @@ fn print(done: &serde_json::Value, as_json: bool) -> std::io::Result<()> {
 /// Where the rows come from.
 enum Source {
     Local(export::Handle),
-    Remote { client: reqwest::Client, url: Url, token: Option<String> },
+    Remote(Remote),
+}
+
+/// A running server.
+struct Remote {
+    client: reqwest::Client,
+    url: Url,
+    token: Option<String>,
+}
+
+impl Remote {
+    fn open(url: &Url, token: Option<&String>) -> anyhow::Result<Self> {
+        let client = reqwest::Client::builder().build().context("make a client")?;
+        let place = format!("{}/api/v2/export", url.as_str().trim_end_matches('/'));
+        let url = place.parse().with_context(|| format!("--url {url}: write it like http://127.0.0.1:8000"))?;
+        Ok(Self { client, url, token: token.cloned() })
+    }
+
+    async fn bytes(&self, selection: &Selection, wanted: &[(&str, &str)]) -> anyhow::Result<Pieces> {
+        let Self { client, url, token } = self;
+        let mut query: Vec<_> = wanted.iter().map(|&(name, value)| (name, value.to_owned())).collect();
+        query.extend(selection.sessions.iter().map(|id| ("session", id.to_string())));
+        query.extend(selection.players.iter().map(|id| ("player", id.to_string())));
+        query.extend(selection.devices.iter().map(|code| ("device", code.to_string())));
+        query.extend(selection.strokes.iter().map(|name| ("stroke", name.clone())));
+        query.extend(selection.from.iter().map(|day| ("from", day.to_string())));
+        query.extend(selection.to.iter().map(|day| ("to", day.to_string())));
+        let mut request = client.get(url.clone()).query(&query);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request
+            .send()
+            .await
+            .with_context(|| format!("reach {url}; is the server running? volant serve starts it"))?;
+        let status = answer.status();
+        if !status.is_success() {
+            let problem: serde_json::Value = answer.json().await.unwrap_or_default();
+            let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+            anyhow::bail!("{} ({}, {})", text("detail"), status.as_u16(), text("code"));
+        }
+        Ok(answer.bytes_stream().map(|piece| piece.context("the answer was cut")).boxed())
+    }
 }
 
 type Pieces = futures::stream::BoxStream<'static, anyhow::Result<bytes::Bytes>>;
@@ -174,8 +215,7 @@ type Pieces = futures::stream::BoxStream<'static, anyhow::Result<bytes::Bytes>>;
 impl Source {
     fn open(args: &Args) -> anyhow::Result<Self> {
         if let Some(url) = &args.url {
-            let client = reqwest::Client::builder().build().context("make a client")?;
-            return Ok(Self::Remote { client, url: url.clone(), token: args.token.clone() });
+            return Ok(Self::Remote(Remote::open(url, args.token.as_ref())?));
         }
         Ok(Self::Local(local(&args.data_dir)?))
     }
@@ -183,32 +223,8 @@ impl Source {
     async fn bytes(&self, selection: &Selection, table: Table, form: Form) -> anyhow::Result<Pieces> {
         match self {
             Self::Local(handle) => Ok(handle.bytes(selection, table, form).await?.map(|piece| Ok(piece?)).boxed()),
-            Self::Remote { client, url, token } => {
-                let url: Url = format!("{}/api/v2/export", url.as_str().trim_end_matches('/'))
-                    .parse()
-                    .with_context(|| format!("--url {url}: write it like http://127.0.0.1:8000"))?;
-                let mut query = vec![("table", table.as_str().to_owned()), ("format", form.name().to_owned())];
-                query.extend(selection.sessions.iter().map(|id| ("session", id.to_string())));
-                query.extend(selection.players.iter().map(|id| ("player", id.to_string())));
-                query.extend(selection.devices.iter().map(|code| ("device", code.to_string())));
-                query.extend(selection.strokes.iter().map(|name| ("stroke", name.clone())));
-                query.extend(selection.from.iter().map(|day| ("from", day.to_string())));
-                query.extend(selection.to.iter().map(|day| ("to", day.to_string())));
-                let mut request = client.get(url.clone()).query(&query);
-                if let Some(token) = token {
-                    request = request.bearer_auth(token);
-                }
-                let answer = request
-                    .send()
-                    .await
-                    .with_context(|| format!("reach {url}; is the server running? volant serve starts it"))?;
-                let status = answer.status();
-                if !status.is_success() {
-                    let problem: serde_json::Value = answer.json().await.unwrap_or_default();
-                    let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
-                    anyhow::bail!("{} ({}, {})", text("detail"), status.as_u16(), text("code"));
-                }
-                Ok(answer.bytes_stream().map(|piece| piece.context("the answer was cut")).boxed())
+            Self::Remote(remote) => {
+                remote.bytes(selection, &[("table", table.as_str()), ("format", form.name())]).await
             }
         }
     }
@@ -217,7 +233,7 @@ impl Source {
     async fn sessions(&self, selection: &Selection) -> anyhow::Result<Vec<i64>> {
         match self {
             Self::Local(handle) => Ok(handle.sessions(selection).await?),
-            Self::Remote { .. } => {
+            Self::Remote(_) => {
                 let form = Form::Rows(query::Format::Jsonl);
                 let mut pieces = self.bytes(selection, Table::Results, form).await?;
                 let mut text = Vec::new();
@@ -297,15 +313,13 @@ impl Target {
 
     /// Whoever sees the file sees it whole.
     async fn write(&self, name: &str, pieces: Pieces) -> anyhow::Result<u64> {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{spinner} {bytes}, {bytes_per_sec}");
-        bar.set_style(style.context("make the progress bar")?);
+        let bar = spinner()?;
         let pieces = pieces.inspect_ok(|piece| bar.inc(piece.len() as u64));
         let written = match self {
-            Self::Disk(path) if name.is_empty() => into_file(pieces, path).await,
+            Self::Disk(path) if name.is_empty() => into_file(pieces, path, |_| Ok(())).await.map(|(bytes, ())| bytes),
             Self::Disk(folder) => {
                 std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
-                into_file(pieces, &folder.join(name)).await
+                into_file(pieces, &folder.join(name), |_| Ok(())).await.map(|(bytes, ())| bytes)
             }
             Self::Bucket(bucket) => bucket.write(name, pieces).await,
         };
@@ -314,11 +328,19 @@ impl Target {
     }
 }
 
-/// Writes under a temporary name and renames.
-async fn into_file(
+fn spinner() -> anyhow::Result<ProgressBar> {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{spinner} {bytes}, {bytes_per_sec}");
+    bar.set_style(style.context("make the progress bar")?);
+    Ok(bar)
+}
+
+/// Writes under a temporary name, looks at what is there, and renames.
+async fn into_file<T>(
     mut pieces: impl Stream<Item = anyhow::Result<bytes::Bytes>> + Unpin,
     path: &Path,
-) -> anyhow::Result<u64> {
+    check: impl FnOnce(&Path) -> anyhow::Result<T>,
+) -> anyhow::Result<(u64, T)> {
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     let partial = PathBuf::from(name);
@@ -331,14 +353,16 @@ async fn into_file(
             bytes += piece.len() as u64;
         }
         file.sync_all().with_context(|| format!("sync {}", partial.display()))?;
-        std::fs::rename(&partial, path).with_context(|| format!("rename to {}", path.display()))
+        let checked = check(&partial)?;
+        std::fs::rename(&partial, path).with_context(|| format!("rename to {}", path.display()))?;
+        Ok((bytes, checked))
     };
     let written = written.await;
     if written.is_err() {
         // The reason is told; what is left of the file is of no use to anybody.
         std::fs::remove_file(&partial).ok();
     }
-    written.map(|()| bytes)
+    written
 }
 
 fn bar(length: u64, what: &str) -> anyhow::Result<ProgressBar> {
@@ -349,15 +373,34 @@ fn bar(length: u64, what: &str) -> anyhow::Result<ProgressBar> {
 }
 
 async fn archive(args: &Args) -> anyhow::Result<serde_json::Value> {
-    anyhow::ensure!(
-        args.url.is_none(),
-        "an archive is made of the stored files: --data-dir names their folder, the server may be running on it"
-    );
     anyhow::ensure!(args.table.is_none(), "an archive holds all tables; leave --table out");
     anyhow::ensure!(
         !args.is_folder() && args.out != Path::new("-"),
         "--out names the archive's file, such as season.tar.zst"
     );
+    match &args.url {
+        Some(url) => archive_of_server(args, url).await,
+        None => archive_of_folder(args).await,
+    }
+}
+
+/// An archive that a server makes, read back before it gets its name.
+async fn archive_of_server(args: &Args, url: &Url) -> anyhow::Result<serde_json::Value> {
+    anyhow::ensure!(
+        !Bucket::is_named_by(&args.out),
+        "into an object store an archive goes from the data folder: --data-dir instead of --url"
+    );
+    let pieces = Remote::open(url, args.token.as_ref())?.bytes(&args.selection(), &[("format", "archive")]).await?;
+    let bar = spinner()?;
+    let pieces = pieces.inspect_ok(|piece| bar.inc(piece.len() as u64));
+    let written = into_file(pieces, &args.out, |partial| Ok(Opened::read(partial)?.manifest)).await;
+    bar.finish_and_clear();
+    let (bytes, manifest) = written?;
+    Ok(told(args, &manifest, bytes, 0))
+}
+
+/// An archive of the stored files of a folder; one that was interrupted is gone on with.
+async fn archive_of_folder(args: &Args) -> anyhow::Result<serde_json::Value> {
     let paths = Paths::new(&args.data_dir);
     let handle = local(&args.data_dir)?;
     let selection = args.selection();
@@ -366,27 +409,12 @@ async fn archive(args: &Args) -> anyhow::Result<serde_json::Value> {
     let path = paths.catalog();
     anyhow::ensure!(path.is_file(), "{} has no catalog: an archive is made of a service's data folder", path.display());
     let catalog = Catalog::open_read_only(&path).await?;
-    let service = catalog.service_id().await?.unwrap_or_else(|| "unnamed".to_owned());
     let mut attempt = 1;
-    let written = loop {
-        let (sessions, left_out) = sealed(&catalog, &handle.sessions(&selection).await?).await?;
-        anyhow::ensure!(!sessions.is_empty(), "no session that matches is sealed yet: {selection}");
-        let mut players = Vec::new();
-        let mut users: Vec<i64> = sessions.iter().filter_map(|session| session.user_id).collect();
-        users.sort_unstable();
-        users.dedup();
-        for user in users {
-            players.extend(catalog.archived_player(UserId(user)).await?);
-        }
-        let archive = Archive {
-            paths: &paths,
-            service: &service,
-            created_at_us: Clock::system().now_us(),
-            selection: selection.to_string(),
-            sessions,
-            players,
-            left_out,
-        };
+    let (archive, written) = loop {
+        let sessions = handle.sessions(&selection).await?;
+        let now_us = Clock::system().now_us();
+        let archive = Archive::of(&paths, &catalog, &sessions, selection.to_string(), now_us).await?;
+        anyhow::ensure!(!archive.sessions.is_empty(), "no session that matches is sealed yet: {selection}");
         let bar = bar(0, "files")?;
         let written = archive.write(file, &mut |done, total| {
             bar.set_length(total as u64);
@@ -395,39 +423,25 @@ async fn archive(args: &Args) -> anyhow::Result<serde_json::Value> {
         bar.finish_and_clear();
         match written {
             Err(export::Error::Archive { .. } | export::Error::Io { .. }) if attempt < ATTEMPTS_LIMIT => attempt += 1,
-            written => break written?,
+            written => break (archive, written?),
         }
     };
     catalog.close().await;
     if let Some(outgoing) = &outgoing {
         outgoing.send().await?;
     }
-    let manifest = &written.manifest;
     let path = if outgoing.is_some() { Ok(args.out.clone()) } else { std::path::absolute(&args.out) };
-    let note = custody::ArchiveNote {
-        path: path.context("name the archive")?,
-        created_at_us: manifest.created_at_us,
-        players: manifest.players.iter().map(|player| player.user_id).collect(),
-        sessions: manifest.sessions.iter().map(|session| session.session_id).collect(),
-    };
-    custody::note_archive(&paths, &note)?;
-    Ok(json!({
-        "out": args.out,
-        "bytes": written.bytes,
-        "sessions": written.manifest.sessions.len(),
-        "members": written.manifest.members.len(),
-        "resumed_members": written.resumed_members,
-        "left_out": written.manifest.left_out,
-    }))
+    export::note_archive(&paths, &archive.note(path.context("name the archive")?))?;
+    Ok(told(args, &written.manifest, written.bytes, written.resumed_members))
 }
 
-async fn sealed(catalog: &Catalog, sessions: &[i64]) -> anyhow::Result<(Vec<ArchivedSession>, Vec<i64>)> {
-    let (mut found, mut left_out) = (Vec::new(), Vec::new());
-    for &session in sessions {
-        match catalog.archived_session(SessionId(session)).await? {
-            Some(session) => found.push(session),
-            None => left_out.push(session),
-        }
-    }
-    Ok((found, left_out))
+fn told(args: &Args, manifest: &Manifest, bytes: u64, resumed_members: usize) -> serde_json::Value {
+    json!({
+        "out": args.out,
+        "bytes": bytes,
+        "sessions": manifest.sessions.len(),
+        "members": manifest.members.len(),
+        "resumed_members": resumed_members,
+        "left_out": manifest.left_out,
+    })
 }

@@ -1,14 +1,13 @@
 //! Erasing a player: rows, files, the log, a model of their own; a receipt that can be checked.
 //!
 //! Order: the log is emptied of finished sessions; the catalog's rows go in one commit that names the files to follow; the
-//! files go; the database is made anew, so that its free pages hold nothing. A run that was killed is gone on with from the
-//! note in the catalog. What stays is the player's number, so that an archive does not bring them back, and the receipt.
+//! files go, those that recoveries set aside from the log too; the database is made anew, so that its free pages hold
+//! nothing. A run that was killed is gone on with from the note in the catalog. What stays is the player's number, so that an archive does not bring them back, and the receipt.
 //!
 //! Archives that were made of the folder are files that somebody took away: the receipt lists those that hold the player.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
-use std::io::{BufRead as _, Write as _};
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -20,13 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, io_error};
 use crate::clock::Clock;
+use crate::export::{ArchiveNote, archives_with};
 use crate::store::catalog::{Catalog, Erasure};
 use crate::store::paths::{Paths, TablePath};
 use crate::store::swap;
 use crate::store::wal;
 
-/// Archives that were made of a folder, a line each, below it.
-const ARCHIVES: &str = "archives.jsonl";
 /// Name under which the catalog keeps the key that signs receipts.
 const KEY_SETTING: &str = "receipt_key";
 
@@ -52,60 +50,6 @@ pub struct Receipt {
     pub public_key: String,
     /// Ed25519 signature, Base64, of this object as compact JSON with this member empty.
     pub signature: String,
-}
-
-/// An archive that was made of the folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ArchiveNote {
-    /// Where it was written.
-    pub path: PathBuf,
-    /// µs since 1970 UTC.
-    pub created_at_us: i64,
-    /// Players in it.
-    pub players: Vec<i64>,
-    /// Sessions in it.
-    pub sessions: Vec<i64>,
-}
-
-/// Notes an archive, so that whoever erases a player later knows of it.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn note_archive(paths: &Paths, note: &ArchiveNote) -> Result<(), Error> {
-    let path = paths.root().join(ARCHIVES);
-    let mut line = serde_json::to_vec(note).unwrap_or_default();
-    line.push(b'\n');
-    let write = || {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
-        file.write_all(&line)?;
-        file.sync_all()
-    };
-    write().map_err(io_error("note an archive in", &path))
-}
-
-/// The archives that hold a player.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn archives_with(paths: &Paths, user: UserId) -> Result<Vec<ArchiveNote>, Error> {
-    let path = paths.root().join(ARCHIVES);
-    let file = match fs::File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io_error("open", &path)(error)),
-    };
-    let mut found = Vec::new();
-    for line in std::io::BufReader::new(file).lines() {
-        let line = line.map_err(io_error("read", &path))?;
-        // A line that a crash tore names no archive that was finished.
-        if let Ok(note) = serde_json::from_str::<ArchiveNote>(&line)
-            && note.players.contains(&user.get())
-        {
-            found.push(note);
-        }
-    }
-    Ok(found)
 }
 
 /// Erases a player from a folder whose service is stopped. With `dry_run` nothing changes; the receipt then says what would go
@@ -140,8 +84,9 @@ async fn erase_locked(
     }
     let mut files: Vec<String> = sessions.iter().flat_map(|(.., files)| files.clone()).collect();
     files.extend(own_models(paths, user));
+    files.extend(set_aside(paths)?);
     let service = catalog.service_id().await?.unwrap_or_default();
-    let archives = archives_with(paths, user)?;
+    let archives = archives_with(paths, user).map_err(|source| Error::Archives { source: Box::new(source) })?;
     if dry_run {
         let counts = BTreeMap::from([("sessions".to_owned(), sessions.len() as i64)]);
         let planned = Erasure { user_id: user, erased_at_us: 0, counts, files, done_at_us: None };
@@ -149,6 +94,10 @@ async fn erase_locked(
     }
     let theirs: HashSet<SessionId> = sessions.iter().map(|(session, ..)| *session).collect();
     let _lock = empty_log(paths, lock, catalog, &theirs, user).await?;
+    // Opening the log may have set more aside.
+    files.extend(set_aside(paths)?);
+    files.sort_unstable();
+    files.dedup();
     let erasure = match earlier {
         // The rows went in an earlier run; its files are to follow.
         Some(erasure) if !known && erasure.done_at_us.is_none() => erasure,
@@ -210,6 +159,13 @@ async fn empty_log(
 fn own_models(paths: &Paths, user: UserId) -> Vec<String> {
     let names = ["toml", "safetensors"].map(|ending| format!("pipelines/player-{user}.{ending}"));
     names.into_iter().filter(|name| paths.root().join(name).exists()).collect()
+}
+
+/// Bytes of the log that a recovery could not read: nobody can tell whose they are, so they may be the player's.
+fn set_aside(paths: &Paths) -> Result<Vec<String>, Error> {
+    let found = wal::set_aside(&paths.wal()).map_err(io_error("read", &paths.wal()))?;
+    let below = |path: PathBuf| path.strip_prefix(paths.root()).ok().map(|path| path.to_string_lossy().into_owned());
+    Ok(found.into_iter().filter_map(below).collect())
 }
 
 fn receipt(service: String, erasure: Erasure, archives: Vec<ArchiveNote>) -> Receipt {

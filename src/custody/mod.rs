@@ -13,7 +13,7 @@ mod retention;
 
 pub use backup::{BACKUP_MANIFEST, BackedUp, Backup, BackupManifest, backup, restore};
 pub use compaction::{Compacted, Packing, TableSize, compact};
-pub use erase::{ArchiveNote, Receipt, archives_with, check_receipt, erase, note_archive, receipt_path};
+pub use erase::{Receipt, check_receipt, erase, receipt_path};
 pub use retention::{Expired, Policy, retain};
 
 use std::io;
@@ -51,6 +51,13 @@ pub enum Error {
     /// The archive that frames were to be in before they went.
     #[error("archive sessions before their frames go")]
     Archive {
+        /// The cause.
+        #[source]
+        source: Box<crate::export::Error>,
+    },
+    /// What archives were made.
+    #[error("read which archives were made")]
+    Archives {
         /// The cause.
         #[source]
         source: Box<crate::export::Error>,

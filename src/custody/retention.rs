@@ -6,12 +6,11 @@
 
 use std::path::PathBuf;
 
-use schemas::UserId;
 use serde::Serialize;
 
-use super::{ArchiveNote, Error, io_error, note_archive};
+use super::{Error, io_error};
 use crate::clock::Clock;
-use crate::export::{Archive, Bucket, Outgoing};
+use crate::export::{Archive, Bucket, Outgoing, note_archive};
 use crate::store::catalog::Catalog;
 use crate::store::paths::{Paths, Table, TablePath};
 use crate::store::swap;
@@ -78,7 +77,8 @@ pub async fn retain(
                 break;
             }
             if !dry_run && let Some(folder) = &policy.archive_dir {
-                expired.archives.push(archive(paths, catalog, folder, archived.clone(), now_us).await?);
+                let ids = archived.iter().map(|session| session.session_id).collect::<Vec<_>>();
+                expired.archives.push(archive(paths, catalog, folder, &ids, now_us).await?);
             }
             let mut gone = 0;
             for session in &archived {
@@ -122,10 +122,9 @@ async fn archive(
     paths: &Paths,
     catalog: &Catalog,
     folder: &std::path::Path,
-    sessions: Vec<crate::store::catalog::ArchivedSession>,
+    ids: &[i64],
     now_us: i64,
 ) -> Result<PathBuf, Error> {
-    let ids: Vec<i64> = sessions.iter().map(|session| session.session_id).collect();
     let name = format!("sessions-{}-to-{}.tar.zst", ids.first().unwrap_or(&0), ids.last().unwrap_or(&0));
     let out = folder.join(name);
     let archive_error = |source| Error::Archive { source: Box::new(source) };
@@ -138,28 +137,13 @@ async fn archive(
             out.clone()
         }
     };
-    let mut users: Vec<i64> = sessions.iter().filter_map(|session| session.user_id).collect();
-    users.sort_unstable();
-    users.dedup();
-    let mut players = Vec::new();
-    for user in &users {
-        players.extend(catalog.archived_player(UserId(*user)).await?);
-    }
-    let service = catalog.service_id().await?.unwrap_or_else(|| "unnamed".to_owned());
-    let root = paths.clone();
+    let archive = Archive::of(paths, catalog, ids, "sessions older than they are kept".to_owned(), now_us).await;
+    let archive = archive.map_err(archive_error)?;
     let written = tokio::task::spawn_blocking(move || {
-        let archive = Archive {
-            paths: &root,
-            service: &service,
-            created_at_us: now_us,
-            selection: "sessions older than they are kept".to_owned(),
-            sessions,
-            players,
-            left_out: Vec::new(),
-        };
-        archive.write(&file, &mut |_, _| {})
+        let written = archive.write(&file, &mut |_, _| {});
+        written.map(|_| archive)
     });
-    written.await.map_err(|_| Error::Changing { attempts: 1 })?.map_err(archive_error)?;
+    let archive = written.await.map_err(|_| Error::Changing { attempts: 1 })?.map_err(archive_error)?;
     let path = match outgoing {
         Some(outgoing) => {
             outgoing.send().await.map_err(archive_error)?;
@@ -167,6 +151,6 @@ async fn archive(
         }
         None => std::path::absolute(&out).map_err(io_error("name", &out))?,
     };
-    note_archive(paths, &ArchiveNote { path: path.clone(), created_at_us: now_us, players: users, sessions: ids })?;
+    note_archive(paths, &archive.note(path.clone())).map_err(archive_error)?;
     Ok(path)
 }

@@ -28,17 +28,25 @@
 //!
 //! *New reader, old archive*: every version stays readable. *Old reader, new archive*: refused by its number.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use futures::Stream;
+use schemas::{SessionId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
-use super::Error;
-use crate::store::catalog::{ArchivedPlayer, ArchivedSession};
+use super::made::ArchiveNote;
+use super::{Error, io_error};
+use crate::store::catalog::{ArchivedPlayer, ArchivedSession, Catalog};
 use crate::store::pack::{self, TableFile};
 use crate::store::paths::{Paths, TablePath};
 use crate::store::seal;
@@ -52,14 +60,20 @@ const BLOCK_BYTES: usize = 512;
 /// The largest member that is not a stored file; a session's analysis has some 2 kB a stroke.
 const TEXT_LIMIT_BYTES: u64 = 256 << 20;
 const MANIFEST: &str = "manifest.json";
+/// The name of an archive that is sent, and in the errors of its making.
+pub(super) const NAME: &str = "archive.tar.zst";
+/// What is sent at once, how many such pieces wait for a slow taker, and for how long one that takes nothing is waited for.
+const PIECE_BYTES: usize = 1 << 18;
+const PIECES_AHEAD: usize = 4;
+const STANDSTILL: Duration = Duration::from_mins(1);
 
 /// What an archive is made of.
 #[derive(Debug)]
-pub struct Archive<'a> {
+pub struct Archive {
     /// Where the stored files are.
-    pub paths: &'a Paths,
+    pub paths: Paths,
     /// Which service this is; the same in all its archives.
-    pub service: &'a str,
+    pub service: String,
     /// µs since 1970 UTC.
     pub created_at_us: i64,
     /// What was asked for, in words.
@@ -157,7 +171,80 @@ enum Content {
     },
 }
 
-impl Archive<'_> {
+impl Archive {
+    /// Of these sessions, as the catalog knows them now. Those that are not sealed yet are left out.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`].
+    pub async fn of(
+        paths: &Paths,
+        catalog: &Catalog,
+        sessions: &[i64],
+        selection: String,
+        created_at_us: i64,
+    ) -> Result<Self, Error> {
+        let (mut sealed, mut left_out) = (Vec::new(), Vec::new());
+        for &session in sessions {
+            match catalog.archived_session(SessionId(session)).await? {
+                Some(session) => sealed.push(session),
+                None => left_out.push(session),
+            }
+        }
+        let users: BTreeSet<i64> = sealed.iter().filter_map(|session| session.user_id).collect();
+        let mut players = Vec::new();
+        for user in users {
+            players.extend(catalog.archived_player(UserId(user)).await?);
+        }
+        let service = catalog.service_id().await?.unwrap_or_else(|| "unnamed".to_owned());
+        Ok(Self { paths: paths.clone(), service, created_at_us, selection, sessions: sealed, players, left_out })
+    }
+
+    /// What is remembered of it where it was made, so that whoever erases a player later knows of it.
+    #[must_use]
+    pub fn note(&self, path: PathBuf) -> ArchiveNote {
+        ArchiveNote {
+            path,
+            created_at_us: self.created_at_us,
+            players: self.players.iter().map(|player| player.user_id).collect(),
+            sessions: self.sessions.iter().map(|session| session.session_id).collect(),
+        }
+    }
+
+    /// The archive in pieces, made as they are taken, by a thread of its own; `permit` is dropped when the work ends. Dropping
+    /// the stream ends it, and so does a taker that stands still. An error is the last item: what came before it has no
+    /// manifest, so it is no archive.
+    pub fn pieces<P: Send + 'static>(self, permit: P) -> impl Stream<Item = Result<Bytes, Error>> + Send + use<P> {
+        let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+        let mut out = Pieces { sender, held: Vec::with_capacity(PIECE_BYTES), runtime: Handle::current() };
+        tokio::task::spawn_blocking(move || {
+            let written = self.write_to(&mut out).and_then(|()| out.flush().map_err(io_error("send", Path::new(NAME))));
+            if let Err(error) = written {
+                // Whoever has gone away needs no reason.
+                out.sender.blocking_send(Err(error)).ok();
+            }
+            drop(permit);
+        });
+        futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
+    }
+
+    fn write_to(&self, out: &mut impl Write) -> Result<(), Error> {
+        let place = Path::new(NAME);
+        let mut members = Vec::new();
+        for (name, content) in self.plan(place)? {
+            members.push(self.append(out, place, &name, &content)?);
+        }
+        self.end(out, place, members).map(drop)
+    }
+
+    /// The manifest and the end of the tar.
+    fn end(&self, out: &mut impl Write, place: &Path, members: Vec<Entry>) -> Result<Manifest, Error> {
+        let manifest = self.manifest(members);
+        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| archive_error(place, error.to_string()))?;
+        self.append(out, place, MANIFEST, &Content::Text(text))?;
+        compressed(out, place, |frame| frame.write_all(&[0; 2 * BLOCK_BYTES]))?;
+        Ok(manifest)
+    }
+
     /// Writes the archive to `out`; `progress` hears of each member: how many are done, of how many.
     ///
     /// # Errors
@@ -188,16 +275,13 @@ impl Archive<'_> {
 
         for (name, content) in plan.iter().skip(done.len()) {
             progress(done.len(), plan.len());
-            let entry = self.append(&file, &partial, name, content)?;
+            let entry = self.append(&mut file, &partial, name, content)?;
             end = file.stream_position().map_err(io_error("write", &partial))?;
             log.write_all(&line_of(&Done { entry: entry.clone(), end })).map_err(io_error("write", &log_path))?;
             done.push(entry);
         }
         progress(plan.len(), plan.len());
-        let manifest = self.manifest(done);
-        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| archive_error(out, error.to_string()))?;
-        self.append(&file, &partial, MANIFEST, &Content::Text(text))?;
-        compressed(&file, &partial, |frame| frame.write_all(&[0; 2 * BLOCK_BYTES]))?;
+        let manifest = self.end(&mut file, &partial, done)?;
         file.sync_all().map_err(io_error("sync", &partial))?;
         let bytes = file.metadata().map_err(io_error("look at", &partial))?.len();
         drop(file);
@@ -229,7 +313,7 @@ impl Archive<'_> {
             format: "volant-archive".to_owned(),
             version: ARCHIVE_VERSION,
             program: concat!("volant ", env!("CARGO_PKG_VERSION")).to_owned(),
-            service: self.service.to_owned(),
+            service: self.service.clone(),
             created_at_us: self.created_at_us,
             selection: self.selection.clone(),
             players: self.players.clone(),
@@ -300,11 +384,11 @@ impl Archive<'_> {
     fn stored(&self, path: &str) -> Result<TableFile, Error> {
         let at = |what| archive_error(&self.paths.root().join(path), what);
         let path: TablePath = path.parse().map_err(|_| at("the name of no session's file".to_owned()))?;
-        pack::locate(self.paths, path).map_err(store_error)
+        pack::locate(&self.paths, path).map_err(store_error)
     }
 
     /// Writes a member as a zstd frame of its own.
-    fn append(&self, file: &File, partial: &Path, name: &str, content: &Content) -> Result<Entry, Error> {
+    fn append(&self, out: &mut impl Write, place: &Path, name: &str, content: &Content) -> Result<Entry, Error> {
         let (mut source, bytes): (Box<dyn Read + '_>, u64) = match content {
             Content::Text(text) => (Box::new(text.as_slice()), text.len() as u64),
             Content::Stored { path, .. } => {
@@ -313,10 +397,10 @@ impl Archive<'_> {
                 (Box::new(file.reader()), bytes)
             }
         };
-        let header = header(name, bytes).map_err(io_error("write", partial))?;
+        let header = header(name, bytes).map_err(io_error("write", place))?;
         let mut hash = Sha256::new();
         let mut copied = 0;
-        compressed(file, partial, |frame| {
+        compressed(out, place, |frame| {
             frame.write_all(header.as_bytes())?;
             let mut buffer = vec![0; 1 << 18];
             loop {
@@ -337,9 +421,40 @@ impl Archive<'_> {
             Content::Text(_) => None,
         };
         if copied != bytes || expected.is_some_and(|expected| *expected != sha256) {
-            return Err(archive_error(partial, format!("{name} changed while it was read")));
+            return Err(archive_error(place, format!("{name} changed while it was read")));
         }
         Ok(Entry { path: name.to_owned(), bytes, sha256 })
+    }
+}
+
+/// Takes bytes and sends them in pieces.
+struct Pieces {
+    sender: mpsc::Sender<Result<Bytes, Error>>,
+    held: Vec<u8>,
+    runtime: Handle,
+}
+
+impl Pieces {
+    fn send(&mut self) -> io::Result<()> {
+        let piece = Bytes::from(std::mem::replace(&mut self.held, Vec::with_capacity(PIECE_BYTES)));
+        let sent = self.runtime.block_on(self.sender.send_timeout(Ok(piece), STANDSTILL));
+        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes the archive any more"))
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(PIECE_BYTES - self.held.len());
+        self.held.extend_from_slice(&bytes[..count]);
+        if self.held.len() == PIECE_BYTES {
+            self.send()?;
+        }
+        Ok(count)
+    }
+
+    /// Only the end of the archive sends a piece that is not full.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.held.is_empty() { Ok(()) } else { self.send() }
     }
 }
 
@@ -468,12 +583,12 @@ fn header(name: &str, bytes: u64) -> io::Result<tar::Header> {
     Ok(header)
 }
 
-fn compressed(
-    file: &File,
+fn compressed<W: Write>(
+    out: W,
     path: &Path,
-    write: impl FnOnce(&mut zstd::Encoder<'_, &File>) -> io::Result<()>,
+    write: impl FnOnce(&mut zstd::Encoder<'_, W>) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let made = zstd::Encoder::new(file, ZSTD_LEVEL).and_then(|mut frame| {
+    let made = zstd::Encoder::new(out, ZSTD_LEVEL).and_then(|mut frame| {
         frame.include_checksum(true)?;
         write(&mut frame)?;
         frame.finish().map(drop)
@@ -530,11 +645,6 @@ pub fn hex(bytes: &[u8]) -> String {
         .flat_map(|byte| [byte >> 4, byte & 15])
         .filter_map(|half| char::from_digit(u32::from(half), 16))
         .collect()
-}
-
-fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Io { step, path, source }
 }
 
 fn archive_error(path: &Path, what: String) -> Error {

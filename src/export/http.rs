@@ -2,39 +2,74 @@
 //!
 //! Query: `session`, `player`, `device`, `stroke` (each may come several times), `from`, `to` (UTC days), `table` (`frames`,
 //! `stroke_frames`, `strokes`, `results`; else `frames`, or `stroke_frames` where strokes are chosen) and `format`
-//! (`parquet`, `csv`, `arrow`, `jsonl`, `json`, `mcap`, `mat`; else `parquet`). The answer streams as a file to be saved. What
-//! fails is answered with `application/problem+json`; what fails after bytes have left cuts the connection, so that a part is
+//! (`parquet`, `csv`, `arrow`, `jsonl`, `json`, `mcap`, `mat`, `archive`; else `parquet`). The answer streams as a file to be
+//! saved. What fails is answered with `application/problem+json`; what fails after bytes have left cuts the connection, so that a part is
 //! never taken for the whole.
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{self, RawQuery};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
-use super::{Error, Form, Handle, Selection, Table};
+use super::{Archive, Error, Form, Handle, Selection, Table, archive, note_archive};
+use crate::clock::Clock;
 use crate::query;
+use crate::store::catalog::Catalog;
+use crate::store::paths::Paths;
+
+/// Archives that are made at once, for all callers: each reads and compresses as fast as it is taken.
+const ARCHIVES_AT_ONCE: usize = 2;
+
+/// What the route works with.
+#[derive(Clone, Debug)]
+pub struct State {
+    rows: Handle,
+    paths: Paths,
+    catalog: Catalog,
+    clock: Clock,
+    archives: Arc<Semaphore>,
+}
+
+impl State {
+    /// Rows from the query room, archives from the stored files and the catalog.
+    #[must_use]
+    pub fn new(query: query::Handle, paths: Paths, catalog: Catalog, clock: Clock) -> Self {
+        Self { rows: Handle::new(query), paths, catalog, clock, archives: Arc::new(Semaphore::new(ARCHIVES_AT_ONCE)) }
+    }
+}
 
 /// The route, for the application's router.
-pub fn router(handle: Handle) -> Router {
-    Router::new().route("/api/v2/export", get(export)).with_state(handle)
+pub fn router(state: State) -> Router {
+    Router::new().route("/api/v2/export", get(export)).with_state(state)
 }
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) selection: Selection,
-    pub(super) table: Table,
-    pub(super) form: Form,
+    pub(super) what: What,
+}
+
+/// Rows of a table, or everything of whole sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Rows(Table, Form),
+    Archive,
 }
 
 /// Reads the query of a request.
 pub(super) fn read(query: &str) -> Result<Asked, String> {
     let mut selection = Selection::default();
-    let (mut table, mut form) = (None, Form::Rows(query::Format::Parquet));
+    let (mut table, mut form) = (None, Some(Form::Rows(query::Format::Parquet)));
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let wrong = |expected: &str| format!("{name}={value}: {expected}");
         match name.as_ref() {
@@ -47,57 +82,90 @@ pub(super) fn read(query: &str) -> Result<Asked, String> {
             "table" => {
                 table = Some(Table::of(&value).ok_or_else(|| wrong("frames, stroke_frames, strokes or results"))?);
             }
+            "format" if value == "archive" => form = None,
             "format" => {
-                form = Form::of(&value).ok_or_else(|| wrong("parquet, csv, arrow, jsonl, json, mcap or mat"))?;
+                let known = Form::of(&value);
+                form = Some(known.ok_or_else(|| wrong("parquet, csv, arrow, jsonl, json, mcap, mat or archive"))?);
             }
             // Who asks is the gateway's to read.
             "token" | "lang" => {}
             _ => return Err(format!("no parameter {name:?}")),
         }
     }
+    let Some(form) = form else {
+        if table.is_some() {
+            return Err("an archive holds all tables; leave table out".to_owned());
+        }
+        return Ok(Asked { selection, what: What::Archive });
+    };
     let usual = if selection.strokes.is_empty() || matches!(form, Form::Mcap | Form::Mat) {
         Table::Frames
     } else {
         Table::StrokeFrames
     };
-    Ok(Asked { selection, table: table.unwrap_or(usual), form })
+    Ok(Asked { selection, what: What::Rows(table.unwrap_or(usual), form) })
 }
 
-async fn export(State(handle): State<Handle>, RawQuery(query): RawQuery) -> Response {
-    let asked = match read(&query.unwrap_or_default()) {
+async fn export(extract::State(state): extract::State<State>, RawQuery(query): RawQuery) -> Response {
+    let Asked { selection, what } = match read(&query.unwrap_or_default()) {
         Ok(asked) => asked,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, "bad_request", &detail),
     };
-    let mut pieces = match handle.bytes(&asked.selection, asked.table, asked.form).await {
+    let (name, form, content_type, pieces) = match what {
+        What::Rows(table, form) => {
+            let name = match selection.sessions.as_slice() {
+                [session] => format!("{}-{session}.{}", table.as_str(), form.name()),
+                _ => format!("{}.{}", table.as_str(), form.name()),
+            };
+            let pieces = state.rows.bytes(&selection, table, form).await;
+            let pieces = pieces.map(|pieces| pieces.map_err(|source| Error::Query { source }).boxed());
+            (name, form.name(), form.content_type(), pieces)
+        }
+        What::Archive => (archive::NAME.to_owned(), "archive", "application/zstd", archived(&state, &selection).await),
+    };
+    let mut pieces = match pieces {
         Ok(pieces) => pieces,
         Err(error) => return failure(&error),
     };
     // What fails at once is told properly.
     let first = match pieces.next().await {
-        Some(Err(source)) => return failure(&Error::Query { source }),
+        Some(Err(error)) => return failure(&error),
         first => first,
     };
-    metrics::counter!("volant_export_answers_total", "format" => asked.form.name()).increment(1);
+    metrics::counter!("volant_export_answers_total", "format" => form).increment(1);
     let counted = futures::stream::iter(first).chain(pieces).inspect(|piece| match piece {
         Ok(piece) => metrics::counter!("volant_export_bytes_total").increment(piece.len() as u64),
         Err(error) => tracing::warn!("an export was cut: {error}"),
     });
-    let name = match asked.selection.sessions.as_slice() {
-        [session] => format!("{}-{session}.{}", asked.table.as_str(), asked.form.name()),
-        _ => format!("{}.{}", asked.table.as_str(), asked.form.name()),
-    };
     let disposition = HeaderValue::from_str(&format!("attachment; filename=\"{name}\""));
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(asked.form.content_type())),
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_DISPOSITION, disposition.unwrap_or(HeaderValue::from_static("attachment"))),
     ];
     (headers, Body::from_stream(counted)).into_response()
 }
 
+/// The archive of what matches. It is noted before a byte of it leaves.
+async fn archived(state: &State, selection: &Selection) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+    let permit = Arc::clone(&state.archives).try_acquire_owned();
+    let permit = permit.map_err(|_| Error::Busy { limit: ARCHIVES_AT_ONCE })?;
+    let sessions = state.rows.sessions(selection).await?;
+    let (text, now_us) = (selection.to_string(), state.clock.now_us());
+    let archive = Archive::of(&state.paths, &state.catalog, &sessions, text, now_us).await?;
+    if archive.sessions.is_empty() {
+        return Err(Error::Unsealed { selection: selection.to_string() });
+    }
+    let (paths, note) = (state.paths.clone(), archive.note("/api/v2/export".into()));
+    let noted = tokio::task::spawn_blocking(move || note_archive(&paths, &note)).await;
+    noted.map_err(|source| Error::Write { form: "archive", source: source.into() })??;
+    Ok(archive.pieces(permit).boxed())
+}
+
 fn failure(error: &Error) -> Response {
     let (status, code) = match error {
-        Error::Nothing { .. } => (StatusCode::NOT_FOUND, "nothing_to_export"),
+        Error::Nothing { .. } | Error::Unsealed { .. } => (StatusCode::NOT_FOUND, "nothing_to_export"),
+        Error::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         Error::OneSession { .. } => (StatusCode::BAD_REQUEST, "one_session"),
         Error::Whole { .. } => (StatusCode::BAD_REQUEST, "whole_session"),
         Error::TooMany { .. } => (StatusCode::BAD_REQUEST, "too_many_sessions"),
@@ -105,6 +173,7 @@ fn failure(error: &Error) -> Response {
         Error::Write { .. }
         | Error::Io { .. }
         | Error::Archive { .. }
+        | Error::Catalog(_)
         | Error::Stored { .. }
         | Error::Bucket { .. } => {
             tracing::error!(error = error as &dyn std::error::Error, "failed to export: {error}");

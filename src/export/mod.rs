@@ -13,6 +13,7 @@
 mod archive;
 mod bucket;
 pub mod http;
+mod made;
 mod mat;
 mod mcap;
 mod selection;
@@ -20,7 +21,10 @@ mod selection;
 pub(crate) use archive::text_of;
 pub use archive::{ARCHIVE_VERSION, Archive, Entry, Manifest, Opened, SessionEntry, Written, described, hex};
 pub use bucket::{Bucket, Outgoing};
+pub use made::{ArchiveNote, archives_with, note_archive};
 pub use selection::{Selection, Table};
+
+use std::path::Path;
 
 use arrow::array::{
     ArrayRef, AsArray as _, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
@@ -154,6 +158,21 @@ pub enum Error {
         #[source]
         source: object_store::Error,
     },
+    /// An archive is made of sealed sessions.
+    #[error("no session that matches is sealed yet: {selection}")]
+    Unsealed {
+        /// What was asked for.
+        selection: String,
+    },
+    /// As many archives are being made as may be at once.
+    #[error("{limit} archives are being made; ask again when one is done")]
+    Busy {
+        /// How many.
+        limit: usize,
+    },
+    /// What is known of the sessions.
+    #[error("read the catalog")]
+    Catalog(#[from] crate::store::catalog::Error),
     /// What should be an archive is none, or is damaged or incomplete.
     #[error("{what} in {}", path.display())]
     Archive {
@@ -286,6 +305,11 @@ impl<'a> Columns<'a> {
         let axis = |axis| self.floats(&format!("{name}_{axis}"));
         Ok([axis("x")?, axis("y")?, axis("z")?])
     }
+}
+
+fn io_error(step: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { step, path, source }
 }
 
 /// Why a format could not be written.

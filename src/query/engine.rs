@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::catalog::TableProvider;
-use datafusion::common::ScalarValue;
+use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, InformationSchemaProvider};
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+    SchemaProvider, TableProvider,
+};
+use datafusion::common::{ScalarValue, internal_datafusion_err};
 use datafusion::config::Dialect;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
@@ -32,10 +36,10 @@ use tracing::Instrument;
 
 use super::error::Error;
 use super::provider::{Listed, ListedTable, Scope, Stored, StoredTable};
-use super::rules::{CountRows, RangeJoin};
+use super::rules::{ByRowGroups, RangeJoin};
 use super::source::Source;
 use super::views::VIEWS;
-use super::{functions, statement, tables};
+use super::{functions, statement, tables, text};
 
 pub(super) const CATALOG: &str = "volant";
 pub(super) const SCHEMA: &str = "public";
@@ -439,12 +443,11 @@ impl Engine {
     fn new(options: &Options, files: Arc<dyn ObjectStore>, source: Arc<dyn Source>) -> Result<Self, DataFusionError> {
         let mut config = SessionConfig::new()
             .with_default_catalog_and_schema(CATALOG, SCHEMA)
-            .with_information_schema(true)
+            // There is one, of the tables as others see them.
+            .with_information_schema(false)
             .with_target_partitions(options.workers.max(1));
         let settings = config.options_mut();
         settings.sql_parser.collect_spans = true;
-        // Clients of the Arrow answer need not know string views.
-        settings.sql_parser.map_string_types_to_utf8view = false;
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let environment = RuntimeEnvBuilder::new()
             .with_disk_manager_builder(disk)
@@ -457,7 +460,7 @@ impl Engine {
             .with_runtime_env(environment)
             .with_default_features()
             .with_optimizer_rule(Arc::new(RangeJoin))
-            .with_optimizer_rule(Arc::new(CountRows))
+            .with_optimizer_rule(Arc::new(ByRowGroups))
             .build();
 
         let mut context = SessionContext::new_with_state(state);
@@ -465,8 +468,11 @@ impl Engine {
         let stored = |what| -> Arc<dyn TableProvider> { Arc::new(StoredTable::new(what, files_at.clone())) };
         let listed = |what| -> Arc<dyn TableProvider> { Arc::new(ListedTable(what)) };
         let mut schemas = Vec::new();
+        let described = MemorySchemaProvider::new();
         let register = |schemas: &mut Vec<_>, name: &'static str, table: Arc<dyn TableProvider>| {
-            schemas.push((name, table.schema()));
+            let outside = text::Described::new(Arc::clone(&table));
+            schemas.push((name, Arc::clone(&outside.schema)));
+            described.register_table(name.to_owned(), Arc::new(outside))?;
             context.register_table(name, table)
         };
         for (name, table) in [
@@ -484,8 +490,10 @@ impl Engine {
             register(&mut schemas, view.name, Arc::new(view.plan(&context.state())?))?;
         }
         let dictionary = tables::dictionary_batch(&schemas)?;
+        let dictionary = text::retyped(&dictionary, &text::inside(&dictionary.schema()))?;
         let dictionary = MemTable::try_new(dictionary.schema(), vec![vec![dictionary]])?;
         register(&mut schemas, "data_dictionary", Arc::new(dictionary))?;
+        add_information_schema(&context, Arc::new(described))?;
         Ok(Self { state: context.state(), tables: schemas, files, source, dialect: Dialect::Generic })
     }
 
@@ -546,8 +554,10 @@ impl Engine {
         let schema = plan.schema().as_arrow();
         let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
         let schema = Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone());
-        let parameters = parameters.into_iter().map(|(_, field)| field).collect();
-        Ok(Described { schema: Arc::new(schema), parameters })
+        let parameters = parameters.into_iter().map(|(_, field)| field).collect::<Vec<_>>();
+        let parameters = text::outside(&Schema::new(parameters));
+        let parameters = parameters.fields().iter().map(|field| Field::clone(field)).collect();
+        Ok(Described { schema: text::outside(&schema), parameters })
     }
 
     /// Plans a statement and makes its first batch: most failures are then told instead of an answer, not in the middle of
@@ -565,7 +575,7 @@ impl Engine {
             plan = plan.with_param_values(values.to_vec()).map_err(engine_error)?;
         }
         let plan = state.create_physical_plan(&plan).await.map_err(engine_error)?;
-        let schema = plan.schema();
+        let schema = text::outside(&plan.schema());
         let context = Arc::new(TaskContext::from(&state));
         let mut batches: SendableRecordBatchStream = execute_stream(plan, context).map_err(engine_error)?;
         let first = batches.next().await.transpose().map_err(engine_error)?;
@@ -619,9 +629,24 @@ impl Engine {
     }
 }
 
+/// Adds the catalog in which clients look for tables and columns, with these descriptions of the tables.
+fn add_information_schema(
+    context: &SessionContext,
+    described: Arc<MemorySchemaProvider>,
+) -> Result<(), DataFusionError> {
+    let outside = MemoryCatalogProvider::new();
+    outside.register_schema(SCHEMA, described)?;
+    let list = MemoryCatalogProviderList::new();
+    list.register_catalog(CATALOG.to_owned(), Arc::new(outside));
+    let functions = context.state().table_functions().clone();
+    let information = InformationSchemaProvider::new(Arc::new(list)).with_table_functions(functions);
+    let catalog = context.catalog(CATALOG).ok_or_else(|| internal_datafusion_err!("no catalog {CATALOG}"))?;
+    catalog.register_schema(INFORMATION_SCHEMA, Arc::new(information))?;
+    Ok(())
+}
+
 /// The batch under the announced schema: the engine may disagree with itself about nullability and comments, and strict
 /// readers of the Arrow stream refuse that.
 fn announced(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)?)
+    Ok(text::retyped(batch, schema)?)
 }

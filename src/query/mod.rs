@@ -31,12 +31,14 @@ pub mod postgres;
 mod provider;
 mod replaced;
 mod rooms;
+mod row_groups;
 mod rules;
 mod source;
 mod statement;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod text;
 mod views;
 
 pub use encode::{ByteStream, Format};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Date32Array, Int64Array, RecordBatch};
 use arrow::compute::and;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -20,10 +20,8 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_expr::expressions::{col as physical_col, lit as physical_lit};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 use jiff::civil::Date;
 use object_store::{ObjectMeta, ObjectStoreExt};
@@ -32,9 +30,10 @@ use tokio::sync::OnceCell;
 
 use super::source::{LiveFrames, Snapshot, Source, StoredFile};
 use super::tables::{self, DATE};
+use super::text;
 
-/// The columns whose value is known of a file without opening it.
-const SESSION_ID: &str = "session_id";
+/// The column that, with the date, is known of a file without opening it.
+pub(super) const SESSION_ID: &str = "session_id";
 
 /// What one statement reads, so that a table that it names twice is the same table.
 #[derive(Debug)]
@@ -42,7 +41,7 @@ pub(super) struct Scope {
     source: Arc<dyn Source>,
     snapshot: OnceCell<Snapshot>,
     /// Files are asked for their size before they are read.
-    as_found: bool,
+    pub(super) as_found: bool,
 }
 
 impl Scope {
@@ -52,7 +51,7 @@ impl Scope {
         Self { source, snapshot: OnceCell::new(), as_found }
     }
 
-    fn of(state: &dyn Session) -> Result<Arc<Self>> {
+    pub(super) fn of(state: &dyn Session) -> Result<Arc<Self>> {
         state
             .config()
             .get_extension::<Self>()
@@ -60,7 +59,7 @@ impl Scope {
     }
 
     /// The snapshot of the statement, taken when the first table is scanned.
-    async fn snapshot(&self) -> Result<&Snapshot> {
+    pub(super) async fn snapshot(&self) -> Result<&Snapshot> {
         self.snapshot.get_or_try_init(|| self.source.snapshot()).await.map_err(DataFusionError::External)
     }
 }
@@ -78,7 +77,7 @@ pub(super) enum Stored {
 pub(super) struct StoredTable {
     what: Stored,
     schema: TableSchema,
-    files_at: ObjectStoreUrl,
+    pub(super) files_at: ObjectStoreUrl,
 }
 
 impl StoredTable {
@@ -88,8 +87,9 @@ impl StoredTable {
             Stored::Strokes => schemas::tables::strokes_schema(),
             Stored::Results => schemas::tables::results_schema(),
         };
-        let schema =
-            TableSchema::builder(file_schema).with_table_partition_cols(vec![Arc::new(tables::date_field())]).build();
+        let schema = TableSchema::builder(text::inside(&file_schema))
+            .with_table_partition_cols(vec![Arc::new(tables::date_field())])
+            .build();
         Self { what, schema, files_at }
     }
 
@@ -97,7 +97,7 @@ impl StoredTable {
         self.what == Stored::Frames
     }
 
-    async fn scan_files(
+    pub(super) async fn scan_files(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -129,7 +129,7 @@ impl StoredTable {
         ParquetFormat::default().create_physical_plan(state, config).await
     }
 
-    fn scan_live(
+    pub(super) fn scan_live(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -139,17 +139,25 @@ impl StoredTable {
         for (place, session) in live.iter().enumerate() {
             let slot = place % partitions.len();
             for batch in session.batches.iter().filter(|batch| batch.num_rows() > 0) {
-                partitions[slot].push(self.with_date(batch, session.date)?);
+                partitions[slot].push(self.as_stored(batch, session.date, projection)?);
             }
         }
-        Ok(MemorySourceConfig::try_new_exec(&partitions, Arc::clone(self.schema.table_schema()), projection.cloned())?)
+        Ok(MemorySourceConfig::try_new_exec(
+            &partitions,
+            project_schema(self.schema.table_schema(), projection)?,
+            None,
+        )?)
     }
 
-    /// A live batch with the partition column that a file would get from its folder.
-    fn with_date(&self, batch: &RecordBatch, date: Date) -> Result<RecordBatch> {
+    /// Columns of a live batch, with the partition column that a file would get from its folder.
+    fn as_stored(&self, batch: &RecordBatch, date: Date, projection: Option<&Vec<usize>>) -> Result<RecordBatch> {
         let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
         columns.push(Arc::new(Date32Array::from_value(days(date), batch.num_rows())));
-        Ok(RecordBatch::try_new(Arc::clone(self.schema.table_schema()), columns)?)
+        let fields =
+            batch.schema().fields().iter().cloned().chain([Arc::new(tables::date_field())]).collect::<Fields>();
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+        let batch = projection.map_or_else(|| Ok(batch.clone()), |columns| batch.project(columns))?;
+        Ok(text::retyped(&batch, &project_schema(self.schema.table_schema(), projection)?)?)
     }
 }
 
@@ -219,79 +227,8 @@ impl TableProvider for StoredTable {
     }
 }
 
-/// How many rows of a table each session and day has: `session_id`, `date` and [`RowCounts::ROWS`], one row or more of each.
-#[derive(Debug)]
-pub(super) struct RowCounts(pub(super) StoredTable);
-
-impl RowCounts {
-    /// The column of the number of rows.
-    pub(super) const ROWS: &'static str = "__rows";
-}
-
-#[async_trait]
-impl TableProvider for RowCounts {
-    fn schema(&self) -> SchemaRef {
-        // With all that the table says of the two columns and of itself: it stands in the table's place in a plan.
-        let table = self.0.schema.table_schema();
-        let known = table.fields().iter().filter(|field| [SESSION_ID, DATE].contains(&field.name().as_str()));
-        let rows = Arc::new(Field::new(Self::ROWS, DataType::Int64, false));
-        let fields = known.cloned().chain([rows]).collect::<Vec<_>>();
-        Arc::new(Schema::new_with_metadata(fields, table.metadata().clone()))
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let scope = Scope::of(state)?;
-        let snapshot = scope.snapshot().await?;
-        let (known, unknown): (Vec<_>, Vec<_>) =
-            snapshot.frames.iter().partition(|file| file.rows.is_some() && !scope.as_found);
-        let files = known.iter().map(|file| (file.session_id, file.date, file.rows.unwrap_or(0) as i64));
-        let rows_of = |live: &LiveFrames| live.batches.iter().map(RecordBatch::num_rows).sum::<usize>() as i64;
-        let live = snapshot.live.iter().map(|live| (live.session_id, live.date, rows_of(live)));
-        let counts: Vec<(SessionId, Date, i64)> = files.chain(live).collect();
-        let batch = RecordBatch::try_new(
-            self.schema(),
-            vec![
-                Arc::new(counts.iter().map(|(session_id, ..)| session_id.get()).collect::<Int64Array>()),
-                Arc::new(counts.iter().map(|&(_, date, _)| Some(days(date))).collect::<Date32Array>()),
-                Arc::new(counts.iter().map(|&(.., rows)| rows).collect::<Int64Array>()),
-            ],
-        )?;
-        let known: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), None)?;
-        // Where only the file knows, every row is one.
-        let all = if unknown.is_empty() {
-            known
-        } else {
-            let table = self.0.schema.table_schema();
-            let columns = vec![table.index_of(SESSION_ID)?, table.index_of(DATE)?];
-            let rows = self.0.scan_files(state, Some(&columns), unknown, None, scope.as_found).await?;
-            let column = |name: &str| Ok::<_, DataFusionError>((physical_col(name, &rows.schema())?, name.to_owned()));
-            let one = (physical_lit(1i64), Self::ROWS.to_owned());
-            let counts = ProjectionExec::try_new(vec![column(SESSION_ID)?, column(DATE)?, one], rows)?;
-            UnionExec::try_new(vec![known, Arc::new(counts)])?
-        };
-        let Some(projection) = projection else { return Ok(all) };
-        let schema = all.schema();
-        let columns = projection.iter().map(|&place| {
-            let name = schema.field(place).name();
-            Ok((physical_col(name, &schema)?, name.clone()))
-        });
-        let columns = columns.collect::<Result<Vec<_>>>()?;
-        Ok(Arc::new(ProjectionExec::try_new(columns, all)?))
-    }
-}
-
 /// For each (session, date): may rows of it pass the filters? Filters that need other columns say nothing about that.
-fn wanted(state: &dyn Session, filters: &[Expr], places: &[(SessionId, Date)]) -> Result<Vec<bool>> {
+pub(super) fn wanted(state: &dyn Session, filters: &[Expr], places: &[(SessionId, Date)]) -> Result<Vec<bool>> {
     let schema = Arc::new(Schema::new(vec![
         Field::new(SESSION_ID, DataType::Int64, false),
         Field::new(DATE, DataType::Date32, false),
@@ -345,7 +282,7 @@ fn partitioned_files(files: &[&StoredFile]) -> Result<Vec<PartitionedFile>> {
     Ok(scans)
 }
 
-fn partitioned_file(file: &StoredFile) -> Result<PartitionedFile> {
+pub(super) fn partitioned_file(file: &StoredFile) -> Result<PartitionedFile> {
     let meta = ObjectMeta {
         location: object_store::path::Path::parse(&file.path)
             .map_err(|error| DataFusionError::External(error.into()))?,
@@ -360,7 +297,7 @@ fn partitioned_file(file: &StoredFile) -> Result<PartitionedFile> {
 }
 
 /// Days since 1970-01-01, as Arrow counts dates.
-fn days(date: Date) -> i32 {
+pub(super) fn days(date: Date) -> i32 {
     let days = date.duration_since(Date::constant(1970, 1, 1)).as_hours() / 24;
     i32::try_from(days).expect("a civil date lies within 10000 years of 1970")
 }
@@ -380,12 +317,13 @@ pub(super) struct ListedTable(pub(super) Listed);
 #[async_trait]
 impl TableProvider for ListedTable {
     fn schema(&self) -> SchemaRef {
-        match self.0 {
+        let outside = match self.0 {
             Listed::Sessions => tables::sessions_schema(),
             Listed::Devices => tables::devices_schema(),
             Listed::Players => tables::players_schema(),
             Listed::Notifications => tables::notifications_schema(),
-        }
+        };
+        text::inside(&outside)
     }
 
     fn table_type(&self) -> TableType {
@@ -408,6 +346,7 @@ impl TableProvider for ListedTable {
                 tables::notifications_batch(&source.notifications().await.map_err(DataFusionError::External)?)
             }
         }?;
+        let batch = text::retyped(&batch, &self.schema())?;
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)
     }
 }

@@ -3,7 +3,7 @@
 //! - [`RangeJoin`]: rows within a fixed distance of others, "frames within 100 ms of an impact". The engine joins on what is
 //!   equal and compares all pairs of a session; here both sides are cut into buckets as wide as the range, so that a row meets
 //!   the rows of two buckets.
-//! - [`CountRows`]: how many rows a session or a day has is known without reading a file.
+//! - [`ByRowGroups`]: how many frames there are, from when to when and of which sensors, is known without reading one.
 //!
 //! Each leaves a plan with the same answer, and every condition of the statement in it.
 
@@ -13,20 +13,20 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::catalog::default_table_source::{provider_as_source, source_as_provider};
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue, TableReference};
 use datafusion::functions::core::expr_fn::coalesce;
-use datafusion::functions_aggregate::sum::sum;
+use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::functions_nested::expr_fn::make_array;
 use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, ScalarFunction};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{
     Aggregate, Between, BinaryExpr, Expr, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Operator,
-    SubqueryAlias, TableScan, col, lit,
+    Projection, SubqueryAlias, TableScan, col, lit,
 };
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-use super::provider::{RowCounts, StoredTable};
-use super::tables::DATE;
+use super::provider::StoredTable;
+use super::row_groups::{Fact, RowGroups, is_key};
 
 /// Columns of the buckets, one a side.
 const BUCKETS: [&str; 2] = ["__bucket_left", "__bucket_right"];
@@ -245,13 +245,14 @@ fn within(distance: &Expr, limit: &Expr) -> Vec<(Linear, Option<i64>, Option<i64
     }
 }
 
-/// Counts rows of sessions and days by what is known of their files.
+/// Answers what the footers of the files tell, grouped by session, day and sensor: numbers of rows and of values, least and
+/// greatest whole numbers, and which sensors, sessions and days there are.
 #[derive(Debug)]
-pub(super) struct CountRows;
+pub(super) struct ByRowGroups;
 
-impl OptimizerRule for CountRows {
+impl OptimizerRule for ByRowGroups {
     fn name(&self) -> &'static str {
-        "count_rows_by_files"
+        "aggregate_by_row_groups"
     }
 
     fn apply_order(&self) -> Option<ApplyOrder> {
@@ -264,65 +265,139 @@ impl OptimizerRule for CountRows {
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let LogicalPlan::Aggregate(aggregate) = &plan else { return Ok(Transformed::no(plan)) };
-        let keys_are_known = !aggregate.group_expr.is_empty() && aggregate.group_expr.iter().all(is_known);
-        if !keys_are_known || aggregate.aggr_expr.is_empty() || !aggregate.aggr_expr.iter().all(is_count_of_rows) {
+        let schema = aggregate.input.schema();
+        let parts = aggregate.aggr_expr.iter().map(|expr| Part::of(expr, schema)).collect::<Option<Vec<_>>>();
+        let (Some(parts), true) = (parts, aggregate.group_expr.iter().all(is_of_keys)) else {
             return Ok(Transformed::no(plan));
-        }
-        let Some(input) = counted(&aggregate.input)? else { return Ok(Transformed::no(plan)) };
-        let (qualifier, _) = input.schema().qualified_field_with_unqualified_name(RowCounts::ROWS)?;
-        let rows = Column::new(qualifier.cloned(), RowCounts::ROWS);
-        let total = sum(Expr::Column(rows)).alias(RowCounts::ROWS);
-        let counts = Aggregate::try_new(Arc::new(input), aggregate.group_expr.clone(), vec![total])?;
-        // Under the names that the counts had.
-        let keys = aggregate.group_expr.len();
-        let columns = aggregate.schema.columns().into_iter().enumerate().map(|(place, column)| {
-            if place < keys {
-                Expr::Column(column)
-            } else {
-                coalesce(vec![col(RowCounts::ROWS), lit(0i64)]).alias_qualified(column.relation.clone(), column.name)
-            }
+        };
+        let Some(input) = by_row_groups(&aggregate.input)? else { return Ok(Transformed::no(plan)) };
+        let (qualifier, _) = input.schema().qualified_field_with_unqualified_name(RowGroups::ROWS)?;
+        let qualifier = qualifier.cloned();
+        let part_name = |at: usize| format!("__part_{at}");
+        let aggregates = parts.iter().enumerate().map(|(at, part)| part.over(qualifier.as_ref()).alias(part_name(at)));
+        let made = Aggregate::try_new(Arc::new(input), aggregate.group_expr.clone(), aggregates.collect())?;
+        // Under the names that they had.
+        let keys = made.schema.columns().into_iter().take(made.schema.fields().len() - parts.len());
+        let keys = keys.collect::<Vec<_>>();
+        let names = aggregate.schema.columns().into_iter().skip(keys.len());
+        let values = parts.iter().enumerate().zip(names).map(|((at, part), name)| {
+            let value =
+                if part.is_count() { coalesce(vec![col(part_name(at)), lit(0i64)]) } else { col(part_name(at)) };
+            value.alias_qualified(name.relation, name.name)
         });
-        let counted = LogicalPlanBuilder::from(LogicalPlan::Aggregate(counts)).project(columns.collect::<Vec<_>>())?;
-        Ok(Transformed::yes(counted.build()?))
+        let columns = keys.into_iter().map(Expr::Column).chain(values).collect::<Vec<_>>();
+        Ok(Transformed::yes(LogicalPlanBuilder::from(LogicalPlan::Aggregate(made)).project(columns)?.build()?))
     }
 }
 
-/// True if all that an expression needs is known of a file without reading it.
-fn is_known(expr: &Expr) -> bool {
-    let columns = expr.column_refs();
-    !expr.is_volatile() && columns.iter().all(|column| column.name == DATE || column.name == "session_id")
+/// True if a row group has one value of it.
+fn is_of_keys(expr: &Expr) -> bool {
+    !expr.is_volatile() && expr.column_refs().iter().all(|column| is_key(&column.name))
 }
 
-fn is_count_of_rows(expr: &Expr) -> bool {
-    let Expr::AggregateFunction(AggregateFunction { func, params }) = expr else {
-        return matches!(expr, Expr::Alias(alias) if is_count_of_rows(&alias.expr));
-    };
-    let AggregateFunctionParams { args, distinct, filter, order_by, .. } = params;
-    let of_rows = matches!(args.as_slice(), [Expr::Literal(value, _)] if !value.is_null());
-    func.name() == "count" && of_rows && !distinct && filter.is_none() && order_by.is_empty()
+/// An aggregate that row groups tell.
+#[derive(Debug)]
+enum Part {
+    /// How many rows there are, or values of a column: the sum of a column.
+    Count { of: String, filter: Option<Box<Expr>> },
+    /// The least or greatest value: that of a column.
+    Bound { function: AggregateFunction, of: String },
+    /// Of the keys alone, and the same however often a row is there.
+    OfKeys(Expr),
 }
 
-/// The input with the rows' counts in place of the rows; `None` if it is not `frames` alone, filtered by what is known.
-fn counted(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+impl Part {
+    fn of(expr: &Expr, schema: &DFSchema) -> Option<Self> {
+        let function = match expr {
+            Expr::AggregateFunction(function) => function,
+            Expr::Alias(alias) => return Self::of(&alias.expr, schema),
+            _ => return None,
+        };
+        let AggregateFunctionParams { args, distinct, filter, order_by, .. } = &function.params;
+        if !order_by.is_empty() || !filter.as_ref().is_none_or(|filter| is_of_keys(filter)) {
+            return None;
+        }
+        let fact = |fact: Fact, column: &Column| fact.name_for(schema.field_from_column(column).ok()?);
+        let filter = filter.clone();
+        match (function.func.name(), args.as_slice()) {
+            ("count", [Expr::Literal(value, _)]) if !distinct && !value.is_null() => {
+                Some(Self::Count { of: RowGroups::ROWS.to_owned(), filter })
+            }
+            // Keys are never null.
+            ("count", [Expr::Column(column)]) if !distinct && is_key(&column.name) => {
+                Some(Self::Count { of: RowGroups::ROWS.to_owned(), filter })
+            }
+            ("count", [Expr::Column(column)]) if !distinct => {
+                Some(Self::Count { of: fact(Fact::Count, column)?, filter })
+            }
+            ("count", [argument]) if *distinct && is_of_keys(argument) => Some(Self::OfKeys(expr.clone())),
+            ("min" | "max", [argument]) if is_of_keys(argument) => Some(Self::OfKeys(expr.clone())),
+            ("min", [Expr::Column(column)]) => {
+                Some(Self::Bound { function: function.clone(), of: fact(Fact::Min, column)? })
+            }
+            ("max", [Expr::Column(column)]) => {
+                Some(Self::Bound { function: function.clone(), of: fact(Fact::Max, column)? })
+            }
+            _ => None,
+        }
+    }
+
+    const fn is_count(&self) -> bool {
+        matches!(self, Self::Count { .. })
+    }
+
+    /// The aggregate over row groups.
+    fn over(&self, qualifier: Option<&TableReference>) -> Expr {
+        let column = |of: &String| Expr::Column(Column::new(qualifier.cloned(), of));
+        match self {
+            Self::Count { of, filter } => {
+                let params = AggregateFunctionParams {
+                    args: vec![column(of)],
+                    distinct: false,
+                    filter: filter.clone(),
+                    order_by: Vec::new(),
+                    null_treatment: None,
+                };
+                Expr::AggregateFunction(AggregateFunction { func: sum_udaf(), params })
+            }
+            Self::Bound { function, of } => {
+                let params = AggregateFunctionParams { args: vec![column(of)], ..function.params.clone() };
+                Expr::AggregateFunction(AggregateFunction { func: Arc::clone(&function.func), params })
+            }
+            Self::OfKeys(expr) => expr.clone(),
+        }
+    }
+}
+
+/// The input with row groups in place of rows; `None` if it is not `frames` alone, filtered by what a row group has one of.
+fn by_row_groups(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
     match plan {
         LogicalPlan::TableScan(scan) => {
-            let Some(table) = frames_of(scan).filter(|_| scan.fetch.is_none() && scan.filters.iter().all(is_known))
+            let Some(table) = frames_of(scan).filter(|_| scan.fetch.is_none() && scan.filters.iter().all(is_of_keys))
             else {
                 return Ok(None);
             };
-            let source = provider_as_source(Arc::new(RowCounts(table)));
-            let counts = LogicalPlanBuilder::scan(scan.table_name.clone(), source, None)?;
+            let source = provider_as_source(Arc::new(RowGroups::new(table)));
+            let filters = scan.filters.clone();
+            let groups = LogicalPlanBuilder::scan_with_filters(scan.table_name.clone(), source, None, filters)?;
+            // What the table does with a filter exactly, is to be done here.
             match conjunction(scan.filters.iter().cloned()) {
-                Some(filter) => counts.filter(filter)?.build().map(Some),
-                None => counts.build().map(Some),
+                Some(filter) => groups.filter(filter)?.build().map(Some),
+                None => groups.build().map(Some),
             }
         }
-        LogicalPlan::Filter(Filter { predicate, input, .. }) if is_known(predicate) => {
-            let Some(input) = counted(input)? else { return Ok(None) };
+        LogicalPlan::Filter(Filter { predicate, input, .. }) if is_of_keys(predicate) => {
+            let Some(input) = by_row_groups(input)? else { return Ok(None) };
             Ok(Some(LogicalPlan::Filter(Filter::try_new(predicate.clone(), Arc::new(input))?)))
         }
+        // Columns left out on the way are columns all the same.
+        LogicalPlan::Projection(Projection { expr, input, .. })
+            if expr.iter().all(|expr| matches!(expr, Expr::Column(_))) =>
+        {
+            by_row_groups(input)
+        }
         LogicalPlan::SubqueryAlias(SubqueryAlias { input, alias, .. }) => {
-            let Some(input) = counted(input)? else { return Ok(None) };
+            let Some(input) = by_row_groups(input)? else { return Ok(None) };
             Ok(Some(LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input), alias.clone())?)))
         }
         _ => Ok(None),

@@ -103,7 +103,7 @@ use schemas::{FrameColumns, SessionId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::class::Class;
-pub use recovery::{Lock, lock, read_only};
+pub use recovery::{Lock, lock, read_only, set_aside};
 use writer::{Append, Disk, Job, Shared, Storage, Writer};
 
 /// How far a record has gone when its append resolves.

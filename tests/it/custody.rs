@@ -89,12 +89,18 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     fs::create_dir(&outgoing).unwrap();
     fs::copy(&archive, outgoing.join("0123456789abcdef.tar.zst.partial")).unwrap();
 
+    // And what a recovery could not read may be theirs.
+    let aside = folder.path().join("wal").join("00000000000000000001.wal.damaged-1");
+    fs::write(&aside, OTHER).unwrap();
+
     // An erasure that was cut between rows and files is finished by the next.
     let receipt_file = place.path().join("receipt.json");
     let arguments =
         ["erase", "--data-dir", &data_dir, "--player", &player, "--receipt", &text(&receipt_file), "--json"];
     let receipt = ask(&arguments).await;
     assert_eq!(receipt["counts"]["frames"], frames, "{receipt}");
+    let gone = receipt["files"].as_array().unwrap();
+    assert!(gone.contains(&json!("wal/00000000000000000001.wal.damaged-1")), "{receipt}");
     assert_eq!(receipt["archives"][0]["path"], archive.as_str());
     assert_eq!(ask(&["erase", "--check", &text(&receipt_file), "--json"]).await, receipt);
     let again = ask(&arguments).await;

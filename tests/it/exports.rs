@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use pipelines::synth::{SynthSpec, generate};
 use serde_json::json;
 use tempfile::TempDir;
 use volant::gateway::Auth;
@@ -11,7 +12,8 @@ use volant::store::pack::TableFile;
 use volant::store::seal;
 
 use crate::commands::{ask, volant};
-use crate::reanalysis::recorded;
+use crate::packets::packets_of;
+use crate::reanalysis::{eventually, recorded};
 use crate::support::TestApp;
 
 /// Two analysed sessions of two devices, in a folder without a server.
@@ -82,6 +84,8 @@ async fn rows_leave_in_every_form_by_choice_and_right() {
         ("limit=3", 400, "bad_request"),
         ("format=mcap", 400, "one_session"),
         ("format=mat&session=1&table=strokes", 400, "whole_session"),
+        ("format=archive&table=strokes", 400, "bad_request"),
+        ("format=archive&session=99", 404, "nothing_to_export"),
     ] {
         let (got, problem) = export(query).await;
         assert_eq!((got, &problem["code"]), (status, &json!(code)), "{query}: {problem}");
@@ -105,6 +109,57 @@ async fn rows_leave_in_every_form_by_choice_and_right() {
 
     let closed = TestApp::start_with(|config| config.auth = Auth::Token).await;
     assert_eq!(closed.get("/api/v2/export").await.0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_hands_out_archives_whole_or_not_at_all() {
+    let app = TestApp::start().await;
+    recorded(&app, "d1", 4).await;
+    recorded(&app, "d2", 5).await;
+    let place = tempfile::tempdir().unwrap();
+    let archive = text(&place.path().join("season.tar.zst"));
+    let url = app.url();
+    let arguments = ["export", "--url", &url, "--format", "archive", "--out", &archive, "--json"];
+
+    // A session that is recording is not in it, and alone it makes none.
+    let open = app.start_session("d3").await;
+    let mut device = app.socket("/ws/esp32/d3/").await;
+    let track = generate(&SynthSpec { duration_s: 1.0, ..SynthSpec::new(8) }).track;
+    device.send(&packets_of(&track, &open.to_string(), "d3")[0]).await;
+    device.next_of("batch_sensor_data_response").await;
+    let alone = app.request("GET", &format!("/api/v2/export?format=archive&session={open}"), "", "").await;
+    assert_eq!((alone.0, &alone.1["code"]), (404, &json!("nothing_to_export")));
+    let made = ask(&arguments).await;
+    assert_eq!(made["sessions"], 2, "{made}");
+
+    // It is the archive that the folder gives, and comes back the same.
+    let target = tempfile::tempdir().unwrap();
+    let taken = ask(&["import", "archive", &archive, "--data-dir", &text(target.path()), "--json"]).await;
+    assert_eq!(taken["taken"], 2, "{taken}");
+    assert_eq!(tables(target.path()), tables(app.data_dir()));
+    whole(target.path()).await;
+    let notes = fs::read_to_string(app.data_dir().join("archives.jsonl")).unwrap();
+    assert!(notes.contains(r#""path":"/api/v2/export""#) && notes.contains(r#""sessions":[1,2]"#), "{notes}");
+
+    // A stored file that is not what it was cuts the answer, and leaves nothing that looks like an archive.
+    let frames = tables(app.data_dir()).into_keys().find(|name| name.ends_with("/2.parquet")).unwrap();
+    let file = app.data_dir().join(frames);
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    fs::remove_file(&archive).unwrap();
+    let cut = volant(&arguments).await;
+    let message = String::from_utf8_lossy(&cut.stderr).into_owned();
+    assert!(!cut.status.success() && message.contains("the answer was cut"), "{message}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+
+    // Whoever goes away in the middle gives the place back to others.
+    for _ in 0..5 {
+        // The answer is dropped unread.
+        let one = format!("{url}/api/v2/export?format=archive&session=1");
+        eventually(async || reqwest::get(&one).await.unwrap().status() == 200).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

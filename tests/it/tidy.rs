@@ -117,7 +117,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
         &["ingest", "hub", "store", "clock", "shutdown"],
         "live batches of open recordings, sealed Parquet, presence",
     ),
-    ("export", &["query", "store"], "rows of the tables, files of an archive"),
+    ("export", &["query", "store", "clock"], "rows of the tables, files of an archive"),
     ("custody", &["export", "store", "clock"], "copies, archives and erases what the service stored"),
     ("ingest", &["store", "clock"], "logs, numbers and seals; knows no session state but the catalog's"),
     (

@@ -167,7 +167,7 @@ fn sql() {}
         (status = 200, description = "The file", content(
             (Vec<u8> = "application/vnd.apache.parquet"), (String = "text/csv"), (String = "application/jsonl"),
             (Vec<serde_json::Value> = "application/json"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
-            (Vec<u8> = "application/vnd.mcap"), (Vec<u8> = "application/x-matlab-data")
+            (Vec<u8> = "application/vnd.mcap"), (Vec<u8> = "application/x-matlab-data"), (Vec<u8> = "application/zstd")
         )),
         Problems
     )
@@ -194,7 +194,8 @@ struct Export {
     stroke: Option<Vec<String>>,
     /// `frames`, `stroke_frames`, `strokes` or `results`; without it `frames`, or `stroke_frames` where strokes are chosen.
     table: Option<String>,
-    /// `parquet`, `csv`, `arrow`, `jsonl`, `json`, `mcap` or `mat`; without it `parquet`.
+    /// `parquet`, `csv`, `arrow`, `jsonl`, `json`, `mcap`, `mat`, or `archive`: whole sessions, all tables and what is known
+    /// of them, as `volant import archive` takes them; without it `parquet`.
     format: Option<String>,
 }
 

@@ -142,6 +142,29 @@ pub(super) fn open(lock: Lock, mut replay: impl FnMut(WalRecord)) -> Result<Open
     Ok(Opened { segments, next_number, report, lock })
 }
 
+/// What recoveries set aside of a log: bytes that no record explains, so that nobody can tell whose they are.
+///
+/// # Errors
+/// What the disk refuses; a folder that is not there has none.
+pub fn set_aside(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().contains(SET_ASIDE) {
+            found.push(entry.path());
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Between the name of a segment and the number of a file set aside from it.
+const SET_ASIDE: &str = ".damaged-";
+
 /// The files of a log.
 #[derive(Debug, Default)]
 struct Listed {
@@ -163,7 +186,7 @@ fn list(dir: &Path) -> Result<Listed, Error> {
             listed.numbers.push(number);
         } else if text.starts_with('_') && text.ends_with(".wal.tmp") {
             listed.unborn.push(dir.join(&name));
-        } else if let Some((segment, _)) = text.split_once(".damaged-") {
+        } else if let Some((segment, _)) = text.split_once(SET_ASIDE) {
             let number = segment_number(Path::new(segment)).unwrap_or(0);
             listed.damaged_number_max = listed.damaged_number_max.max(number);
         }
@@ -358,7 +381,7 @@ fn write_hole(file: &File, damage: &Damage, found: &Found) -> io::Result<()> {
 fn free_name(path: &Path) -> io::Result<PathBuf> {
     for attempt in 1..=u32::MAX {
         let mut name = path.as_os_str().to_owned();
-        name.push(format!(".damaged-{attempt}"));
+        name.push(format!("{SET_ASIDE}{attempt}"));
         let name = PathBuf::from(name);
         if !name.try_exists()? {
             return Ok(name);

@@ -1,0 +1,203 @@
+//! What the optimizer's own rules and the types of text do: the same answers in another way.
+
+use arrow::datatypes::DataType;
+use parquet::file::properties::EnabledStatistics;
+
+use super::*;
+
+/// Rows of strokes whose impacts are at these times.
+fn impacts(session: i64, impacts_ns: &[i64]) -> RecordBatch {
+    let rows: Vec<_> = impacts_ns
+        .iter()
+        .map(|&impact_ns| StrokeRow { session_id: session, impact_ns, ..StrokeRow::default() })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let paths = Paths::new(dir.path());
+    let written = write_strokes(&paths, SessionId(session), 0, &rows).unwrap();
+    let file = std::fs::File::open(paths.file(written.path)).unwrap();
+    let mut batches = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    batches.next().unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn rows_within_a_distance_are_joined_by_buckets() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut snapshot = Snapshot::default();
+    for session in 1..=2 {
+        let times: Vec<i64> = (0..40).map(|row| (row - 20) * 7).collect();
+        let mut columns = FrameColumns::with_capacity(times.len());
+        for &time in &times {
+            columns.push_decoded(4, SensorRole::Racket, None, [[1.0; 3]; 3]);
+            *columns.t_ns.last_mut().unwrap() = time;
+        }
+        let order = (0..times.len()).collect::<Vec<_>>();
+        let batches = vec![columns.to_batch(SessionId(session), 0, &order, |_| None)];
+        snapshot.live.push(LiveFrames { session_id: SessionId(session), date: DAY, batches });
+        let path = format!("strokes/date={DAY}/{session}.parquet");
+        let bytes = store(dir.path(), &path, &impacts(session, &[-141, -20, -1, 0, 3, 19, 60, 130, 10_000]));
+        let (session_id, rows) = (SessionId(session), Some(9));
+        snapshot.strokes.push(StoredFile { session_id, path, within: None, date: DAY, rows, bytes, version: 1 });
+    }
+    let handle = start(dir.path(), options(), vec![snapshot]);
+    let pairs = "SELECT k.session_id, k.impact_ns, f.t_ns FROM strokes k JOIN frames f ON f.session_id = k.session_id";
+    // The same in floating point, which the rule leaves alone.
+    let plain = |condition: &str| condition.replace("f.t_ns", "CAST(f.t_ns AS DOUBLE)");
+    for (condition, is_known) in [
+        ("f.t_ns >= k.impact_ns - 20 AND f.t_ns <= k.impact_ns + 20", true),
+        ("f.t_ns BETWEEN k.impact_ns - 20 AND k.impact_ns + 20", true),
+        ("f.t_ns > k.impact_ns - 21 AND k.impact_ns + 14 > f.t_ns", true),
+        ("abs(f.t_ns - k.impact_ns) <= 33", true),
+        ("abs(k.impact_ns - f.t_ns + 5) < 33", true),
+        ("f.t_ns - k.impact_ns <= 50 AND k.impact_ns - f.t_ns <= -10", true),
+        ("f.t_ns >= k.impact_ns AND f.t_ns <= k.impact_ns", true),
+        ("f.t_ns >= k.impact_ns + 5 AND f.t_ns <= k.impact_ns - 5", false),
+        ("f.t_ns >= k.impact_ns - 20", false),
+        ("f.t_ns >= k.impact_ns - 20 AND f.t_ns <= k.end_ns + 20", false),
+        ("f.t_ns >= 2 * k.impact_ns - 20 AND f.t_ns <= 2 * k.impact_ns + 20", false),
+    ] {
+        let asked = format!("{pairs} AND {condition} ORDER BY 1, 2, 3");
+        let told = csv(&handle, &asked).await;
+        assert_eq!(
+            told,
+            csv(&handle, &format!("{pairs} AND {} ORDER BY 1, 2, 3", plain(condition))).await,
+            "{condition}"
+        );
+        let plan = csv(&handle, &format!("EXPLAIN {asked}")).await;
+        assert_eq!(plan.contains("__bucket_left"), is_known, "{condition}: {plan}");
+        if is_known {
+            assert!(told.lines().count() > 2, "{condition}: {told}");
+        }
+    }
+    // Every row of the left is kept by an outer join: that one compares pairs.
+    let outer = pairs.replace(" JOIN", " LEFT JOIN");
+    let plan = csv(&handle, &format!("EXPLAIN {outer} AND abs(f.t_ns - k.impact_ns) <= 33")).await;
+    assert!(!plan.contains("__bucket"), "{plan}");
+    // Joined twice, and under other names.
+    let twice = "SELECT count(*) FROM strokes a JOIN frames f ON f.session_id = a.session_id AND abs(f.t_ns - a.impact_ns) \
+                 <= 20 JOIN strokes b ON b.session_id = f.session_id AND abs(f.t_ns - b.impact_ns) <= 40";
+    assert_eq!(number(&handle, twice).await, number(&handle, &plain(twice)).await);
+}
+
+/// The file written in other row groups, with or without what footers tell of columns.
+fn rewritten(dir: &Path, file: &StoredFile, name: &str, group_rows: usize, told: EnabledStatistics) -> StoredFile {
+    let batches = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(dir.join(&file.path)).unwrap()).unwrap();
+    let properties =
+        WriterProperties::builder().set_max_row_group_row_count(Some(group_rows)).set_statistics_enabled(told).build();
+    let path = file.path.replace(".parquet", &format!("-{name}.parquet"));
+    let out = std::fs::File::create(dir.join(&path)).unwrap();
+    let mut writer = ArrowWriter::try_new(out, Arc::clone(batches.schema()), Some(properties)).unwrap();
+    for batch in batches.build().unwrap() {
+        writer.write(&batch.unwrap()).unwrap();
+    }
+    writer.close().unwrap();
+    let bytes = std::fs::metadata(dir.join(&path)).unwrap().len();
+    StoredFile { path, bytes, rows: None, ..file.clone() }
+}
+
+#[tokio::test]
+async fn what_footers_tell_is_answered_without_the_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let day = date(2026, 11, 24);
+    let told = vec![sealed(dir.path(), 1, DAY, 400), sealed(dir.path(), 2, DAY, 200), sealed(dir.path(), 3, day, 600)];
+    let all_rewritten = |name: &str, group_rows, statistics| -> Vec<StoredFile> {
+        told.iter().map(|file| rewritten(dir.path(), file, name, group_rows, statistics)).collect()
+    };
+    // Footers that tell nothing, and row groups in which two sensors meet.
+    let bare = all_rewritten("bare", 100, EnabledStatistics::None);
+    let crossed = all_rewritten("crossed", 70, EnabledStatistics::Chunk);
+    let mixed = vec![told[0].clone(), bare[1].clone(), crossed[2].clone()];
+    let live = vec![live(4, day, 11)];
+    let with = |frames, live| start(dir.path(), options(), vec![Snapshot { frames, live, ..Snapshot::default() }]);
+    let stored = with(told.clone(), Vec::new());
+    let handles = [told, bare, crossed, mixed].map(|frames| with(frames, live.clone()));
+    for (question, answer) in [
+        ("SELECT date, count(*) AS n FROM frames GROUP BY date ORDER BY 1", "date,n\n2026-11-23,600\n2026-11-24,611\n"),
+        (
+            "SELECT f.session_id, count(1) AS n, count(*) + 1 AS m FROM frames f WHERE f.session_id <> 2 GROUP BY 1 ORDER BY 1",
+            "session_id,n,m\n1,400,401\n3,600,601\n4,11,12\n",
+        ),
+        ("SELECT count(*) AS n FROM frames WHERE date = '2026-11-24' GROUP BY session_id ORDER BY 1", "n\n11\n600\n"),
+        ("SELECT date, count(*) AS n FROM frames GROUP BY date HAVING count(*) > 605", "date,n\n2026-11-24,611\n"),
+        (
+            "SELECT session_id, sensor, count(*) AS n FROM frames GROUP BY 1, 2 ORDER BY 1, 2",
+            "session_id,sensor,n\n1,racket,200\n1,wrist,200\n2,racket,100\n2,wrist,100\n3,racket,300\n3,wrist,300\n4,racket,5\n4,wrist,6\n",
+        ),
+        (
+            "SELECT count(*) AS n, count(device_time_raw) AS told, count(*) - count(device_time_raw) AS missing, count(t_ns) AS t \
+             FROM frames",
+            "n,told,missing,t\n1211,1207,4,1211\n",
+        ),
+        (
+            "SELECT session_id, (max(t_ns) - min(t_ns)) / 1e9 AS s, min(seq), max(device_time_raw) IS NULL AS x FROM frames \
+             WHERE sensor = 'racket' GROUP BY session_id ORDER BY 1",
+            "session_id,s,min(frames.seq),x\n1,1.99,1,false\n2,0.99,1,false\n3,2.99,1,false\n4,0.04,1,false\n",
+        ),
+        ("SELECT DISTINCT sensor FROM frames WHERE date > '2026-11-23' ORDER BY 1", "sensor\nracket\nwrist\n"),
+        (
+            "SELECT count(DISTINCT session_id) AS s, min(sensor) AS a, max(upper(sensor)) AS b, count(sensor) AS n FROM frames",
+            "s,a,b,n\n4,racket,WRIST,1211\n",
+        ),
+        (
+            "SELECT count(*) FILTER (WHERE sensor = 'wrist') AS n, max(t_ns) FILTER (WHERE session_id = 3) AS t FROM frames",
+            "n,t\n606,2995000000\n",
+        ),
+        (
+            "SELECT date, sensor, count(*) AS n FROM frames GROUP BY ROLLUP (date, sensor) ORDER BY 1, 2, 3",
+            "date,sensor,n\n2026-11-23,racket,300\n2026-11-23,wrist,300\n2026-11-23,,600\n2026-11-24,racket,305\n\
+             2026-11-24,wrist,306\n2026-11-24,,611\n,,1211\n",
+        ),
+        (
+            "SELECT count(*) AS n, min(t_ns) AS t, count(DISTINCT sensor) AS s FROM frames WHERE session_id = 99",
+            "n,t,s\n0,,0\n",
+        ),
+        (
+            "SELECT a.sensor, a.n, b.t FROM (SELECT sensor, count(*) AS n FROM frames GROUP BY 1) a \
+             JOIN (SELECT sensor, max(t_ns) AS t FROM frames f GROUP BY 1) b ON a.sensor = b.sensor ORDER BY 1",
+            "sensor,n,t\nracket,605,2995000000\nwrist,606,2990000000\n",
+        ),
+    ] {
+        for handle in &handles {
+            assert_eq!(csv(handle, question).await, answer, "{question}");
+        }
+        let plan = csv(&stored, &format!("EXPLAIN {question}")).await;
+        assert!(!plan.contains("parquet"), "{question}: {plan}");
+    }
+    // What needs the rows reads them.
+    for question in [
+        "SELECT session_id, max(gyro_x) AS n FROM frames GROUP BY 1",
+        "SELECT session_id, max(clock) AS n FROM frames GROUP BY 1",
+        "SELECT session_id, count(DISTINCT seq) AS n FROM frames GROUP BY 1",
+        "SELECT session_id, sum(seq) AS n FROM frames GROUP BY 1",
+        "SELECT session_id, max(seq + 1) AS n FROM frames GROUP BY 1",
+        "SELECT session_id, count(*) AS n FROM frames WHERE seq > 3 GROUP BY 1",
+        "SELECT clock, count(*) AS n FROM frames GROUP BY 1",
+        "SELECT session_id, count(*) FILTER (WHERE seq > 3) AS n FROM frames GROUP BY 1",
+        "SELECT session_id, count(*) AS n FROM (SELECT * FROM frames LIMIT 3) GROUP BY 1",
+    ] {
+        let plan = csv(&stored, &format!("EXPLAIN {question}")).await;
+        assert!(plan.contains("parquet"), "{question}: {plan}");
+    }
+}
+
+#[tokio::test]
+async fn text_is_in_views_inside_and_in_plain_strings_outside() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = Snapshot { live: vec![live(1, DAY, 8)], ..Snapshot::default() };
+    let handle = start(dir.path(), options(), vec![snapshot]);
+    let question = "SELECT arrow_typeof(sensor) AS inside, sensor, array_agg(DISTINCT sensor) AS sensors, CAST(1 AS VARCHAR) AS one, \
+                    named_struct('sensor', sensor) AS s FROM frames GROUP BY sensor ORDER BY sensor";
+    assert!(csv(&handle, "SELECT arrow_typeof(sensor) FROM frames LIMIT 1").await.contains("Utf8View"));
+    let answer = handle.query(question, handle.limits()).await.unwrap();
+    let schema = Arc::clone(&answer.schema);
+    let types = format!("{schema:?}");
+    assert!(types.contains("Utf8") && !types.contains("Utf8View"), "{types}");
+    let batches = answer.batches.try_collect::<Vec<_>>().await.unwrap();
+    assert!(batches.iter().all(|batch| batch.schema() == schema));
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
+    let described = handle.describe("SELECT sensor FROM frames WHERE sensor = $1").await.unwrap();
+    assert_eq!(*described.schema.field(0).data_type(), DataType::Utf8);
+    assert_eq!(*described.parameters[0].data_type(), DataType::Utf8);
+    let told = "SELECT data_type FROM information_schema.columns WHERE table_name = 'frames' AND column_name = 'sensor' \
+                UNION ALL SELECT data_type FROM data_dictionary WHERE table_name = 'frames_si' AND column_name = 'sensor'";
+    assert_eq!(csv(&handle, told).await, "data_type\nUtf8\nUtf8\n");
+}
