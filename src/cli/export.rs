@@ -1,5 +1,6 @@
 //! `volant export`: rows, files for other tools, archives.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -12,10 +13,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::civil::Date;
 use reqwest::Url;
 use schemas::DeviceCode;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::clock::Clock;
-use crate::export::{self, Archive, Bucket, Form, Manifest, Opened, Outgoing, Selection, Table};
+use crate::export::{self, Archive, Bucket, Form, Manifest, Opened, Outgoing, Selection, SessionState, Table};
 use crate::query;
 use crate::store::catalog::Catalog;
 use crate::store::paths::Paths;
@@ -196,18 +198,33 @@ impl Remote {
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        let answer = request
-            .send()
-            .await
-            .with_context(|| format!("reach {url}; is the server running? volant serve starts it"))?;
-        let status = answer.status();
-        if !status.is_success() {
-            let problem: serde_json::Value = answer.json().await.unwrap_or_default();
-            let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
-            anyhow::bail!("{} ({}, {})", text("detail"), status.as_u16(), text("code"));
-        }
+        let answer = sent(request, url).await?;
         Ok(answer.bytes_stream().map(|piece| piece.context("the answer was cut")).boxed())
     }
+
+    async fn states(&self, selection: &Selection) -> anyhow::Result<Vec<SessionState>> {
+        let sql = self.url.join("sql").context("name the server's SQL")?;
+        let mut request = self.client.post(sql).json(&json!({ "query": selection.states_sql(), "format": "jsonl" }));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let text = sent(request, &self.url).await?.text().await.context("read the list of sessions")?;
+        let lines = text.lines().map(|line| serde_json::from_str(line).context("read the list of sessions"));
+        lines.collect()
+    }
+}
+
+/// The answer, or what the server says against it.
+async fn sent(request: reqwest::RequestBuilder, url: &Url) -> anyhow::Result<reqwest::Response> {
+    let answer =
+        request.send().await.with_context(|| format!("reach {url}; is the server running? volant serve starts it"))?;
+    let status = answer.status();
+    if !status.is_success() {
+        let problem: serde_json::Value = answer.json().await.unwrap_or_default();
+        let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+        anyhow::bail!("{} ({}, {})", text("detail"), status.as_u16(), text("code"));
+    }
+    Ok(answer)
 }
 
 type Pieces = futures::stream::BoxStream<'static, anyhow::Result<bytes::Bytes>>;
@@ -229,24 +246,11 @@ impl Source {
         }
     }
 
-    /// The sessions that match, and what tells whether one has changed since it was exported.
-    async fn sessions(&self, selection: &Selection) -> anyhow::Result<Vec<i64>> {
+    /// The sessions that match, and what there is of each.
+    async fn states(&self, selection: &Selection) -> anyhow::Result<Vec<SessionState>> {
         match self {
-            Self::Local(handle) => Ok(handle.sessions(selection).await?),
-            Self::Remote(_) => {
-                let form = Form::Rows(query::Format::Jsonl);
-                let mut pieces = self.bytes(selection, Table::Results, form).await?;
-                let mut text = Vec::new();
-                while let Some(piece) = pieces.next().await {
-                    text.extend_from_slice(&piece?);
-                }
-                let rows = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-                let ids = rows.map(|line| {
-                    let row: serde_json::Value = serde_json::from_slice(line).context("read the list of sessions")?;
-                    row["session_id"].as_i64().context("read the list of sessions")
-                });
-                ids.collect()
-            }
+            Self::Local(handle) => Ok(handle.states(selection).await?),
+            Self::Remote(remote) => remote.states(selection).await,
         }
     }
 }
@@ -261,7 +265,8 @@ fn local(data_dir: &Path) -> anyhow::Result<export::Handle> {
     Ok(export::Handle::new(query::Handle::start(options, folder.files(), Arc::new(folder))?))
 }
 
-/// A file of its own for every session. A file that is there is whole, because it gets its name last: it is left alone.
+/// A file of its own for every session. One that is there is whole, because it gets its name last; it is left alone if it is
+/// noted for what the session still is, or in an object store, where nothing is noted.
 async fn by_session(
     args: &Args,
     source: &Source,
@@ -270,16 +275,20 @@ async fn by_session(
     form: Form,
 ) -> anyhow::Result<serde_json::Value> {
     let selection = args.selection();
-    let sessions = source.sessions(&selection).await?;
+    let sessions = source.states(&selection).await?;
+    anyhow::ensure!(!sessions.is_empty(), "no session matches: {selection}");
+    let mut notes = Notes::open(target)?;
     let bar = bar(sessions.len() as u64, "sessions")?;
     let (mut bytes, mut files, mut already) = (0, 0, 0);
-    for session in &sessions {
-        let name = format!("{}-{session}.{}", table.as_str(), form.name());
-        if target.has(&name).await? {
+    for state in &sessions {
+        let name = format!("{}-{}.{}", table.as_str(), state.session_id, form.name());
+        let note = Note { file: name.clone(), state: state.clone(), strokes: selection.strokes.clone() };
+        if notes.are_right(&note) && target.has(&name).await? {
             already += 1;
         } else {
-            let one = Selection { sessions: vec![*session], ..selection.clone() };
+            let one = Selection { sessions: vec![state.session_id], ..selection.clone() };
             bytes += target.write(&name, source.bytes(&one, table, form).await?).await?;
+            notes.add(note)?;
             files += 1;
         }
         bar.inc(1);
@@ -288,6 +297,47 @@ async fn by_session(
     Ok(json!({
         "out": args.out, "files": files, "bytes": bytes, "sessions": sessions.len(), "already": already
     }))
+}
+
+/// What a file of a folder was made of.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    file: String,
+    state: SessionState,
+    strokes: Vec<String>,
+}
+
+/// The notes of a folder, a line each, later ones before earlier ones. Without a folder all are right.
+struct Notes(Option<(PathBuf, HashMap<String, Note>)>);
+
+impl Notes {
+    const NAME: &'static str = "exported.jsonl";
+
+    fn open(target: &Target) -> anyhow::Result<Self> {
+        let Target::Disk(folder) = target else { return Ok(Self(None)) };
+        let path = folder.join(Self::NAME);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            text => text.with_context(|| format!("read {}", path.display()))?,
+        };
+        // A line that a crash tore is of a file that is made again.
+        let notes = text.lines().filter_map(|line| serde_json::from_str::<Note>(line).ok());
+        let notes = notes.map(|note| (note.file.clone(), note)).collect();
+        Ok(Self(Some((path, notes))))
+    }
+
+    fn are_right(&self, note: &Note) -> bool {
+        self.0.as_ref().is_none_or(|(_, notes)| notes.get(&note.file) == Some(note))
+    }
+
+    fn add(&mut self, note: Note) -> anyhow::Result<()> {
+        let Some((path, notes)) = &mut self.0 else { return Ok(()) };
+        let line = serde_json::to_string(&note).context("note a file")? + "\n";
+        let add = || File::options().create(true).append(true).open(&path)?.write_all(line.as_bytes());
+        add().with_context(|| format!("note a file in {}", path.display()))?;
+        notes.insert(note.file.clone(), note);
+        Ok(())
+    }
 }
 
 /// Where files go: a name below the place, or none for the place itself.

@@ -22,12 +22,12 @@ pub(crate) use archive::text_of;
 pub use archive::{ARCHIVE_VERSION, Archive, Entry, Manifest, Opened, SessionEntry, Written, described, hex};
 pub use bucket::{Bucket, Outgoing};
 pub use made::{ArchiveNote, archives_with, note_archive};
-pub use selection::{Selection, Table};
+pub use selection::{Selection, SessionState, Table};
 
 use std::path::Path;
 
 use arrow::array::{
-    ArrayRef, AsArray as _, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    Array as _, ArrayRef, AsArray as _, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
 };
 use arrow::datatypes::{Float32Type, Float64Type, Int32Type, Int64Type};
 use bytes::Bytes;
@@ -218,6 +218,26 @@ impl Handle {
                 return Err(Error::TooMany { sessions: sessions.len(), limit: SESSIONS_LIMIT });
             }
             Ok(sessions)
+        })
+    }
+
+    /// What there is of each session of a selection, in order.
+    ///
+    /// # Errors
+    /// [`Error::Query`].
+    pub fn states<'a>(&'a self, selection: &'a Selection) -> BoxFuture<'a, Result<Vec<SessionState>, Error>> {
+        Box::pin(async move {
+            let answer = self.query.query(&selection.states_sql(), self.query.limits()).await?;
+            let batches: Vec<RecordBatch> = answer.batches.try_collect().await?;
+            let states = batches.iter().flat_map(|batch| {
+                let columns = [0, 1, 2, 3].map(|at| batch.column(at).as_primitive::<Int64Type>());
+                (0..batch.num_rows()).map(move |row| {
+                    let [session_id, frames, latest_us, analysed_us] =
+                        columns.map(|column| column.is_valid(row).then(|| column.value(row)));
+                    SessionState { session_id: session_id.unwrap_or_default(), frames, latest_us, analysed_us }
+                })
+            });
+            Ok(states.collect())
         })
     }
 

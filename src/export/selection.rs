@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::civil::Date;
 use schemas::DeviceCode;
+use serde::{Deserialize, Serialize};
 
 /// Which sessions. What is empty or absent chooses nothing away; several values of a kind are alternatives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,6 +139,33 @@ impl Selection {
             conditions.join(" AND ")
         )
     }
+}
+
+impl Selection {
+    /// The [`SessionState`] of each of its sessions, in order. Frames and when the latest came are known by the files' footers.
+    #[must_use]
+    pub fn states_sql(&self) -> String {
+        format!(
+            "SELECT s.session_id, f.frames, f.latest_us, r.created_at_us AS analysed_us FROM ({}) s \
+             LEFT JOIN (SELECT session_id, count(*) AS frames, max(received_at_us) AS latest_us FROM frames \
+             GROUP BY session_id) f ON f.session_id = s.session_id \
+             LEFT JOIN results r ON r.session_id = s.session_id ORDER BY s.session_id",
+            self.sessions_sql()
+        )
+    }
+}
+
+/// What there is of a session: as long as this is the same, so are its rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// Its number.
+    pub session_id: i64,
+    /// How many frames it has; `None`: none, or they were given up.
+    pub frames: Option<i64>,
+    /// When the latest arrived, µs since 1970 UTC.
+    pub latest_us: Option<i64>,
+    /// When its result was committed, µs since 1970 UTC; `None`: it has none.
+    pub analysed_us: Option<i64>,
 }
 
 impl fmt::Display for Selection {

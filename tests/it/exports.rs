@@ -1,9 +1,10 @@
 //! What people take away: rows by choice and form, archives that come back the same, wherever they were cut.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use pipelines::synth::{SynthSpec, generate};
 use serde_json::json;
 use tempfile::TempDir;
@@ -98,17 +99,45 @@ async fn rows_leave_in_every_form_by_choice_and_right() {
     assert_eq!(fs::read(&there).unwrap(), fs::read(&beside).unwrap());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no half file is left");
 
-    // A file a session, gone on with where it was.
-    let each = folder.path().join("each/");
-    let arguments =
-        ["export", "--url", &app.url(), "--format", "parquet", "--out", &format!("{}/", text(&each)), "--json"];
-    assert_eq!(ask(&arguments).await["files"], 2);
-    fs::remove_file(each.join("frames-2.parquet")).unwrap();
-    let again = ask(&arguments).await;
-    assert_eq!((&again["files"], &again["already"]), (&json!(1), &json!(1)));
-
     let closed = TestApp::start_with(|config| config.auth = Auth::Token).await;
     assert_eq!(closed.get("/api/v2/export").await.0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_exports_goes_on_and_follows_what_changed() {
+    let app = TestApp::start_with(|config| config.sessions.late_grace_s = 3600).await;
+    recorded(&app, "d1", 2).await;
+    recorded(&app, "d2", 2).await;
+    let place = tempfile::tempdir().unwrap();
+    let (each, data_dir, url) = (place.path().join("each"), text(app.data_dir()), app.url());
+    let out = format!("{}/", text(&each));
+    let export = async |from: [&str; 2]| {
+        let done = ask(&["export", from[0], from[1], "--format", "parquet", "--out", &out, "--json"]).await;
+        (done["files"].as_i64().unwrap(), done["already"].as_i64().unwrap())
+    };
+    let (server, folder) = (["--url", &url], ["--data-dir", &data_dir]);
+    assert_eq!(export(server).await, (2, 0));
+    fs::remove_file(each.join("frames-2.parquet")).unwrap();
+    assert_eq!(export(server).await, (1, 1));
+    // The folder tells the same of its sessions as the server does.
+    assert_eq!(export(folder).await, (0, 2));
+
+    // A frame that comes late makes the session another, and its file is made anew.
+    let mut device = app.socket("/ws/esp32/d1/").await;
+    let track = generate(&SynthSpec { duration_s: 1.0, ..SynthSpec::new(8) }).track;
+    device.send(&packets_of(&track, "1", "d1")[0]).await;
+    device.next_of("batch_sensor_data_response").await;
+    let frames = async || app.sql_count("SELECT count(*) FROM frames WHERE session_id = 1").await;
+    eventually(async || {
+        app.sql_count("SELECT frame_count FROM results WHERE session_id = 1").await == frames().await
+            && app.sql_count("SELECT revision FROM sessions WHERE session_id = 1").await == 2
+    })
+    .await;
+    assert_eq!(export(server).await, (1, 1));
+    let held = File::open(each.join("frames-1.parquet")).unwrap();
+    let held = ParquetRecordBatchReaderBuilder::try_new(held).unwrap().metadata().file_metadata().num_rows();
+    assert_eq!(held, frames().await);
+    assert_eq!(export(folder).await, (0, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
