@@ -2,7 +2,8 @@
 //!
 //! Order: the log is emptied of finished sessions; the catalog's rows go in one commit that names the files to follow; the
 //! files go, those that recoveries set aside from the log too; the database is made anew, so that its free pages hold
-//! nothing. A run that was killed is gone on with from the note in the catalog. What stays is the player's number, so that an archive does not bring them back, and the receipt.
+//! nothing. A run that was killed is gone on with from the note in the catalog. What stays is the player's number, so that an
+//! archive does not bring them back, and the receipt.
 //!
 //! Archives that were made of the folder are files that somebody took away: the receipt lists those that hold the player.
 

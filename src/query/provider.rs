@@ -185,15 +185,7 @@ impl TableProvider for StoredTable {
             Stored::Strokes => (&snapshot.strokes, [].as_slice()),
             Stored::Results => (&snapshot.results, [].as_slice()),
         };
-        let places = files
-            .iter()
-            .map(|file| (file.session_id, file.date))
-            .chain(live.iter().map(|session| (session.session_id, session.date)))
-            .collect::<Vec<_>>();
-        let keep = wanted(state, filters, &places)?;
-        let (keep_files, keep_live) = keep.split_at(files.len());
-        let files = files.iter().zip(keep_files).filter_map(|(file, &keep)| keep.then_some(file)).collect::<Vec<_>>();
-        let live = live.iter().zip(keep_live).filter_map(|(live, &keep)| keep.then_some(live)).collect::<Vec<_>>();
+        let (files, live) = chosen(state, filters, files, live)?;
 
         let mut inputs = Vec::with_capacity(2);
         if !files.is_empty() {
@@ -227,8 +219,24 @@ impl TableProvider for StoredTable {
     }
 }
 
+/// Those of which rows may pass the filters.
+pub(super) fn chosen<'a>(
+    state: &dyn Session,
+    filters: &[Expr],
+    files: &'a [StoredFile],
+    live: &'a [LiveFrames],
+) -> Result<(Vec<&'a StoredFile>, Vec<&'a LiveFrames>)> {
+    let places = files.iter().map(|file| (file.session_id, file.date));
+    let places = places.chain(live.iter().map(|session| (session.session_id, session.date))).collect::<Vec<_>>();
+    let keep = wanted(state, filters, &places)?;
+    let (keep_files, keep_live) = keep.split_at(files.len());
+    let files = files.iter().zip(keep_files).filter_map(|(file, &keep)| keep.then_some(file)).collect();
+    let live = live.iter().zip(keep_live).filter_map(|(live, &keep)| keep.then_some(live)).collect();
+    Ok((files, live))
+}
+
 /// For each (session, date): may rows of it pass the filters? Filters that need other columns say nothing about that.
-pub(super) fn wanted(state: &dyn Session, filters: &[Expr], places: &[(SessionId, Date)]) -> Result<Vec<bool>> {
+fn wanted(state: &dyn Session, filters: &[Expr], places: &[(SessionId, Date)]) -> Result<Vec<bool>> {
     let schema = Arc::new(Schema::new(vec![
         Field::new(SESSION_ID, DataType::Int64, false),
         Field::new(DATE, DataType::Date32, false),

@@ -23,7 +23,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::civil::Date;
 use schemas::SessionId;
 
-use super::provider::{SESSION_ID, Scope, StoredTable, days, partitioned_file, wanted};
+use super::provider::{SESSION_ID, Scope, StoredTable, chosen, days, partitioned_file};
 use super::source::{LiveFrames, StoredFile, Within};
 use super::tables::DATE;
 
@@ -146,13 +146,7 @@ impl TableProvider for RowGroups {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let scope = Scope::of(state)?;
         let snapshot = scope.snapshot().await?;
-        let places = snapshot.frames.iter().map(|file| (file.session_id, file.date));
-        let places = places.chain(snapshot.live.iter().map(|live| (live.session_id, live.date))).collect::<Vec<_>>();
-        let keep = wanted(state, filters, &places)?;
-        let (keep_files, keep_live) = keep.split_at(snapshot.frames.len());
-        let files = snapshot.frames.iter().zip(keep_files).filter_map(|(file, &keep)| keep.then_some(file));
-        let files = files.collect::<Vec<_>>();
-        let live = snapshot.live.iter().zip(keep_live).filter_map(|(live, &keep)| keep.then_some(live)).collect();
+        let (files, live) = chosen(state, filters, &snapshot.frames, &snapshot.live)?;
 
         let asked = projection.cloned().unwrap_or_else(|| (0..self.columns.len()).collect());
         let schema = project_schema(&self.schema, Some(&asked))?;
