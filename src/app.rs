@@ -200,6 +200,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         analysis: rooms.analysis.clone(),
         notify: rooms.notify.clone(),
         wechat,
+        eraser: custody::Eraser::new(rooms.paths.clone(), catalog.clone(), log.clone(), clock.clone()),
         paths: rooms.paths.clone(),
         clock,
         limits: gateway::CallerLimits::new(&options),
@@ -365,13 +366,14 @@ async fn give_up_what_is_old(
             _ = due.tick() => {}
         }
         match custody::retain(&paths, &catalog, &policy, &clock, false).await {
-            Ok(gone) if gone.sessions.is_empty() && gone.notices == 0 => {}
+            Ok(gone) if gone.is_nothing() => {}
             Ok(gone) => info!(
                 session.count = gone.sessions.len(),
                 frame.count = gone.frames,
                 notice.count = gone.notices,
-                "gave up the frames of {} sessions and {} notices for their age",
+                "gave up the frames of {} sessions, the results of {} and {} notices for their age",
                 gone.sessions.len(),
+                gone.results.len(),
                 gone.notices
             ),
             Err(error) => error!(error = &error as &dyn std::error::Error, "failed to give up what is old: {error}"),

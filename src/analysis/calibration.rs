@@ -81,6 +81,13 @@ impl Handle {
         });
         let calibrated = made.await.map_err(|_| Error::Look)??;
         self.catalog.set_pipeline_of(user, Some(&name)).await?;
+        // A player who was erased meanwhile leaves no model behind; one who is erased from now on takes the files along.
+        if self.catalog.openid_of(user).await?.is_none() {
+            let folder = self.registry.folder().to_owned();
+            let withdrawn = tokio::task::spawn_blocking(move || models::withdraw(&folder, &name));
+            withdrawn.await.map_err(|_| Error::Look)?.map_err(|source| Error::Publish { source })?;
+            return Err(Error::Erased { user });
+        }
         Ok(calibrated)
     }
 }

@@ -115,6 +115,8 @@ pub enum Error {
         #[source]
         source: crate::store::models::Error,
     },
+    #[error("calibrate for player {user}: erased meanwhile")]
+    Erased { user: schemas::UserId },
     #[error("look for pipelines")]
     Look,
     #[error("analyse session {session_id}: the pipeline broke")]
@@ -139,6 +141,7 @@ impl Error {
             | Self::Calibrate { .. }
             | Self::Model { .. }
             | Self::Changed { .. }
+            | Self::Erased { .. }
             | Self::Superseded { .. }
             | Self::NoFrames { .. }
             | Self::Decode { .. }

@@ -49,8 +49,8 @@ impl Server {
     }
 
     /// Deletes `path`, which starts below `/api/v2/`.
-    pub(super) async fn delete(&self, path: &[&str]) -> anyhow::Result<Value> {
-        self.ask(self.request(Method::DELETE, path)?).await
+    pub(super) async fn delete(&self, path: &[&str], query: &[(&str, String)]) -> anyhow::Result<Value> {
+        self.ask(self.request(Method::DELETE, path)?.query(query)).await
     }
 
     fn request(&self, method: Method, path: &[&str]) -> anyhow::Result<RequestBuilder> {

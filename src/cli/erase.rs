@@ -1,4 +1,4 @@
-//! `volant erase`: takes a player out of a data folder, with a receipt.
+//! `volant erase`: takes a player out of a data folder or of a running server, with a receipt.
 
 use std::fs;
 use std::io::Write as _;
@@ -6,16 +6,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use reqwest::Url;
 use schemas::UserId;
 
+use super::api::{Server, Target};
 use crate::clock::Clock;
 use crate::custody::{self, Receipt};
 use crate::store::paths::Paths;
 
 /// Erases a player: sessions, frames, strokes, results, notices, tokens, a model of their own.
 ///
-/// The server of the folder must be stopped. A receipt, signed by the service, says what is gone and which archives hold the
-/// player elsewhere. It may be interrupted and is finished when it is run again.
+/// With --url a running server does it, for an admin; else the server of the folder must be stopped. A receipt, signed by the
+/// service, says what is gone and which archives hold the player elsewhere. It may be interrupted and is finished when it is
+/// run again.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Number of the player
@@ -24,14 +27,20 @@ pub struct Args {
     /// The data folder of a server that does not run
     #[arg(long, value_name = "DIR", default_value = "./volant-data")]
     data_dir: PathBuf,
+    /// Let a running server do it, e.g. http://127.0.0.1:8000
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    url: Option<Url>,
+    /// A token of an admin of that server
+    #[arg(long, value_name = "TOKEN", env = "VOLANT_TOKEN", hide_env_values = true)]
+    token: Option<String>,
     /// Say what would be erased, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Where the receipt goes; by default into the data folder's receipts
+    /// Where the receipt goes; by default into the receipts of the data folder, where a server keeps it in any case
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
     /// Check the signature of a receipt instead
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["player", "dry_run", "receipt"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["player", "url", "dry_run", "receipt"])]
     check: Option<PathBuf>,
     /// Print the receipt as JSON
     #[arg(long)]
@@ -48,24 +57,27 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         print(&receipt, args.json, false).context("print the receipt")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let paths = Paths::new(&args.data_dir);
-    anyhow::ensure!(
-        paths.catalog().is_file(),
-        "{} is no data folder: --data-dir names the folder that volant serve uses",
-        args.data_dir.display()
-    );
     let user = UserId(args.player.unwrap_or_default());
-    let receipt = custody::erase(&paths, user, &Clock::system(), args.dry_run).await?;
-    if !args.dry_run {
-        let path = args.receipt.clone().unwrap_or_else(|| custody::receipt_path(&paths, user));
-        let write = || {
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder)?;
-            }
-            fs::write(&path, serde_json::to_vec_pretty(&receipt)?)?;
-            fs::File::open(&path)?.sync_all()
-        };
-        write().with_context(|| format!("write the receipt {}", path.display()))?;
+    let (receipt, usual_place) = match args.url {
+        Some(url) => {
+            let server = Server::new(&Target { url, token: args.token })?;
+            let query = [("dry_run", args.dry_run.to_string())];
+            let answer = server.delete(&["players", &user.to_string()], &query).await?;
+            (serde_json::from_value(answer).context("read the receipt")?, None)
+        }
+        None => {
+            let paths = Paths::new(&args.data_dir);
+            anyhow::ensure!(
+                paths.catalog().is_file(),
+                "{} is no data folder: --data-dir names the folder that volant serve uses",
+                args.data_dir.display()
+            );
+            let receipt = custody::erase(&paths, user, &Clock::system(), args.dry_run).await?;
+            (receipt, Some(custody::receipt_path(&paths, user)))
+        }
+    };
+    if let Some(path) = args.receipt.or(usual_place).filter(|_| !args.dry_run) {
+        custody::keep_receipt(&path, &receipt)?;
         writeln!(std::io::stderr(), "receipt: {}", path.display()).context("print the receipt")?;
     }
     print(&receipt, args.json, args.dry_run).context("print the receipt")?;

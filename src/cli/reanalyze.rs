@@ -52,7 +52,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Some(pipeline) = &args.pipeline else { return list(&server, args.json).await };
     let analyses = ["pipelines", pipeline, "analyses"];
     if args.cancel {
-        let taken = server.delete(&analyses).await?;
+        let taken = server.delete(&analyses, &[]).await?;
         return print(&taken, args.json, "sessions taken back");
     }
     let mut order = json!({});

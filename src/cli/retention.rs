@@ -11,7 +11,7 @@ use crate::custody::{self, Policy};
 use crate::store::catalog::Catalog;
 use crate::store::paths::Paths;
 
-/// Gives up frames and notices that are older than wanted; strokes and results stay.
+/// Gives up what is older than wanted, each class by its own age; what is not named stays.
 ///
 /// May run beside a server, which does the same by itself every hour if its configuration says so. With --archive-dir frames go
 /// only after an archive that holds them was written and read back.
@@ -23,9 +23,15 @@ pub struct Args {
     /// Frames of sessions that ended so many days ago go
     #[arg(long, value_name = "N")]
     frames_days: Option<u32>,
+    /// Strokes and results of sessions that ended so many days ago go, once the frames of their session are gone
+    #[arg(long, value_name = "N")]
+    results_days: Option<u32>,
     /// Notices that were delivered so many days ago go
     #[arg(long, value_name = "N")]
     notices_days: Option<u32>,
+    /// Entries of the audit log of so many days ago go
+    #[arg(long, value_name = "N")]
+    audit_days: Option<u32>,
     /// Archive sessions here before their frames go: a folder, or s3://bucket/prefix
     #[arg(long, value_name = "PLACE")]
     archive_dir: Option<PathBuf>,
@@ -45,13 +51,16 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         "{} is no data folder: --data-dir names the folder that volant serve uses",
         args.data_dir.display()
     );
+    let named = [args.frames_days, args.results_days, args.notices_days, args.audit_days];
     anyhow::ensure!(
-        args.frames_days.is_some() || args.notices_days.is_some(),
-        "nothing is to go: --frames-days and --notices-days say what"
+        named.iter().any(Option::is_some),
+        "nothing is to go: --frames-days, --results-days, --notices-days and --audit-days say what"
     );
     let policy = Policy {
         frames_days: args.frames_days,
+        results_days: args.results_days,
         notices_days: args.notices_days,
+        audit_days: args.audit_days,
         archive_dir: args.archive_dir,
         reading_us: 0,
     };
@@ -68,11 +77,13 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let verb = if done.dry_run { "would go" } else { "are gone" };
     writeln!(
         out,
-        "the frames of {} sessions ({} frames, {} bytes) and {} notices {verb}",
+        "the frames of {} sessions ({} frames, {} bytes), the results of {}, {} notices and {} entries of the audit log {verb}",
         done.sessions.len(),
         done.frames,
         done.bytes,
-        done.notices
+        done.results.len(),
+        done.notices,
+        done.audit_entries
     )
     .context("print what went")?;
     for archive in &done.archives {

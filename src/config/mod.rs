@@ -82,10 +82,14 @@ pub struct Compaction {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
-    /// Frames of sessions that ended so many days ago go; 0: they stay. Strokes and results always stay.
+    /// Frames of sessions that ended so many days ago go; 0: they stay.
     pub frames_days: u32,
+    /// Strokes and results of sessions that ended so many days ago go, once the frames of their session are gone; 0: they stay.
+    pub results_days: u32,
     /// Notices that were delivered so many days ago go; 0: they stay.
     pub notices_days: u32,
+    /// Entries of the audit log of so many days ago go; 0: they stay.
+    pub audit_days: u32,
     /// Sessions are archived here, in a folder or below `s3://bucket/prefix`, before their frames go; empty: they are not.
     pub archive_dir: String,
 }
@@ -331,7 +335,13 @@ impl Default for Config {
                 row_limit: 10_000_000,
             },
             compaction: Compaction { after_days: 7 },
-            retention: Retention { frames_days: 0, notices_days: 0, archive_dir: String::new() },
+            retention: Retention {
+                frames_days: 0,
+                results_days: 0,
+                notices_days: 0,
+                audit_days: 0,
+                archive_dir: String::new(),
+            },
         }
     }
 }
@@ -397,15 +407,18 @@ impl Config {
     /// What is given up by itself; `None`: nothing.
     #[must_use]
     pub fn retention(&self) -> Option<custody::Policy> {
-        let Retention { frames_days, notices_days, archive_dir } = &self.retention;
+        let Retention { frames_days, results_days, notices_days, audit_days, archive_dir } = &self.retention;
         let days = |days: u32| (days > 0).then_some(days);
         let policy = custody::Policy {
             frames_days: days(*frames_days),
+            results_days: days(*results_days),
             notices_days: days(*notices_days),
+            audit_days: days(*audit_days),
             archive_dir: Some(archive_dir).filter(|folder| !folder.is_empty()).map(PathBuf::from),
             reading_us: i64::try_from(self.query.timeout_s).unwrap_or(i64::MAX / 1_000_000).saturating_mul(1_000_000),
         };
-        (policy.frames_days.is_some() || policy.notices_days.is_some()).then_some(policy)
+        let any = [policy.frames_days, policy.results_days, policy.notices_days, policy.audit_days];
+        any.iter().any(Option::is_some).then_some(policy)
     }
 
     /// Checks what a single key cannot say.

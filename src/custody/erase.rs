@@ -1,15 +1,19 @@
 //! Erasing a player: rows, files, the log, a model of their own; a receipt that can be checked.
 //!
-//! Order: the log is emptied of finished sessions; the catalog's rows go in one commit that names the files to follow; the
-//! files go, those that recoveries set aside from the log too; the database is made anew, so that its free pages hold
-//! nothing. A run that was killed is gone on with from the note in the catalog. What stays is the player's number, so that an
-//! archive does not bring them back, and the receipt.
+//! Order: the log's segments are written anew without the player's records; the catalog's rows go in one commit that names the
+//! files to follow; the files go, those that recoveries set aside from the log too; the database is made anew, so that its free
+//! pages hold nothing. A run that was killed is gone on with from the note in the catalog. What stays is the player's number, so
+//! that an archive does not bring them back, and the receipt.
+//!
+//! A running service does it itself ([`Eraser`]), while everybody else goes on: only what is at rest is erased, and the commit
+//! looks once more.
 //!
 //! Archives that were made of the folder are files that somebody took away: the receipt lists those that hold the player.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -17,11 +21,12 @@ use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use schemas::{SessionId, UserId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
 use super::{Error, io_error};
 use crate::clock::Clock;
 use crate::export::{ArchiveNote, archives_with};
-use crate::store::catalog::{Catalog, Erasure};
+use crate::store::catalog::{Catalog, Erased, Erasure};
 use crate::store::paths::{Paths, TablePath};
 use crate::store::swap;
 use crate::store::wal;
@@ -30,7 +35,7 @@ use crate::store::wal;
 const KEY_SETTING: &str = "receipt_key";
 
 /// What was erased, signed by the service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Receipt {
     /// `volant-erasure`.
@@ -57,55 +62,152 @@ pub struct Receipt {
 /// and has no signature.
 ///
 /// # Errors
-/// [`Error::NoPlayer`]; [`Error::Open`], [`Error::InLog`] while sessions are unfinished; what the disk refuses.
+/// [`Error::NoPlayer`]; [`Error::Open`] while a session is unfinished; what the disk refuses.
 pub async fn erase(paths: &Paths, user: UserId, clock: &Clock, dry_run: bool) -> Result<Receipt, Error> {
     let lock = wal::lock(&paths.wal())?;
     let catalog = Catalog::open(&paths.catalog()).await?;
-    let receipt = erase_locked(paths, &catalog, lock, user, clock, dry_run).await;
+    let erased = async {
+        let plan = Plan::of(paths, &catalog, user, false).await?;
+        if dry_run {
+            return Ok(plan.receipt());
+        }
+        let (log, _) = wal::Handle::open_locked(lock, wal::Options::new(paths.wal()), |_| {})?;
+        let erased = plan.carry_out(paths, &catalog, &log, clock, false).await;
+        log.close().await?;
+        erased
+    };
+    let erased = erased.await;
     catalog.close().await;
-    receipt
+    erased
 }
 
-async fn erase_locked(
-    paths: &Paths,
-    catalog: &Catalog,
-    lock: wal::Lock,
+/// Erases players beside the running service that the folder belongs to. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Eraser {
+    paths: Paths,
+    catalog: Catalog,
+    log: wal::Handle,
+    clock: Clock,
+    /// One at a time.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Eraser {
+    /// Works on what the service works on.
+    #[must_use]
+    pub fn new(paths: Paths, catalog: Catalog, log: wal::Handle, clock: Clock) -> Self {
+        Self { paths, catalog, log, clock, turn: Arc::default() }
+    }
+
+    /// As [`erase`]; the receipt is kept in the data folder too.
+    ///
+    /// Statements that read the player's files at this moment may fail. Packets of others wait while segments of the log are
+    /// written anew, and writes to the catalog while its file is.
+    ///
+    /// # Errors
+    /// [`Error::NoPlayer`]; [`Error::Open`] while a session of theirs is recorded, or analysed, or may still get late
+    /// frames; what the disk refuses. What was begun is gone on with when it is done again.
+    pub async fn erase(&self, user: UserId, dry_run: bool) -> Result<Receipt, Error> {
+        let _turn = self.turn.lock().await;
+        let plan = Plan::of(&self.paths, &self.catalog, user, true).await?;
+        if dry_run {
+            return Ok(plan.receipt());
+        }
+        let receipt = plan.carry_out(&self.paths, &self.catalog, &self.log, &self.clock, true).await?;
+        keep_receipt(&receipt_path(&self.paths, user), &receipt)?;
+        Ok(receipt)
+    }
+}
+
+/// What is to go.
+struct Plan {
     user: UserId,
-    clock: &Clock,
-    dry_run: bool,
-) -> Result<Receipt, Error> {
-    let earlier = catalog.erasure(user).await?;
-    let known = catalog.archived_player(user).await?.is_some();
-    if !known && earlier.is_none() {
-        return Err(Error::NoPlayer { user: user.get() });
+    service: String,
+    /// False if the rows went in an earlier run.
+    is_known: bool,
+    earlier: Option<Erasure>,
+    sessions: HashSet<SessionId>,
+    files: Vec<String>,
+    archives: Vec<ArchiveNote>,
+}
+
+impl Plan {
+    async fn of(paths: &Paths, catalog: &Catalog, user: UserId, beside_service: bool) -> Result<Self, Error> {
+        let earlier = catalog.erasure(user).await?;
+        let is_known = catalog.archived_player(user).await?.is_some();
+        if !is_known && earlier.is_none() {
+            return Err(Error::NoPlayer { user: user.get() });
+        }
+        if let Some(session) = catalog.busy_session_of(user, beside_service).await? {
+            return Err(Error::Open { user: user.get(), session: session.get() });
+        }
+        let mut files = own_models(paths, user);
+        files.extend(set_aside(paths)?);
+        let mut sessions = HashSet::new();
+        for (session, of_session) in catalog.sessions_and_files_of(user).await? {
+            sessions.insert(session);
+            files.extend(of_session);
+        }
+        let service = catalog.service_id().await?.unwrap_or_default();
+        let archives = archives_with(paths, user).map_err(|source| Error::Archives { source: Box::new(source) })?;
+        Ok(Self { user, service, is_known, earlier, sessions, files, archives })
     }
-    let sessions = catalog.sessions_and_files_of(user).await?;
-    if let Some((session, ..)) = sessions.iter().find(|(_, ended, _)| !ended) {
-        return Err(Error::Open { user: user.get(), session: session.get() });
+
+    /// The receipt of a dry run.
+    fn receipt(self) -> Receipt {
+        let counts = BTreeMap::from([("sessions".to_owned(), self.sessions.len() as i64)]);
+        let planned = Erasure { user_id: self.user, erased_at_us: 0, counts, files: self.files, done_at_us: None };
+        receipt(self.service, planned, self.archives)
     }
-    let mut files: Vec<String> = sessions.iter().flat_map(|(.., files)| files.clone()).collect();
+
+    async fn carry_out(
+        self,
+        paths: &Paths,
+        catalog: &Catalog,
+        log: &wal::Handle,
+        clock: &Clock,
+        beside_service: bool,
+    ) -> Result<Receipt, Error> {
+        let Self { user, service, is_known, earlier, sessions, mut files, archives } = self;
+        log.erase(sessions).await?;
+        // Opening the log may have set more aside.
+        files.extend(set_aside(paths)?);
+        files.sort_unstable();
+        files.dedup();
+        let erasure = match earlier {
+            // The rows went in an earlier run; its files are to follow.
+            Some(erasure) if !is_known && erasure.done_at_us.is_none() => erasure,
+            Some(erasure) if !is_known => return sign(catalog, receipt(service, erasure, archives)).await,
+            _ => match catalog.erase_player(user, &files, clock.now_us(), beside_service).await? {
+                Erased::Done(erasure) => erasure,
+                Erased::Busy(session) => return Err(Error::Open { user: user.get(), session: session.get() }),
+            },
+        };
+        let (root, files) = (paths.clone(), erasure.files.clone());
+        let deleted = tokio::task::spawn_blocking(move || delete(&root, user, files));
+        deleted.await.map_err(|_| Error::Changing { attempts: 1 })??;
+        for attempt in 1.. {
+            if catalog.finish_erasure(user, clock.now_us()).await? {
+                break;
+            }
+            // A backup, for instance, reads the whole catalog.
+            if attempt == EMPTYING_ATTEMPTS {
+                return Err(Error::Changing { attempts: EMPTYING_ATTEMPTS });
+            }
+        }
+        metrics::counter!("volant_custody_erased_players_total").increment(1);
+        sign(catalog, receipt(service, erasure, archives)).await
+    }
+}
+
+/// How often the catalog's log is tried to be emptied, each time waiting for its readers for some seconds.
+const EMPTYING_ATTEMPTS: usize = 3;
+
+/// Deletes files of a player, those in packs too, and what may hold them beside others.
+fn delete(paths: &Paths, user: UserId, mut files: Vec<String>) -> Result<(), Error> {
+    // A calibration may have made them since.
     files.extend(own_models(paths, user));
-    files.extend(set_aside(paths)?);
-    let service = catalog.service_id().await?.unwrap_or_default();
-    let archives = archives_with(paths, user).map_err(|source| Error::Archives { source: Box::new(source) })?;
-    if dry_run {
-        let counts = BTreeMap::from([("sessions".to_owned(), sessions.len() as i64)]);
-        let planned = Erasure { user_id: user, erased_at_us: 0, counts, files, done_at_us: None };
-        return Ok(receipt(service, planned, archives));
-    }
-    let theirs: HashSet<SessionId> = sessions.iter().map(|(session, ..)| *session).collect();
-    let _lock = empty_log(paths, lock, catalog, &theirs, user).await?;
-    // Opening the log may have set more aside.
-    files.extend(set_aside(paths)?);
-    files.sort_unstable();
-    files.dedup();
-    let erasure = match earlier {
-        // The rows went in an earlier run; its files are to follow.
-        Some(erasure) if !known && erasure.done_at_us.is_none() => erasure,
-        Some(erasure) if !known => return sign(catalog, receipt(service, erasure, archives)).await,
-        _ => catalog.erase_player(user, &files, clock.now_us()).await?,
-    };
-    for file in &erasure.files {
+    for file in &files {
         let path = paths.root().join(file);
         if let Ok(stored) = file.parse::<TablePath>() {
             swap::undo_for(paths, stored)?;
@@ -122,38 +224,10 @@ async fn erase_locked(
     // An archive on its way to an object store may hold them; the next one is made anew.
     match fs::remove_dir_all(paths.outgoing()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(io_error("delete", &paths.outgoing())(error));
+            Err(io_error("delete", &paths.outgoing())(error))
         }
-        _ => {}
+        _ => Ok(()),
     }
-    catalog.finish_erasure(user, clock.now_us()).await?;
-    sign(catalog, receipt(service, erasure, archives)).await
-}
-
-/// Deletes the segments of the log that hold nothing but finished sessions and those of the player.
-async fn empty_log(
-    paths: &Paths,
-    lock: wal::Lock,
-    catalog: &Catalog,
-    theirs: &HashSet<SessionId>,
-    user: UserId,
-) -> Result<wal::Lock, Error> {
-    let unclosed: HashSet<SessionId> =
-        catalog.unclosed_sessions().await?.into_iter().map(|session| session.session_id).collect();
-    let mut seen = HashSet::new();
-    let (log, _) = wal::Handle::open_locked(lock, wal::Options::new(paths.wal()), |record| {
-        seen.insert(record.session_id);
-    })?;
-    for session in seen.iter().filter(|session| theirs.contains(session) || !unclosed.contains(session)) {
-        log.release(*session);
-    }
-    log.close().await?;
-    drop(log);
-    // The log gave its lock back with its end.
-    let lock = wal::lock(&paths.wal())?;
-    let mut left = false;
-    wal::read_only(&paths.wal(), |record| left |= theirs.contains(&record.session_id))?;
-    if left { Err(Error::InLog { user: user.get() }) } else { Ok(lock) }
 }
 
 /// The model and pipeline that calibration made for a player.
@@ -217,4 +291,19 @@ pub fn check_receipt(receipt: &Receipt) -> Result<(), Error> {
 #[must_use]
 pub fn receipt_path(paths: &Paths, user: UserId) -> PathBuf {
     paths.root().join("receipts").join(format!("player-{user}.json"))
+}
+
+/// Writes a receipt, synced.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn keep_receipt(path: &Path, receipt: &Receipt) -> Result<(), Error> {
+    let write = || {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(path, serde_json::to_vec_pretty(receipt)?)?;
+        fs::File::open(path)?.sync_all()
+    };
+    write().map_err(io_error("write the receipt", path))
 }

@@ -13,7 +13,7 @@ mod retention;
 
 pub use backup::{BACKUP_MANIFEST, BackedUp, Backup, BackupManifest, backup, restore};
 pub use compaction::{Compacted, Packing, TableSize, compact};
-pub use erase::{Receipt, check_receipt, erase, receipt_path};
+pub use erase::{Eraser, Receipt, check_receipt, erase, keep_receipt, receipt_path};
 pub use retention::{Expired, Policy, retain};
 
 use std::io;
@@ -68,24 +68,16 @@ pub enum Error {
         /// The number.
         user: i64,
     },
-    /// The player is recording.
+    /// Something of the player is under way.
     #[error(
-        "session {session} of player {user} is not finished; start the service so that it ends, stop it, and erase then"
+        "session {session} of player {user} is being recorded or analysed, or its device may still send late frames: let it end \
+         (volant sessions complete {session}), wait half a minute and erase again"
     )]
     Open {
         /// The player.
         user: i64,
         /// The session.
         session: i64,
-    },
-    /// The log still has the player's frames beside those of open sessions.
-    #[error(
-        "the write-ahead log holds frames of player {user} beside those of sessions that are not finished; start the service so \
-         that they end, stop it, and erase then"
-    )]
-    InLog {
-        /// The player.
-        user: i64,
     },
     /// What should be a backup is none, or is damaged or incomplete.
     #[error("{what} in {}", path.display())]
@@ -104,8 +96,8 @@ pub enum Error {
     /// A compaction is running on the folder.
     #[error("a compaction is running on this folder; it ends by itself: run this again then")]
     Compacting,
-    /// Stored files changed faster than they could be copied.
-    #[error("the folder changed each of {attempts} times it was copied; the copies so far are kept, run it again")]
+    /// Stored files changed faster than they could be copied, or were in use.
+    #[error("the folder changed or was in use each of {attempts} times; what was done so far is kept, run it again")]
     Changing {
         /// How often it was tried.
         attempts: usize,

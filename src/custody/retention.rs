@@ -1,4 +1,5 @@
-//! Giving up what is older than wanted: frames, which are large, and notices that were delivered. Strokes and results stay.
+//! Giving up what is older than wanted, each class by its own age: frames, which are large; strokes and results, once their
+//! session's frames are gone; notices that were delivered; the audit log.
 //!
 //! With a folder or an object store for archives, frames go only after an archive that holds their session was written, read back and synced.
 //! The catalog forgets the frames first and the file goes at a later run, when no statement can still be reading it. Run
@@ -6,6 +7,7 @@
 
 use std::path::PathBuf;
 
+use schemas::SessionId;
 use serde::Serialize;
 
 use super::{Error, io_error};
@@ -24,8 +26,13 @@ const ARCHIVE_SESSIONS: i64 = 100;
 pub struct Policy {
     /// Frames of finished sessions, in days since their end.
     pub frames_days: Option<u32>,
+    /// Strokes and results, and the analyses beside them, in days since the end of their session. They stay for as long as its
+    /// frames do, so that an archive of both can be made.
+    pub results_days: Option<u32>,
     /// Notices, in days since their delivery.
     pub notices_days: Option<u32>,
+    /// Entries of the audit log, in days.
+    pub audit_days: Option<u32>,
     /// Where sessions are archived before their frames go, a folder or `s3://bucket/prefix`; `None`: nowhere.
     pub archive_dir: Option<PathBuf>,
     /// How long a statement may still read a file that the catalog has forgotten, µs.
@@ -41,14 +48,26 @@ pub struct Expired {
     pub frames: i64,
     /// Bytes of their files.
     pub bytes: i64,
+    /// Sessions whose strokes and results were given up. Of a dry run: those whose frames are gone already.
+    pub results: Vec<i64>,
     /// Notices.
     pub notices: i64,
+    /// Entries of the audit log.
+    pub audit_entries: i64,
     /// Files that were deleted now.
     pub files_deleted: usize,
     /// Archives that were written.
     pub archives: Vec<PathBuf>,
     /// True if nothing was changed.
     pub dry_run: bool,
+}
+
+impl Expired {
+    /// True if nothing was old enough.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.sessions.is_empty() && self.results.is_empty() && self.notices == 0 && self.audit_entries == 0
+    }
 }
 
 /// Applies a policy; beside a running service too.
@@ -82,7 +101,7 @@ pub async fn retain(
             }
             let mut gone = 0;
             for session in &archived {
-                let id = schemas::SessionId(session.session_id);
+                let id = SessionId(session.session_id);
                 if dry_run || catalog.expire_frames(id, &session.frames_sha256, now_us).await? {
                     expired.sessions.push(session.session_id);
                     expired.frames += session.rows;
@@ -96,26 +115,45 @@ pub async fn retain(
             }
         }
     }
+    if let Some(days) = policy.results_days {
+        for session in catalog.results_before(now_us - i64::from(days) * DAY_US).await? {
+            if dry_run || catalog.expire_results(session, now_us).await? {
+                expired.results.push(session.get());
+            }
+        }
+    }
+    if let Some(days) = policy.audit_days {
+        expired.audit_entries = catalog.expire_audit(now_us - i64::from(days) * DAY_US, dry_run).await?;
+    }
     if let Some(days) = policy.notices_days {
         expired.notices = catalog.expire_notices(now_us - i64::from(days) * DAY_US, dry_run).await?;
     }
     if !dry_run {
-        for (session, started_at_us) in catalog.expired_before(now_us - policy.reading_us).await? {
-            let path = TablePath::new(Table::Frames, session, started_at_us);
-            let root = paths.clone();
-            let undone = tokio::task::spawn_blocking(move || swap::undo_for(&root, path));
-            undone.await.map_err(|_| Error::Changing { attempts: 1 })??;
-            let file = paths.file(path);
-            match std::fs::remove_file(&file) {
-                Ok(()) => expired.files_deleted += 1,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(io_error("delete", &file)(error)),
-            }
-        }
+        let due = catalog.expired_before(now_us - policy.reading_us).await?;
+        let root = paths.clone();
+        let deleted = tokio::task::spawn_blocking(move || delete(&root, due));
+        expired.files_deleted = deleted.await.map_err(|_| Error::Changing { attempts: 1 })??;
+        metrics::counter!("volant_custody_expired_results_total").increment(expired.results.len() as u64);
         metrics::counter!("volant_custody_expired_frames_total").increment(expired.frames as u64);
         metrics::counter!("volant_custody_expired_notices_total").increment(expired.notices as u64);
     }
     Ok(expired)
+}
+
+/// Deletes the files of what the catalog has forgotten; how many there were.
+fn delete(paths: &Paths, due: Vec<(Table, SessionId, i64)>) -> Result<usize, Error> {
+    let mut deleted = 0;
+    for (table, session, started_at_us) in due {
+        let path = TablePath::new(table, session, started_at_us);
+        swap::undo_for(paths, path)?;
+        let file = paths.file(path);
+        match std::fs::remove_file(&file) {
+            Ok(()) => deleted += 1,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("delete", &file)(error)),
+        }
+    }
+    Ok(deleted)
 }
 
 async fn archive(

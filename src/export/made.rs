@@ -14,10 +14,11 @@ use crate::store::paths::Paths;
 const ARCHIVES: &str = "archives.jsonl";
 
 /// An archive that was made of the folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveNote {
     /// Where it was written.
+    #[schema(value_type = String)]
     pub path: PathBuf,
     /// µs since 1970 UTC.
     pub created_at_us: i64,

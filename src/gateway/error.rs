@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tracing::error;
 
 use crate::texts::{self, Lang};
-use crate::{accounts, analysis, ingest, notify, protocol, sessions, wechat};
+use crate::{accounts, analysis, custody, ingest, notify, protocol, sessions, wechat};
 
 /// An error as a client sees it, with a status.
 #[derive(Debug)]
@@ -350,6 +350,7 @@ impl From<analysis::Error> for ApiError {
             analysis::Error::NoPipeline { ref name } => {
                 Self::not_found("no_pipeline", "there is no such pipeline").about("pipeline", name)
             }
+            analysis::Error::Erased { user } => Self::not_found("no_user", "no such user").about("user", user),
             analysis::Error::Threads(_)
             | analysis::Error::Frames { .. }
             | analysis::Error::NoFrames { .. }
@@ -365,6 +366,28 @@ impl From<analysis::Error> for ApiError {
             | analysis::Error::TimedOut { .. } => {
                 Self::internal("analysis_unavailable", "the analysis cannot be read", error)
             }
+        }
+    }
+}
+
+impl From<custody::Error> for ApiError {
+    fn from(error: custody::Error) -> Self {
+        use custody::Error as E;
+        let message = error.to_string();
+        let later = |code| Self { retry_after_s: Some(30), ..Self::new(StatusCode::CONFLICT, code, message) };
+        match error {
+            E::NoPlayer { user } => Self::not_found("no_user", "no such user").about("user", user),
+            E::Open { session, .. } => later("session_busy").about("session", session),
+            E::Compacting | E::Changing { .. } => later("folder_busy"),
+            E::Io { .. }
+            | E::Catalog(_)
+            | E::Wal(_)
+            | E::Store(_)
+            | E::Archive { .. }
+            | E::Archives { .. }
+            | E::Backup { .. }
+            | E::NotEmpty { .. }
+            | E::Receipt { .. } => Self::internal("custody_failed", "the stored data could not be changed", error),
         }
     }
 }

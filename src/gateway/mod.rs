@@ -52,7 +52,7 @@ use crate::sessions::SessionInfo;
 use crate::store::pack;
 use crate::store::paths::{Paths, Table, TablePath};
 use crate::store::seal;
-use crate::{accounts, analysis, hub, ingest, notify, sessions, wechat};
+use crate::{accounts, analysis, custody, hub, ingest, notify, sessions, wechat};
 
 /// What the gateway needs: handles of the rooms, limits, the end.
 #[derive(Clone, Debug)]
@@ -64,6 +64,7 @@ pub struct State {
     pub analysis: analysis::Handle,
     pub notify: notify::Handle,
     pub wechat: wechat::Handle,
+    pub eraser: custody::Eraser,
     /// The data folder, for the frames of a report.
     pub paths: Paths,
     pub clock: Clock,

@@ -257,6 +257,8 @@ const CONTESTED_WINDOW_US: i64 = 60_000_000;
 
 /// The close code an older connection of a device gets when a newer one takes its place.
 pub const CLOSE_REPLACED: u16 = 4001;
+/// The close code that the connections of a player get who is erased.
+pub const CLOSE_ERASED: u16 = 4004;
 
 impl Handle {
     /// An empty hub.
@@ -429,6 +431,13 @@ impl Handle {
         users
     }
 
+    /// Tells every connection of a user to close ([`CLOSE_ERASED`]): there is no such user any more.
+    pub fn close_user(&self, user: UserId) {
+        for entry in self.lock().users.get(&user).into_iter().flatten() {
+            entry.offer(Outbound::Close { code: CLOSE_ERASED, reason: "the account was erased" });
+        }
+    }
+
     /// Tells every connection to close, at shutdown (1012: the service restarts, come back).
     pub fn close_all(&self) {
         const RESTART: (u16, &str) = (1012, "service restart");
@@ -517,5 +526,9 @@ mod tests {
         assert!(receipts.remove(0).await.is_ok());
         assert!(receipts.remove(0).await.is_err());
         assert!(hub.send_to_user(UserId(2), &message).is_empty());
+        hub.close_user(UserId(2));
+        assert!(first_inbox.try_recv().is_err());
+        hub.close_user(UserId(1));
+        assert!(matches!(first_inbox.try_recv().as_deref(), Ok(Outbound::Close { code: CLOSE_ERASED, .. })));
     }
 }

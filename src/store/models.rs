@@ -39,6 +39,22 @@ pub fn publish(folder: &Path, name: &str, model: &[u8], pipeline: &str) -> Resul
     Ok(())
 }
 
+/// Deletes a model and its pipeline, if they are there.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn withdraw(folder: &Path, name: &str) -> Result<(), Error> {
+    // The pipeline first: it never names a model that is not there.
+    for extension in ["toml", "safetensors"] {
+        let path = folder.join(format!("{name}.{extension}"));
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Error { path, source }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +69,8 @@ mod tests {
         assert_eq!(fs::read_to_string(inner.join("player-1.toml")).unwrap(), "name");
         assert_eq!(fs::read_dir(&inner).unwrap().count(), 2);
         assert!(publish(&inner.join("player-1.toml"), "x", b"", "").is_err());
+        withdraw(&inner, "player-1").unwrap();
+        withdraw(&inner, "player-1").unwrap();
+        assert_eq!(fs::read_dir(&inner).unwrap().count(), 0);
     }
 }

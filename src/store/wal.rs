@@ -10,7 +10,7 @@
 //! | name | what it is |
 //! |---|---|
 //! | `00000000000000000042.wal` | segment 42; the highest number is the newest |
-//! | `_00000000000000000043.wal.tmp` | a segment being born; deleted at open |
+//! | `_00000000000000000043.wal.tmp` | a segment being born, or written anew; deleted at open |
 //! | `00000000000000000042.wal.damaged-1` | bytes that recovery took out of segment 42, for the operator to judge |
 //! | `_lock` | held (`flock`) by the one process that has the log open |
 //!
@@ -59,6 +59,7 @@
 //!    the first record.
 //! 5. [`Handle::release`] says that a session's records so far are not needed any more. A segment without needed
 //!    records is deleted; the active one only once it is a quarter full.
+//! 6. [`Handle::erase`] writes each segment that holds a session's records anew without them: temporary name, sync, rename.
 //!
 //! # Recovery
 //!
@@ -94,6 +95,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -104,7 +106,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::class::Class;
 pub use recovery::{Lock, lock, read_only, set_aside};
-use writer::{Append, Disk, Job, Shared, Storage, Writer};
+use writer::{Append, Disk, Erase, Job, Shared, Storage, Writer};
 
 /// How far a record has gone when its append resolves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -272,6 +274,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Writing a segment anew without the records of somebody who is erased; it stays as it was.
+    #[error("erase from write-ahead log segment {}", path.display())]
+    Erase {
+        /// The segment.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// Syncing records.
     #[error("sync write-ahead log segment {}", path.display())]
     Sync {
@@ -323,6 +334,7 @@ impl Error {
             | Self::Create { .. }
             | Self::NoSpace { .. }
             | Self::Write { .. }
+            | Self::Erase { .. }
             | Self::Sync { .. }
             | Self::Poisoned(_) => Class::Environment,
         }
@@ -525,6 +537,18 @@ impl Handle {
     /// and whoever knows that it is done releases it again.
     pub fn release(&self, session: SessionId) {
         self.inner.shared.push(Job::Release(session));
+    }
+
+    /// Takes every record of these sessions out of the log, also where others share a segment; how many those were. Nothing
+    /// of them may be appended any more. Appends wait meanwhile: some tenths of a second for a full segment.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Erase`] with nothing lost, and some of it perhaps erased: do it again. [`Error::Newer`],
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    pub async fn erase(&self, sessions: HashSet<SessionId>) -> Result<u64, Error> {
+        let (done, erased) = oneshot::channel();
+        self.inner.shared.push(Job::Erase(Erase { sessions, done }));
+        erased.await.map_err(|_| Error::Closed)?
     }
 
     /// Whether the log takes records.

@@ -136,6 +136,86 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     assert_ne!(back[0]["user_id"].to_string(), player, "who comes back is somebody new");
 }
 
+/// Everybody else goes on: a player is erased by the running service while another records in the same segment of the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_service_erases_a_player_while_others_record() {
+    let app = TestApp::start_with(|config| config.sessions.late_grace_s = 1).await;
+    recorded(&app, "d1", 4).await;
+    let url = format!("http://{}", app.address());
+    let form = format!("openid={OTHER}&device_group_code=d2&device_code=d2");
+    let (_, started) = app.post_form("/wxapp/start_session/", &form).await;
+    let theirs = started["session_id"].as_i64().unwrap();
+    let player =
+        app.sql(&format!("SELECT user_id FROM sessions WHERE session_id = {theirs}")).await[0]["user_id"].to_string();
+    let track = generate(&SynthSpec { duration_s: 8.0, ..SynthSpec::new(7) }).track;
+    let mut device = app.socket("/ws/esp32/d2/").await;
+    let still = app.start_session("d3").await;
+    let mut other_device = app.socket("/ws/esp32/d3/").await;
+    let packets = packets_of(&generate(&SynthSpec { duration_s: 6.0, ..SynthSpec::new(9) }).track, &still.to_string(), "d3");
+    let (first, rest) = packets.split_at(packets.len() / 2);
+    for (packet, others) in packets_of(&track, &theirs.to_string(), "d2").iter().zip(first.iter().map(Some).chain(std::iter::repeat(None))) {
+        device.send(packet).await;
+        device.next_of("batch_sensor_data_response").await;
+        if let Some(packet) = others {
+            other_device.send(packet).await;
+            other_device.next_of("batch_sensor_data_response").await;
+        }
+    }
+    let mut phone = app.socket(&format!("/ws/miniprogram/{OTHER}/")).await;
+    phone.next_of("connection_established").await;
+
+    // Not while they record.
+    let path = format!("/api/v2/players/{player}");
+    let (status, refused) = app.request("DELETE", &path, "", "").await;
+    assert_eq!((status, &refused["code"]), (409, &json!("session_busy")), "{refused}");
+    app.request("POST", &format!("/api/v2/sessions/{theirs}/complete"), "", "").await;
+    eventually(async || app.get(&format!("/api/v2/sessions/{theirs}/result")).await.0 == 200).await;
+    let others = app.sql("SELECT * FROM strokes WHERE session_id = 1 ORDER BY stroke_index").await;
+    let frames = app.sql_count(&format!("SELECT count(*) FROM frames WHERE session_id = {theirs}")).await;
+    let planned = app.request("DELETE", &format!("{path}?dry_run=true"), "", "");
+    eventually(async || app.request("DELETE", &format!("{path}?dry_run=true"), "", "").await.0 == 200).await;
+    let (_, planned) = planned.await;
+    assert_eq!((&planned["signature"], planned["files"].as_array().map(Vec::len)), (&json!(""), Some(3)), "{planned}");
+    assert_eq!(app.request("DELETE", "/api/v2/players/99", "", "").await.0, 404);
+    assert!(!holding(app.data_dir(), OTHER.as_bytes()).is_empty(), "the search finds what is there");
+
+    // Erased by the command, while the other device goes on.
+    let sending = async {
+        for packet in rest {
+            other_device.send(packet).await;
+            assert_eq!(other_device.next_of("batch_sensor_data_response").await["success"], true);
+        }
+    };
+    let arguments = ["erase", "--url", &url, "--player", &player, "--json"];
+    let ((), receipt) = tokio::join!(sending, ask(&arguments));
+    assert_eq!(receipt["counts"]["frames"], frames, "{receipt}");
+    let kept = text(&app.data_dir().join("receipts").join(format!("player-{player}.json")));
+    assert_eq!(ask(&["erase", "--check", &kept, "--json"]).await, receipt);
+    assert_eq!(ask(&arguments).await["counts"], receipt["counts"], "again, it says the same");
+    assert_eq!(phone.closed().await, 4004);
+
+    assert_eq!(holding(app.data_dir(), OTHER.as_bytes()), Vec::<PathBuf>::new());
+    assert_eq!(app.sql("SELECT * FROM strokes ORDER BY session_id, stroke_index").await, others);
+    let mut logged = std::collections::BTreeMap::new();
+    volant::store::wal::read_only(&app.data_dir().join("wal"), |record| {
+        *logged.entry(record.session_id.get()).or_insert(0) += record.frames.len();
+    })
+    .unwrap();
+    assert!(!logged.contains_key(&theirs), "{logged:?}");
+    let sent = app.sql_count(&format!("SELECT count(*) FROM frames WHERE session_id = {still}")).await;
+    assert_eq!(logged.get(&still).map(|&frames| frames as i64), Some(sent), "{logged:?}");
+
+    // And the other session ends as if nothing had happened.
+    app.request("POST", &format!("/api/v2/sessions/{still}/complete"), "", "").await;
+    eventually(async || app.get(&format!("/api/v2/sessions/{still}/result")).await.0 == 200).await;
+    assert_eq!(app.sql_count(&format!("SELECT count(*) FROM frames WHERE session_id = {still}")).await, sent);
+    let (_, audit) = app.get("/api/v2/audit?limit=5").await;
+    assert!(audit["entries"].as_array().unwrap().iter().any(|entry| entry["action"] == "player.erase"), "{audit}");
+    let report = ask(&["verify", "--data-dir", &text(app.data_dir()), "--json"]).await;
+    assert_eq!(report["lost"], json!([]), "{report}");
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_made_under_load_is_restored_with_all_that_was_acknowledged() {
     let app = TestApp::start().await;
@@ -266,6 +346,36 @@ async fn what_is_old_goes_after_it_was_archived_and_comes_back_from_there() {
     let report = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
     assert_eq!(report["lost"], json!([]), "{report}");
     assert_eq!(retention("0", &[]).await["sessions"], json!([]), "once is enough");
+
+    // Strokes and results have an age of their own, and go only where the frames are gone; so does the audit log.
+    let kept = app.start_session("d2").await;
+    let classes = |results: &'static str, more: &[&'static str]| {
+        let data_dir = data_dir.clone();
+        let more = more.to_vec();
+        async move {
+            let fixed = ["retention", "--data-dir", &data_dir, "--results-days", results, "--audit-days", results, "--json"];
+            ask(&[&fixed[..], &more].concat()).await
+        }
+    };
+    app.post_json("/api/v2/tokens", &json!({ "device_code": "d9" })).await;
+    assert_eq!(classes("3", &[]).await["results"], json!([]));
+    let planned = classes("0", &["--dry-run"]).await;
+    assert_eq!((&planned["results"], &planned["audit_entries"]), (&json!([first]), &json!(1)), "{planned}");
+    assert_eq!(app.sql(count).await, after);
+    let went = classes("0", &[]).await;
+    assert_eq!(
+        (&went["results"], &went["audit_entries"], &went["files_deleted"]),
+        (&json!([first]), &json!(1), &json!(2)),
+        "{went}"
+    );
+    let (status, answer) = app.get(&format!("/api/v2/sessions/{first}/result")).await;
+    assert_eq!((status, &answer["code"], &answer["session_status"]), (404, &json!("no_analysis"), &json!("completed")));
+    assert_eq!(app.sql_count("SELECT count(*) FROM strokes").await, 0);
+    assert_eq!(app.sql_count("SELECT count(*) FROM sessions").await, 2, "{kept} and what is left of {first}");
+    assert!(!files(app.data_dir()).iter().any(|path| path.ends_with(format!("{first}.parquet"))));
+    let report = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
+    assert_eq!(report["lost"], json!([]), "{report}");
+    assert_eq!(classes("0", &[]).await["results"], json!([]), "once is enough");
 
     let archive = gone["archives"][0].as_str().unwrap();
     let target = text(&place.path().join("restored"));

@@ -204,6 +204,19 @@ impl Socket {
         }
     }
 
+    /// Waits until the server closes; with which code.
+    pub async fn closed(&mut self) -> u16 {
+        let wait = async {
+            while let Some(message) = self.0.next().await {
+                if let Ok(Message::Close(frame)) = message {
+                    return frame.map(|frame| frame.code.into());
+                }
+            }
+            None
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("a close in time").expect("a close with a code")
+    }
+
     /// True if nothing but pings comes for this long. Only to show absence: never needed for a test to pass quickly.
     pub async fn is_silent_for(&mut self, duration: Duration) -> bool {
         let wait = async {

@@ -79,6 +79,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
             "analysis",
             "ingest",
             "notify",
+            "custody",
             "hub",
             "accounts",
             "recordings",

@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use super::extract::{self, Body, ItemPage, Path, Query, limit};
 use super::{Problems, fresh};
 use crate::accounts::{AuditRow, Scope, Subject, TokenInfo};
+use crate::custody::Receipt;
 use crate::gateway::access::Access;
 use crate::gateway::error::ApiError;
 use crate::gateway::{Context, Shared};
@@ -22,6 +23,7 @@ use crate::gateway::{Context, Shared};
 pub(super) fn router() -> OpenApiRouter<Arc<Context>> {
     OpenApiRouter::new()
         .routes(routes!(players))
+        .routes(routes!(erase))
         .routes(routes!(tokens, create_token))
         .routes(routes!(revoke_token))
         .routes(routes!(audit_log))
@@ -83,6 +85,47 @@ async fn players(
         });
     }
     Ok(fresh(Players { players }))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Erasing {
+    /// Say what would go, unsigned, and change nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Erase a player
+///
+/// For admins. Sessions, frames, strokes, results, notices, tokens and a model of the player's own are gone from every file and
+/// database of the service when this answers; the answer is the signed receipt. Refused with 409 while a session of the
+/// player is recorded or analysed, or may still get late frames. Repeating it answers the same.
+#[utoipa::path(
+    delete, path = "/api/v2/players/{user_id}", tag = "accounts",
+    params(("user_id" = i64, Path, minimum = 1), Erasing),
+    responses((status = 200, body = Receipt), Problems)
+)]
+async fn erase(
+    AxumState(context): Shared,
+    access: Access,
+    Path(user): Path<String>,
+    Query(erasing): Query<Erasing>,
+) -> Result<Response, ApiError> {
+    access.admin()?;
+    let user = UserId(extract::user(&user)?);
+    let (context, actor) = (Arc::clone(&context), access.actor());
+    // What was begun is finished, also if the caller goes away.
+    let erased = tokio::spawn(async move {
+        let state = &context.state;
+        let receipt = state.eraser.erase(user, erasing.dry_run).await?;
+        if !erasing.dry_run {
+            state.hub.close_user(user);
+            state.accounts.audit(&actor, "player.erase", &user.to_string(), None).await?;
+        }
+        Ok::<_, ApiError>(receipt)
+    });
+    Ok(fresh(erased.await.map_err(|_| ApiError::broke())??))
 }
 
 #[derive(Serialize, ToSchema)]

@@ -6,6 +6,7 @@ use std::path::Path;
 use schemas::{SessionId, UserId};
 
 use super::{Catalog, Error, at, get};
+use crate::store::paths::Table;
 
 /// An erasure that was begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,23 @@ pub struct Erasure {
     /// `None` until the files are gone too.
     pub done_at_us: Option<i64>,
 }
+
+/// What came of [`Catalog::erase_player`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Erased {
+    /// The rows are gone.
+    Done(Erasure),
+    /// Nothing changed: this session of the player is being recorded or analysed.
+    Busy(SessionId),
+}
+
+/// The first session of a player that somebody is still writing to. Beside a running service (`?2`) that is one whose
+/// recording is in memory or whose analysis is under way; in a stopped one's folder, one that has not ended.
+const BUSY: &str = "SELECT s.session_id FROM sessions s WHERE s.user_id = ?1 AND (\
+     s.closed = 0 AND (?2 OR s.status NOT IN ('completed', 'stopped')) \
+     OR ?2 AND EXISTS (SELECT 1 FROM jobs j WHERE j.session_id = s.session_id AND j.state = 'running') \
+     OR ?2 AND EXISTS (SELECT 1 FROM candidates c WHERE c.session_id = s.session_id AND c.state IN ('running', 'switching'))) \
+     ORDER BY s.session_id LIMIT 1";
 
 /// Tables that hold rows of a player's sessions, and how.
 const OF_SESSIONS: [(&str, &str); 7] = [
@@ -103,10 +121,10 @@ impl Catalog {
         .transpose()
     }
 
-    /// The sessions of a player: number, whether it has ended, and the files of each.
-    pub async fn sessions_and_files_of(&self, user: UserId) -> Result<Vec<(SessionId, bool, Vec<String>)>, Error> {
+    /// The sessions of a player, and the files of each.
+    pub async fn sessions_and_files_of(&self, user: UserId) -> Result<Vec<(SessionId, Vec<String>)>, Error> {
         let rows = sqlx::query(
-            "SELECT s.session_id, s.closed OR s.status IN ('completed', 'stopped'), s.frames_path, r.strokes_path, r.result_path \
+            "SELECT s.session_id, s.frames_path, r.strokes_path, r.result_path \
              FROM sessions s LEFT JOIN results r USING (session_id) WHERE s.user_id = ? ORDER BY s.session_id",
         )
         .bind(user.get())
@@ -116,18 +134,45 @@ impl Catalog {
         rows.iter()
             .map(|row| {
                 let mut files = Vec::new();
-                for index in 2..5 {
+                for index in 1..4 {
                     files.extend(get::<Option<String>>(row, index)?);
                 }
-                Ok((SessionId(get(row, 0)?), get::<i64>(row, 1)? != 0, files))
+                Ok((SessionId(get(row, 0)?), files))
             })
             .collect()
     }
 
-    /// Takes every row of a player out, and notes the files that are to follow, in one commit.
-    pub async fn erase_player(&self, user: UserId, files: &[String], now_us: i64) -> Result<Erasure, Error> {
+    /// A session that keeps its player from being erased now.
+    pub async fn busy_session_of(&self, user: UserId, beside_service: bool) -> Result<Option<SessionId>, Error> {
+        let row = sqlx::query(BUSY)
+            .bind(user.get())
+            .bind(beside_service)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(at("look at a player's sessions"))?;
+        row.map(|row| Ok(SessionId(get(&row, 0)?))).transpose()
+    }
+
+    /// Takes every row of a player out, and notes the files that are to follow, in one commit. What a running service has under
+    /// way then finds nothing to end in.
+    pub async fn erase_player(
+        &self,
+        user: UserId,
+        files: &[String],
+        now_us: i64,
+        beside_service: bool,
+    ) -> Result<Erased, Error> {
         let step = "erase a player";
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(at(step))?;
+        let busy = sqlx::query(BUSY)
+            .bind(user.get())
+            .bind(beside_service)
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(at(step))?;
+        if let Some(busy) = busy {
+            return Ok(Erased::Busy(SessionId(get(&busy, 0)?)));
+        }
         let mut counts: BTreeMap<String, i64> = BTreeMap::new();
         let row = sqlx::query("SELECT coalesce(sum(sealed_rows), 0) FROM sessions WHERE user_id = ?")
             .bind(user.get())
@@ -155,23 +200,33 @@ impl Catalog {
             .await
             .map_err(at(step))?;
         transaction.commit().await.map_err(at(step))?;
-        Ok(Erasure { user_id: user, erased_at_us: now_us, counts, files: files.to_vec(), done_at_us: None })
+        Ok(Erased::Done(Erasure {
+            user_id: user,
+            erased_at_us: now_us,
+            counts,
+            files: files.to_vec(),
+            done_at_us: None,
+        }))
     }
 
-    /// Notes that the files of an erasure are gone, and overwrites what the database kept of deleted rows: the file is made
-    /// anew without them, and its log is emptied.
-    pub async fn finish_erasure(&self, user: UserId, now_us: i64) -> Result<(), Error> {
+    /// Overwrites what the database kept of an erased player's rows, and notes that the erasure is over: the file is made anew
+    /// without them, and its log, where every page stands as it once was, is emptied. False if readers kept the log in use:
+    /// do it again.
+    pub async fn finish_erasure(&self, user: UserId, now_us: i64) -> Result<bool, Error> {
         let step = "finish an erasure";
+        sqlx::query("VACUUM").execute(&self.writer).await.map_err(at(step))?;
+        let emptied =
+            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.writer).await.map_err(at(step))?;
+        if get::<i64>(&emptied, 0)? != 0 {
+            return Ok(false);
+        }
         sqlx::query("UPDATE erasures SET done_at_us = ? WHERE user_id = ?")
             .bind(now_us)
             .bind(user.get())
             .execute(&self.writer)
             .await
             .map_err(at(step))?;
-        for statement in ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            sqlx::query(statement).execute(&self.writer).await.map_err(at(step))?;
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Finished sessions that ended before an instant and still have their frames, the oldest first.
@@ -203,17 +258,81 @@ impl Catalog {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Sessions whose frames were given up before an instant: number, and start, which is where their file lay.
-    pub async fn expired_before(&self, before_us: i64) -> Result<Vec<(SessionId, i64)>, Error> {
+    /// Sessions that ended before an instant and have a result, but no frames any more, the oldest first.
+    pub async fn results_before(&self, ended_before_us: i64) -> Result<Vec<SessionId>, Error> {
         let rows = sqlx::query(
-            "SELECT session_id, started_at_us FROM sessions WHERE frames_expired_at_us IS NOT NULL \
-             AND frames_expired_at_us <= ?",
+            "SELECT session_id FROM sessions s WHERE closed = 1 AND status IN ('completed', 'stopped') \
+             AND frames_path IS NULL AND coalesce(ended_at_us, started_at_us) < ? AND EXISTS \
+             (SELECT 1 FROM results r WHERE r.session_id = s.session_id) ORDER BY session_id",
+        )
+        .bind(ended_before_us)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(at("list old results"))?;
+        rows.iter().map(|row| Ok(SessionId(get(row, 0)?))).collect()
+    }
+
+    /// Gives up the published result of a session and the analyses beside it; the session stays, and the files follow. False if
+    /// one of them is being written.
+    pub async fn expire_results(&self, session: SessionId, now_us: i64) -> Result<bool, Error> {
+        let step = "give up the result of a session";
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(at(step))?;
+        let noted = sqlx::query(
+            "UPDATE sessions SET results_expired_at_us = ?2 WHERE session_id = ?1 AND frames_path IS NULL AND NOT EXISTS \
+             (SELECT 1 FROM candidates WHERE session_id = ?1 AND state IN ('running', 'switching'))",
+        )
+        .bind(session.get())
+        .bind(now_us)
+        .execute(&mut *transaction)
+        .await
+        .map_err(at(step))?;
+        if noted.rows_affected() == 0 {
+            return Ok(false);
+        }
+        for statement in [
+            "DELETE FROM results WHERE session_id = ?",
+            "DELETE FROM candidates WHERE session_id = ?",
+            "DELETE FROM imported_results WHERE session_id = ?",
+        ] {
+            sqlx::query(statement).bind(session.get()).execute(&mut *transaction).await.map_err(at(step))?;
+        }
+        transaction.commit().await.map_err(at(step))?;
+        Ok(true)
+    }
+
+    /// What was given up before an instant, by table: number of the session, and its start, which is where its file lay.
+    pub async fn expired_before(&self, before_us: i64) -> Result<Vec<(Table, SessionId, i64)>, Error> {
+        let rows = sqlx::query(
+            "SELECT session_id, started_at_us, frames_expired_at_us <= ?1, results_expired_at_us <= ?1 FROM sessions \
+             WHERE frames_expired_at_us <= ?1 OR results_expired_at_us <= ?1",
         )
         .bind(before_us)
         .fetch_all(&self.readers)
         .await
-        .map_err(at("list sessions without frames"))?;
-        rows.iter().map(|row| Ok((SessionId(get(row, 0)?), get(row, 1)?))).collect()
+        .map_err(at("list what was given up"))?;
+        let mut expired = Vec::new();
+        for row in &rows {
+            let (session, started_at_us) = (SessionId(get(row, 0)?), get(row, 1)?);
+            let is_due = |index| Ok::<_, Error>(get::<Option<bool>>(row, index)? == Some(true));
+            if is_due(2)? {
+                expired.push((Table::Frames, session, started_at_us));
+            }
+            if is_due(3)? {
+                expired.extend([Table::Strokes, Table::Results].map(|table| (table, session, started_at_us)));
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Deletes entries of the audit log from before an instant; with `count_only` it counts them.
+    pub async fn expire_audit(&self, before_us: i64, count_only: bool) -> Result<i64, Error> {
+        let step = "delete old entries of the audit log";
+        if count_only {
+            let row = sqlx::query("SELECT count(*) FROM audit_log WHERE at_us < ?").bind(before_us);
+            return get(&row.fetch_one(&self.readers).await.map_err(at(step))?, 0);
+        }
+        let done = sqlx::query("DELETE FROM audit_log WHERE at_us < ?").bind(before_us).execute(&self.writer).await;
+        Ok(done.map_err(at(step))?.rows_affected() as i64)
     }
 
     /// Deletes notices that were delivered before an instant and are owed nowhere else; with `count_only` it counts them.

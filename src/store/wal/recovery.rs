@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use schemas::SessionId;
 
 use super::format::{
     BadHeader, FRAMES_VERSION, KIND_FRAMES, KIND_HOLE, KIND_MANDATORY_FROM, RECORD_HEADER_BYTES, RECORD_MAGIC,
-    RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, decode_frames,
+    RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, decode_frames, encode,
 };
 use super::{Error, RecoveryReport, WalRecord, segment_number};
 
@@ -303,6 +303,60 @@ fn scan(
         position = header.end();
     }
     Ok(found)
+}
+
+/// Writes a segment anew without the records of these sessions, under its own name; how many those were. One without any is
+/// left as it is. What no record explains is left out too.
+///
+/// A crash leaves the old segment, or the new one; what was begun goes with the next open.
+pub(super) fn rewrite_without(path: &Path, sessions: &HashSet<SessionId>) -> Result<u64, Error> {
+    let failed = |source| Error::Erase { path: path.to_owned(), source };
+    let number = path.file_name().and_then(|name| segment_number(Path::new(name)));
+    let number = number.ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+    let file = File::open(path).map_err(failed)?;
+    let mut report = RecoveryReport::default();
+    let mut theirs = 0;
+    let mut count = |record: WalRecord| theirs += u64::from(sessions.contains(&record.session_id));
+    scan(path, &file, number, &mut report, &mut count)?;
+    if theirs == 0 {
+        return Ok(0);
+    }
+    if report.skipped_records > 0 {
+        // Another program's records cannot be put to another place.
+        return Err(Error::Newer { what: "a kind of record", version: 0, path: path.to_owned() });
+    }
+    let mut head = [0; SEGMENT_HEADER_BYTES];
+    file.read_exact_at(&mut head, 0).map_err(failed)?;
+    let salt = SegmentHeader::decode(&head).map_err(|_| failed(io::ErrorKind::InvalidData.into()))?.salt;
+    let unborn = path.with_file_name(format!("_{}.tmp", super::segment_name(number)));
+    let write = || {
+        let mut out = BufWriter::with_capacity(WINDOW_BYTES, File::create(&unborn).map_err(failed)?);
+        out.write_all(&head).map_err(failed)?;
+        let mut offset = SEGMENT_HEADER_BYTES as u64;
+        let mut written = Ok(());
+        let mut bytes = Vec::new();
+        let mut keep = |record: WalRecord| {
+            if written.is_err() || sessions.contains(&record.session_id) {
+                return;
+            }
+            bytes.clear();
+            written = encode(&record).and_then(|encoded| {
+                encoded.put(salt, offset, &mut bytes);
+                offset += encoded.len() as u64;
+                out.write_all(&bytes).map_err(failed)
+            });
+        };
+        scan(path, &file, number, &mut RecoveryReport::default(), &mut keep)?;
+        written?;
+        out.into_inner().map_err(|error| failed(error.into_error()))?.sync_all().map_err(failed)?;
+        fs::rename(&unborn, path).map_err(failed)?;
+        sync_parent(path).map_err(failed)
+    };
+    let written = write();
+    if written.is_err() {
+        drop(remove_if_there(&unborn));
+    }
+    written.map(|()| theirs)
 }
 
 fn count_damage(found: &Found, newest: bool, report: &mut RecoveryReport) {

@@ -125,6 +125,64 @@ fn what_was_acknowledged_comes_back_in_order_over_many_segments() {
 }
 
 #[test]
+fn erased_sessions_are_in_no_segment_and_the_others_stay_as_they_are() {
+    let dir = TempDir::new().unwrap();
+    let options = Options { segment_limit_bytes: 2000, ..options(dir.path()) };
+    let written: Vec<_> = (0..40).map(|i| record(i % 3 + 1, i, (i % 9) as usize)).collect();
+    let (before, after) = written.split_at(30);
+    let theirs = HashSet::from([SessionId(2)]);
+    runtime().block_on(async {
+        let (log, ..) = open(options.clone());
+        for record in before {
+            append(&log, record).await.unwrap();
+        }
+        // Released or not, in full segments and in the one that is written.
+        log.release(SessionId(2));
+        let erased = log.erase(theirs.clone()).await.unwrap();
+        assert!(erased > 5, "{erased} records of segments that others need");
+        assert_eq!(log.erase(theirs.clone()).await.unwrap(), 0, "nothing of them is left");
+        for record in after.iter().filter(|record| record.session_id != SessionId(2)) {
+            append(&log, record).await.unwrap();
+        }
+        log.close().await.unwrap();
+        assert!(matches!(log.erase(theirs.clone()).await, Err(Error::Closed)));
+    });
+    // A crash while a segment was written anew leaves this.
+    let unborn = dir.path().join(format!("_{}.tmp", segment_name(1)));
+    std::fs::write(&unborn, b"half").unwrap();
+    let (_log, report, replayed) = open(options);
+    let kept = written.iter().filter(|record| record.session_id != SessionId(2));
+    assert_eq!(replayed, kept.map(bits).collect::<Vec<_>>());
+    assert_eq!((report.damaged_bytes, report.lost_data()), (0, false), "{report:?}");
+    assert!(!unborn.exists());
+}
+
+#[test]
+fn a_segment_of_erased_sessions_alone_is_deleted_and_one_that_cannot_be_written_anew_stays() {
+    let dir = TempDir::new().unwrap();
+    runtime().block_on(async {
+        let (log, ..) = open(options(dir.path()));
+        append(&log, &record(1, 0, 3)).await.unwrap();
+        assert_eq!(log.erase(HashSet::from([SessionId(1)])).await.unwrap(), 0, "it goes as a whole");
+        assert!(!dir.path().join(segment_name(1)).exists());
+        append(&log, &record(1, 0, 3)).await.unwrap();
+        append(&log, &record(2, 0, 3)).await.unwrap();
+        // Something that cannot be written over stands where the new segment is to be made.
+        let unborn = dir.path().join(format!("_{}.tmp", segment_name(2)));
+        std::fs::create_dir(&unborn).unwrap();
+        let failed = log.erase(HashSet::from([SessionId(1)])).await;
+        assert!(matches!(failed, Err(Error::Erase { .. })), "{failed:?}");
+        assert!(log.health().is_good());
+        append(&log, &record(2, 3, 3)).await.unwrap();
+        std::fs::remove_dir(&unborn).unwrap();
+        assert_eq!(log.erase(HashSet::from([SessionId(1)])).await.unwrap(), 1);
+        log.close().await.unwrap();
+    });
+    let (_log, _, replayed) = open(options(dir.path()));
+    assert_eq!(replayed, [record(2, 0, 3), record(2, 3, 3)].iter().map(bits).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_log_cut_at_every_byte_replays_a_prefix_and_takes_records_again() {
     let records = few_records();
     let (bytes, ends) = one_segment(&records);

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use schemas::SessionId;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::format::{Encoded, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::recovery::{OldSegment, remove_if_there, sync_parent};
+use super::recovery::{OldSegment, remove_if_there, rewrite_without, sync_parent};
 use super::{BelowFloor, Durability, Error, Health, Options, segment_name};
 
 /// The writer stops gathering at this many bytes: one write of a few milliseconds on a common disk.
@@ -93,6 +93,13 @@ pub(super) struct Append {
 pub(super) enum Job {
     Append(Append),
     Release(SessionId),
+    Erase(Erase),
+}
+
+/// Sessions that are to be nowhere in the log.
+pub(super) struct Erase {
+    pub(super) sessions: HashSet<SessionId>,
+    pub(super) done: oneshot::Sender<Result<u64, Error>>,
 }
 
 /// What appenders and the writer share.
@@ -268,6 +275,11 @@ impl Writer {
                     Job::Release(session) => {
                         self.commit();
                         self.release(session);
+                    }
+                    Job::Erase(Erase { sessions, done }) => {
+                        self.commit();
+                        // Who asked may be gone; it is erased all the same.
+                        drop(done.send(self.erase(&sessions)));
                     }
                 }
             }
@@ -498,6 +510,24 @@ impl Writer {
             }
         }
         self.delete_released();
+    }
+
+    /// Writes every segment anew that holds records of these sessions, needed or not; how many records those were.
+    fn erase(&mut self, sessions: &HashSet<SessionId>) -> Result<u64, Error> {
+        if let Some(cause) = &self.poison {
+            return Err(Error::Poisoned(Arc::clone(cause)));
+        }
+        // Its records are on the disk, and what comes next goes into a segment of its own.
+        self.retire_active();
+        for segment in &mut self.old {
+            segment.sessions.retain(|session| !sessions.contains(session));
+        }
+        self.delete_released();
+        let mut erased = 0;
+        for segment in &self.old {
+            erased += rewrite_without(&segment.path, sessions)?;
+        }
+        Ok(erased)
     }
 
     /// Deletes the segments that nobody needs.
