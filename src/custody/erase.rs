@@ -223,9 +223,7 @@ fn delete(paths: &Paths, user: UserId, mut files: Vec<String>) -> Result<(), Err
     }
     // An archive on its way to an object store may hold them; the next one is made anew.
     match fs::remove_dir_all(paths.outgoing()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(io_error("delete", &paths.outgoing())(error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io_error("delete", &paths.outgoing())(error)),
         _ => Ok(()),
     }
 }

@@ -28,7 +28,7 @@ pub use archives::{ArchivedPlayer, ArchivedResult, ArchivedSession};
 pub use candidates::{CandidateJob, CandidateRow, Order, Switch};
 pub use deliveries::{DeliveryOutcome, DeliveryRow, WebhookRow};
 pub use imports::{Claim, ImportedResult, ImportedSession, ImportedUser, NewImport, ShownResult};
-pub use life::Erasure;
+pub use life::{Erased, Erasure};
 pub use notices::{Notice, NoticeOnChannel};
 pub use rows::{
     DeviceTotals, Job, NewNotice, NewResult, NewSession, OutboxRow, PlayerTotals, PublishedFiles, ResultRow, Sealed,

@@ -151,9 +151,12 @@ async fn a_running_service_erases_a_player_while_others_record() {
     let mut device = app.socket("/ws/esp32/d2/").await;
     let still = app.start_session("d3").await;
     let mut other_device = app.socket("/ws/esp32/d3/").await;
-    let packets = packets_of(&generate(&SynthSpec { duration_s: 6.0, ..SynthSpec::new(9) }).track, &still.to_string(), "d3");
+    let packets =
+        packets_of(&generate(&SynthSpec { duration_s: 6.0, ..SynthSpec::new(9) }).track, &still.to_string(), "d3");
     let (first, rest) = packets.split_at(packets.len() / 2);
-    for (packet, others) in packets_of(&track, &theirs.to_string(), "d2").iter().zip(first.iter().map(Some).chain(std::iter::repeat(None))) {
+    for (packet, others) in
+        packets_of(&track, &theirs.to_string(), "d2").iter().zip(first.iter().map(Some).chain(std::iter::repeat(None)))
+    {
         device.send(packet).await;
         device.next_of("batch_sensor_data_response").await;
         if let Some(packet) = others {
@@ -172,9 +175,9 @@ async fn a_running_service_erases_a_player_while_others_record() {
     eventually(async || app.get(&format!("/api/v2/sessions/{theirs}/result")).await.0 == 200).await;
     let others = app.sql("SELECT * FROM strokes WHERE session_id = 1 ORDER BY stroke_index").await;
     let frames = app.sql_count(&format!("SELECT count(*) FROM frames WHERE session_id = {theirs}")).await;
-    let planned = app.request("DELETE", &format!("{path}?dry_run=true"), "", "");
-    eventually(async || app.request("DELETE", &format!("{path}?dry_run=true"), "", "").await.0 == 200).await;
-    let (_, planned) = planned.await;
+    let dry = format!("{path}?dry_run=true");
+    eventually(async || app.request("DELETE", &dry, "", "").await.0 == 200).await;
+    let (_, planned) = app.request("DELETE", &dry, "", "").await;
     assert_eq!((&planned["signature"], planned["files"].as_array().map(Vec::len)), (&json!(""), Some(3)), "{planned}");
     assert_eq!(app.request("DELETE", "/api/v2/players/99", "", "").await.0, 404);
     assert!(!holding(app.data_dir(), OTHER.as_bytes()).is_empty(), "the search finds what is there");
@@ -353,7 +356,8 @@ async fn what_is_old_goes_after_it_was_archived_and_comes_back_from_there() {
         let data_dir = data_dir.clone();
         let more = more.to_vec();
         async move {
-            let fixed = ["retention", "--data-dir", &data_dir, "--results-days", results, "--audit-days", results, "--json"];
+            let fixed =
+                ["retention", "--data-dir", &data_dir, "--results-days", results, "--audit-days", results, "--json"];
             ask(&[&fixed[..], &more].concat()).await
         }
     };

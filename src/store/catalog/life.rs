@@ -215,8 +215,7 @@ impl Catalog {
     pub async fn finish_erasure(&self, user: UserId, now_us: i64) -> Result<bool, Error> {
         let step = "finish an erasure";
         sqlx::query("VACUUM").execute(&self.writer).await.map_err(at(step))?;
-        let emptied =
-            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.writer).await.map_err(at(step))?;
+        let emptied = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.writer).await.map_err(at(step))?;
         if get::<i64>(&emptied, 0)? != 0 {
             return Ok(false);
         }
