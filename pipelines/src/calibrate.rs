@@ -520,7 +520,6 @@ fn resample(signal: &mut Signal, timing: &Timing, params: &CalibrateParams) -> u
         // Only what the sensor delivered faster than the grid can alias.
         let filtered: Option<Vec<Lanes>> = (signal.rate_hz > 1.2 * grid_hz).then(|| {
             let mut samples = signal.raw[from..until].to_vec();
-            // Flags are carried from the unfiltered samples below.
             zero_phase(&mut samples, &Biquad::low_pass_both_ways(0.4 * grid_hz, signal.rate_hz));
             samples
         });

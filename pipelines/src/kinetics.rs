@@ -45,10 +45,6 @@ impl Motion {
         for island in &signal.islands {
             zero_phase(&mut smooth[island.start..island.end()], &section);
         }
-        for (point, plain) in smooth.iter_mut().zip(&signal.grid) {
-            point[GAP] = plain[GAP];
-            point[SATURATED] = plain[SATURATED];
-        }
         let filter = orientation(signal, params.calibrate.gravity_tau_s);
         let device = device_angles(signal, track, &filter).unwrap_or_default();
         Self { smooth, gravity: gravity(&filter), orientation: filter, device }

@@ -661,3 +661,38 @@ fn store_error(error: seal::Error) -> Error {
 fn damaged(path: &Path, error: &io::Error) -> Error {
     archive_error(path, format!("damaged bytes ({error})"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(sender: mpsc::Sender<Result<Bytes, Error>>) -> Pieces {
+        Pieces { sender, held: Vec::with_capacity(PIECE_BYTES), runtime: Handle::current() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_taker_that_stands_still_ends_the_archive_and_a_slow_one_does_not() {
+        let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 7).map(|i| i as u8).collect();
+        let (sender, mut taker) = mpsc::channel(1);
+        let (mut out, written) = (pieces(sender), bytes.clone());
+        let writing = std::thread::spawn(move || out.write_all(&written).and_then(|()| out.flush()));
+        let mut taken = Vec::new();
+        while let Some(piece) = taker.recv().await {
+            taken.extend(piece.unwrap());
+            tokio::time::advance(STANDSTILL / 2).await;
+        }
+        writing.join().unwrap().unwrap();
+        assert!(taken == bytes, "{} of {} bytes", taken.len(), bytes.len());
+
+        let (sender, taker) = mpsc::channel(1);
+        let mut out = pieces(sender);
+        let writing = std::thread::spawn(move || out.write_all(&bytes).and_then(|()| out.flush()));
+        while !writing.is_finished() {
+            // The time in which nothing is taken, however long the other thread took to begin to wait.
+            tokio::time::advance(STANDSTILL).await;
+            std::thread::yield_now();
+        }
+        assert_eq!(writing.join().unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        drop(taker);
+    }
+}
