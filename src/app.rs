@@ -371,10 +371,11 @@ async fn give_up_what_is_old(
                 session.count = gone.sessions.len(),
                 frame.count = gone.frames,
                 notice.count = gone.notices,
-                "gave up the frames of {} sessions, the results of {} and {} notices for their age",
+                "gave up the frames of {} sessions, the results of {}, {} notices and {} entries of the audit log for their age",
                 gone.sessions.len(),
                 gone.results.len(),
-                gone.notices
+                gone.notices,
+                gone.audit_entries
             ),
             Err(error) => error!(error = &error as &dyn std::error::Error, "failed to give up what is old: {error}"),
         }

@@ -202,6 +202,11 @@ mod tests {
         let mut constant = vec![[7.5; 8]; 50];
         zero_phase(&mut constant, &section);
         assert!(constant.iter().all(|s| (s[3] - 7.5).abs() < 1e-4));
+    }
+
+    #[test]
+    fn flags_are_not_filtered() {
+        let section = Biquad::low_pass_both_ways(15.0, 100.0);
         let mut flagged = sine(2.0, 100.0, 40);
         flagged[20][7] = 1.0;
         let flags: Vec<[f32; 2]> = flagged.iter().map(|s| [s[6], s[7]]).collect();

@@ -70,8 +70,8 @@ pub enum Error {
     },
     /// Something of the player is under way.
     #[error(
-        "session {session} of player {user} is being recorded or analysed, or its device may still send late frames: let it end \
-         (volant sessions complete {session}), wait half a minute and erase again"
+        "session {session} of player {user} is being recorded or analysed, or its device may still send late frames: let the \
+         service end it (volant sessions complete {session}), wait half a minute and erase again"
     )]
     Open {
         /// The player.

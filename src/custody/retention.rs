@@ -135,6 +135,7 @@ pub async fn retain(
         expired.files_deleted = deleted.await.map_err(|_| Error::Changing { attempts: 1 })??;
         metrics::counter!("volant_custody_expired_results_total").increment(expired.results.len() as u64);
         metrics::counter!("volant_custody_expired_frames_total").increment(expired.frames as u64);
+        metrics::counter!("volant_custody_expired_audit_entries_total").increment(expired.audit_entries as u64);
         metrics::counter!("volant_custody_expired_notices_total").increment(expired.notices as u64);
     }
     Ok(expired)

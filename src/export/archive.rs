@@ -666,16 +666,18 @@ fn damaged(path: &Path, error: &io::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn pieces(sender: mpsc::Sender<Result<Bytes, Error>>) -> Pieces {
-        Pieces { sender, held: Vec::with_capacity(PIECE_BYTES), runtime: Handle::current() }
+    /// Sends these bytes in pieces, on a thread of its own.
+    fn sending(sender: mpsc::Sender<Result<Bytes, Error>>, bytes: Vec<u8>) -> std::thread::JoinHandle<io::Result<()>> {
+        let mut out = Pieces { sender, held: Vec::with_capacity(PIECE_BYTES), runtime: Handle::current() };
+        let send = move || out.write_all(&bytes).and_then(|()| out.flush());
+        std::thread::Builder::new().name("archive".to_owned()).spawn(send).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_taker_that_stands_still_ends_the_archive_and_a_slow_one_does_not() {
         let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 7).map(|i| i as u8).collect();
         let (sender, mut taker) = mpsc::channel(1);
-        let (mut out, written) = (pieces(sender), bytes.clone());
-        let writing = std::thread::spawn(move || out.write_all(&written).and_then(|()| out.flush()));
+        let writing = sending(sender, bytes.clone());
         let mut taken = Vec::new();
         while let Some(piece) = taker.recv().await {
             taken.extend(piece.unwrap());
@@ -685,8 +687,7 @@ mod tests {
         assert!(taken == bytes, "{} of {} bytes", taken.len(), bytes.len());
 
         let (sender, taker) = mpsc::channel(1);
-        let mut out = pieces(sender);
-        let writing = std::thread::spawn(move || out.write_all(&bytes).and_then(|()| out.flush()));
+        let writing = sending(sender, bytes);
         while !writing.is_finished() {
             // The time in which nothing is taken, however long the other thread took to begin to wait.
             tokio::time::advance(STANDSTILL).await;

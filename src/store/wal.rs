@@ -543,7 +543,7 @@ impl Handle {
     /// of them may be appended any more. Appends wait meanwhile: some tenths of a second for a full segment.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Erase`] with nothing lost, and some of it perhaps erased: do it again. [`Error::Newer`],
+    /// [`Error::Read`], [`Error::Erase`] with nothing lost, and some of it perhaps erased: do it again.
     /// [`Error::Poisoned`], [`Error::Closed`].
     pub async fn erase(&self, sessions: HashSet<SessionId>) -> Result<u64, Error> {
         let (done, erased) = oneshot::channel();

@@ -322,8 +322,8 @@ pub(super) fn rewrite_without(path: &Path, sessions: &HashSet<SessionId>) -> Res
         return Ok(0);
     }
     if report.skipped_records > 0 {
-        // Another program's records cannot be put to another place.
-        return Err(Error::Newer { what: "a kind of record", version: 0, path: path.to_owned() });
+        // What is not understood cannot be put to another place.
+        return Err(failed(io::Error::other("it holds records that a newer program wrote")));
     }
     let mut head = [0; SEGMENT_HEADER_BYTES];
     file.read_exact_at(&mut head, 0).map_err(failed)?;

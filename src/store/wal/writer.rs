@@ -517,6 +517,9 @@ impl Writer {
         if let Some(cause) = &self.poison {
             return Err(Error::Poisoned(Arc::clone(cause)));
         }
+        if sessions.is_empty() {
+            return Ok(0);
+        }
         // Its records are on the disk, and what comes next goes into a segment of its own.
         self.retire_active();
         for segment in &mut self.old {
