@@ -22,7 +22,8 @@ use crate::store::catalog::{Catalog, SessionRow};
 use crate::store::paths::Paths;
 use crate::store::{seal, wal};
 use crate::{
-    accounts, admin, analysis, custody, export, gateway, hub, ingest, notify, push, query, sessions, telemetry, wechat,
+    accounts, admin, analysis, custody, export, gateway, hub, ingest, migration, notify, push, query, sessions,
+    telemetry, wechat,
 };
 
 /// A running service.
@@ -119,12 +120,20 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         .with_context(|| format!("make the data folder {}", paths.root().display()))?;
     // Before the catalog is looked at: another process would go on changing it, or be surprised by its migration.
     let lock = wal::lock(&paths.wal())?;
+    // What was being brought when the service ended is brought again by whoever did.
+    match std::fs::remove_dir_all(paths.incoming()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            warn!(error = &error as &dyn std::error::Error, "{} could not be emptied", paths.incoming().display());
+        }
+        _ => {}
+    }
     let catalog = Catalog::open(&paths.catalog()).await?;
     let unclosed = catalog.unclosed_sessions().await?;
     let (log, recovery) = open_log(lock, &config, &clock, &paths, &unclosed, &catalog).await?;
 
     let (shutdown, stopping) = watch::channel(false);
     let job_ready = Arc::new(Notify::new());
+    let imported = Arc::clone(&job_ready);
     let hub = hub::Handle::new(clock.clone());
     let accounts = accounts::Handle::new(catalog.clone(), clock.clone(), Entropy::system());
     // What archives and receipts call this service.
@@ -192,6 +201,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
             export::http::State::new(rooms.query.clone(), rooms.paths.clone(), catalog.clone(), clock.clone()),
         ));
     let options = config.gateway_options();
+    let turn = Arc::default();
     let state = gateway::State {
         sessions: rooms.sessions.clone(),
         ingest: rooms.ingest.clone(),
@@ -200,7 +210,14 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         analysis: rooms.analysis.clone(),
         notify: rooms.notify.clone(),
         wechat,
-        eraser: custody::Eraser::new(rooms.paths.clone(), catalog.clone(), log.clone(), clock.clone()),
+        eraser: custody::Eraser::new(
+            rooms.paths.clone(),
+            catalog.clone(),
+            log.clone(),
+            clock.clone(),
+            Arc::clone(&turn),
+        ),
+        importer: migration::Importer::new(rooms.paths.clone(), catalog.clone(), clock.clone(), imported, turn),
         paths: rooms.paths.clone(),
         clock,
         limits: gateway::CallerLimits::new(&options),

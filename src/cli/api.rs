@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use reqwest::{Method, RequestBuilder, Url};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Body, Method, RequestBuilder, Url};
 use serde_json::Value;
 
 /// How long a server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a file may be on its way and taken.
+const FILE_TIMEOUT: Duration = Duration::from_hours(12);
 
 /// Which server, and as whom.
 #[derive(Clone, Debug, clap::Args)]
@@ -46,6 +49,18 @@ impl Server {
             None => request,
         })
         .await
+    }
+
+    /// Posts a file to `path`, which starts below `/api/v2/`; it may take its time.
+    pub(super) async fn send(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        content_type: &str,
+        file: impl Into<Body>,
+    ) -> anyhow::Result<Value> {
+        let request = self.request(Method::POST, path)?.query(query).header(CONTENT_TYPE, content_type);
+        self.ask(request.body(file).timeout(FILE_TIMEOUT)).await
     }
 
     /// Deletes `path`, which starts below `/api/v2/`.

@@ -7,19 +7,28 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::{Body, Url};
 use schemas::{DeviceCode, SensorRole};
 use serde::Serialize;
+use tokio::io::AsyncReadExt as _;
 
+use super::api::{Server, Target};
 use crate::clock::Clock;
 use crate::export::Opened;
-use crate::migration::{self, NewRecording, Options, Progress, Report};
-use crate::recordings::{self, Mapping, RecordingSet, TsLayout};
+use crate::migration::{self, Begins, NewRecording, Options, Progress, Report, TakenRecording};
+use crate::recordings::{self, Mapping, Recording, RecordingSet, TsLayout};
 use crate::store::catalog::Catalog;
 use crate::store::paths::Paths;
 use crate::store::wal;
 
 /// The exit status when rows were left out; 1 is for an import that could not go on.
 const LEFT_OUT: u8 = 3;
+
+/// What a folder that is in use is told with.
+const STOP_THE_SERVER: &str = "lock the data folder (stop the server that uses it, or let it do this with --url)";
+
+/// Bytes of an archive that are read at once.
+const PIECE_BYTES: usize = 1 << 17;
 
 /// Sessions between two lines of progress where there is no terminal.
 const SESSIONS_A_LINE: u64 = 100;
@@ -42,11 +51,13 @@ enum From {
     /// An archive that `volant export --format archive` made, of this or another service
     ///
     /// Sessions keep their numbers where they are free. What is there already is passed over, and so are sessions of players
-    /// who were erased here. The data folder's server must be stopped.
+    /// who were erased here. With --url a running server takes it, for an admin; else the server of the data folder must be
+    /// stopped.
     Archive(FromArchive),
     /// Recording files and sets, BadminSense's JSON, foreign CSV or Parquet by a mapping file, `.ts` sets: each recording a session
     ///
-    /// The server of the folder must be stopped; it analyses the sessions when it starts.
+    /// With --url a running server takes them (scope sessions:write) and analyses them at once; else the server of the folder
+    /// must be stopped, and analyses them when it starts.
     Recordings(Recordings),
 }
 
@@ -80,15 +91,36 @@ struct Recordings {
     /// others follow
     #[arg(long, value_name = "TIME")]
     started_at: Option<jiff::Timestamp>,
-    /// The data folder; made if absent
-    #[arg(long, value_name = "DIR", default_value = "./volant-data")]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    into: Destination,
     /// Read everything, say what would be taken, and write nothing
     #[arg(long)]
     dry_run: bool,
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// Where to.
+#[derive(Clone, Debug, clap::Args)]
+struct Destination {
+    /// The data folder of a server that does not run; made if absent
+    #[arg(long, value_name = "DIR", default_value = "./volant-data")]
+    data_dir: PathBuf,
+    /// Let a running server take it, e.g. http://127.0.0.1:8000
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    url: Option<Url>,
+    /// A token of that server
+    #[arg(long, value_name = "TOKEN", env = "VOLANT_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+impl Destination {
+    /// The running server, if it is one.
+    fn server(&self) -> anyhow::Result<Option<Server>> {
+        let target = self.url.as_ref().map(|url| Target { url: url.clone(), token: self.token.clone() });
+        target.as_ref().map(Server::new).transpose()
+    }
 }
 
 fn rate(text: &str) -> Result<f64, &'static str> {
@@ -107,9 +139,8 @@ struct FromArchive {
     /// The archive
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The data folder; made if absent
-    #[arg(long, value_name = "DIR", default_value = "./volant-data")]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    into: Destination,
     /// Check the archive, say what would be taken, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -167,18 +198,21 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn archive(args: FromArchive) -> anyhow::Result<ExitCode> {
-    let opened = Opened::read(&args.file)?;
-    let paths = Paths::new(&args.data_dir);
-    let report = if args.dry_run {
+    let paths = Paths::new(&args.into.data_dir);
+    let report = if let Some(server) = args.into.server()? {
+        send_archive(&server, &args.file, args.dry_run).await?
+    } else if args.dry_run {
+        let opened = Opened::read(&args.file)?;
         let known = match paths.catalog() {
             path if path.is_file() => Some(Catalog::open_read_only(&path).await?),
             _ => None,
         };
         take_archive(opened, None, known).await?
     } else {
+        let opened = Opened::read(&args.file)?;
         std::fs::create_dir_all(paths.root())
-            .with_context(|| format!("make the data folder {}", args.data_dir.display()))?;
-        let _lock = wal::lock(&paths.wal()).context("lock the data folder (stop the server that uses it)")?;
+            .with_context(|| format!("make the data folder {}", paths.root().display()))?;
+        let _lock = wal::lock(&paths.wal()).context(STOP_THE_SERVER)?;
         let catalog = Catalog::open(&paths.catalog()).await?;
         let report = take_archive(opened, Some(paths), Some(catalog.clone())).await;
         catalog.close().await;
@@ -194,33 +228,16 @@ async fn archive(args: FromArchive) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Pause between two recordings of which only the first has a time.
-const BETWEEN_US: i64 = 60_000_000;
-
 async fn recordings(args: Recordings) -> anyhow::Result<ExitCode> {
     // Everything is read before anything is written: a file that is wrong is told first.
     let found = read_recordings(&args)?;
-    let clock = Clock::system();
-    let mut taken = Vec::new();
-    if args.dry_run {
-        for recording in &found {
-            taken.push(migration::import_recording(recording, None, &clock).await?);
-        }
-    } else {
-        let paths = Paths::new(&args.data_dir);
-        std::fs::create_dir_all(paths.root())
-            .with_context(|| format!("make the data folder {}", args.data_dir.display()))?;
-        let _lock = wal::lock(&paths.wal()).context("lock the data folder (stop the server that uses it)")?;
-        let catalog = Catalog::open(&paths.catalog()).await?;
-        let bar =
-            if std::io::stderr().is_terminal() { ProgressBar::new(found.len() as u64) } else { ProgressBar::hidden() };
-        for recording in &found {
-            taken.push(migration::import_recording(recording, Some((&catalog, &paths)), &clock).await?);
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        catalog.close().await;
-    }
+    let bar =
+        if std::io::stderr().is_terminal() { ProgressBar::new(found.len() as u64) } else { ProgressBar::hidden() };
+    let taken = match args.into.server()? {
+        Some(server) => send_recordings(&server, found, args.dry_run, &bar).await?,
+        None => take_recordings(&found, &Paths::new(&args.into.data_dir), args.dry_run, &bar).await?,
+    };
+    bar.finish_and_clear();
     let frames: usize = taken.iter().filter(|taken| !taken.already).map(|taken| taken.frames).sum();
     let already = taken.iter().filter(|taken| taken.already).count();
     let mut out = std::io::stdout().lock();
@@ -237,10 +254,90 @@ async fn recordings(args: Recordings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+async fn take_recordings(
+    found: &[NewRecording],
+    paths: &Paths,
+    dry_run: bool,
+    bar: &ProgressBar,
+) -> anyhow::Result<Vec<TakenRecording>> {
+    let mut lock = None;
+    let catalog = if dry_run {
+        match paths.catalog() {
+            path if path.is_file() => Some(Catalog::open_read_only(&path).await?),
+            _ => None,
+        }
+    } else {
+        std::fs::create_dir_all(paths.root())
+            .with_context(|| format!("make the data folder {}", paths.root().display()))?;
+        lock = Some(wal::lock(&paths.wal()).context(STOP_THE_SERVER)?);
+        Some(Catalog::open(&paths.catalog()).await?)
+    };
+    let target = catalog.as_ref().map(|catalog| (catalog, paths)).filter(|_| !dry_run);
+    let clock = Clock::system();
+    let mut taken = Vec::with_capacity(found.len());
+    for recording in found {
+        taken.push(migration::import_recording(recording, target, catalog.as_ref(), &clock).await?);
+        bar.inc(1);
+    }
+    if let Some(catalog) = catalog {
+        catalog.close().await;
+    }
+    drop(lock);
+    Ok(taken)
+}
+
+async fn send_recordings(
+    server: &Server,
+    found: Vec<NewRecording>,
+    dry_run: bool,
+    bar: &ProgressBar,
+) -> anyhow::Result<Vec<TakenRecording>> {
+    let mut taken = Vec::with_capacity(found.len());
+    for new in found {
+        let NewRecording { name, track, openid, device, started_at_us } = new;
+        let recording = Recording { name, track, ..Recording::default() };
+        let file = recordings::recording_as_parquet(&recording.name, &recording)?;
+        let mut query = vec![
+            ("device_code", device.to_string()),
+            ("started_at_us", started_at_us.to_string()),
+            ("dry_run", dry_run.to_string()),
+        ];
+        query.extend(openid.map(|openid| ("player_openid", openid)));
+        let answer = server.send(&["imports", "recordings"], &query, "application/vnd.apache.parquet", file).await;
+        let mut answer = answer.with_context(|| format!("send recording {}", recording.name))?;
+        taken.extend(serde_json::from_value::<Vec<_>>(answer["recordings"].take()).context("read the answer")?);
+        bar.inc(1);
+    }
+    Ok(taken)
+}
+
+async fn send_archive(server: &Server, path: &Path, dry_run: bool) -> anyhow::Result<migration::ArchiveReport> {
+    let read = || format!("read {}", path.display());
+    let file = tokio::fs::File::open(path).await.with_context(read)?;
+    let bytes = file.metadata().await.with_context(read)?.len();
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(bytes) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} sent  {eta} left");
+    bar.set_style(style.context("make the progress bar")?);
+    let shown = bar.clone();
+    let pieces = futures::stream::try_unfold(file, move |mut file| {
+        let shown = shown.clone();
+        async move {
+            let mut piece = bytes::BytesMut::with_capacity(PIECE_BYTES);
+            let count = file.read_buf(&mut piece).await?;
+            shown.inc(count as u64);
+            Ok::<_, std::io::Error>((count > 0).then(|| (piece.freeze(), file)))
+        }
+    });
+    let query = [("dry_run", dry_run.to_string())];
+    let answer = server.send(&["imports", "archives"], &query, "application/zstd", Body::wrap_stream(pieces)).await;
+    bar.finish_and_clear();
+    serde_json::from_value(answer?).context("read the report")
+}
+
 fn read_recordings(args: &Recordings) -> anyhow::Result<Vec<NewRecording>> {
     let mapping = args.mapping.as_deref().map(Mapping::read).transpose()?;
     let mut found = Vec::new();
-    let mut next_us = args.started_at.map(jiff::Timestamp::as_microsecond);
+    let mut told = args.started_at.map(|at| Begins::told(at.as_microsecond()));
     for path in &args.paths {
         let is_ts = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("ts"));
         let set = if is_ts {
@@ -264,7 +361,8 @@ fn read_recordings(args: &Recordings) -> anyhow::Result<Vec<NewRecording>> {
             .and_then(|file| file.modified())
             .ok()
             .and_then(|changed| jiff::Timestamp::try_from(changed).ok());
-        let mut started_at_us = next_us.or(changed.map(jiff::Timestamp::as_microsecond)).unwrap_or(0);
+        let changed_us = changed.map_or(0, jiff::Timestamp::as_microsecond);
+        let mut begins = told.unwrap_or_else(|| Begins::guessed(changed_us));
         let set_name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         for recording in set.recordings {
             let player = set
@@ -272,20 +370,15 @@ fn read_recordings(args: &Recordings) -> anyhow::Result<Vec<NewRecording>> {
                 .iter()
                 .find(|label| label.recording == recording.name && label.player != "unknown")
                 .map(|label| format!("recordings:{set_name}:{}", label.player));
-            let latest = recording.track.iter().filter_map(|(_, samples)| samples.t_ns.last().copied()).max();
-            let length_us = latest.unwrap_or(0).max(0) / 1000;
             found.push(NewRecording {
+                started_at_us: begins.of(&recording),
                 name: recording.name,
                 track: recording.track,
                 openid: args.openid.clone().or(player),
                 device: args.device.clone(),
-                started_at_us: recording.started_at_us.filter(|_| args.started_at.is_none()).unwrap_or(started_at_us),
             });
-            started_at_us += length_us + BETWEEN_US;
         }
-        if next_us.is_some() {
-            next_us = Some(started_at_us);
-        }
+        told = told.map(|_| begins);
     }
     Ok(found)
 }

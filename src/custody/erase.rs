@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -88,15 +89,15 @@ pub struct Eraser {
     catalog: Catalog,
     log: wal::Handle,
     clock: Clock,
-    /// One at a time.
+    /// Held while a player is erased, and by whoever brings data of players.
     turn: Arc<Mutex<()>>,
 }
 
 impl Eraser {
-    /// Works on what the service works on.
+    /// Works on what the service works on, one player at a time, and while nothing is imported, which `turn` sees to.
     #[must_use]
-    pub fn new(paths: Paths, catalog: Catalog, log: wal::Handle, clock: Clock) -> Self {
-        Self { paths, catalog, log, clock, turn: Arc::default() }
+    pub fn new(paths: Paths, catalog: Catalog, log: wal::Handle, clock: Clock, turn: Arc<Mutex<()>>) -> Self {
+        Self { paths, catalog, log, clock, turn }
     }
 
     /// As [`erase`]; the receipt is kept in the data folder too.
@@ -106,9 +107,11 @@ impl Eraser {
     ///
     /// # Errors
     /// [`Error::NoPlayer`]; [`Error::Open`] while a session of theirs is recorded, or analysed, or may still get late
-    /// frames; what the disk refuses. What was begun is gone on with when it is done again.
+    /// frames; [`Error::Importing`] behind a long import; what the disk refuses. What was begun is gone on with when it is done
+    /// again.
     pub async fn erase(&self, user: UserId, dry_run: bool) -> Result<Receipt, Error> {
-        let _turn = self.turn.lock().await;
+        let turn = tokio::time::timeout(TURN_PATIENCE, self.turn.lock()).await;
+        let _turn = turn.map_err(|_| Error::Importing)?;
         let plan = Plan::of(&self.paths, &self.catalog, user, true).await?;
         if dry_run {
             return Ok(plan.receipt());
@@ -199,6 +202,9 @@ impl Plan {
         sign(catalog, receipt(service, erasure, archives)).await
     }
 }
+
+/// How long an erasure waits for an import or another erasure.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the catalog's log is tried to be emptied, each time waiting for its readers for some seconds.
 const EMPTYING_ATTEMPTS: usize = 3;

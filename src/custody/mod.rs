@@ -96,6 +96,9 @@ pub enum Error {
     /// A compaction is running on the folder.
     #[error("a compaction is running on this folder; it ends by itself: run this again then")]
     Compacting,
+    /// Something is being imported, or another player erased.
+    #[error("an import or another erasure is under way; run this again when it has ended")]
+    Importing,
     /// Stored files changed faster than they could be copied, or were in use.
     #[error("the folder changed or was in use each of {attempts} times; what was done so far is kept, run it again")]
     Changing {

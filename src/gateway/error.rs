@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tracing::error;
 
 use crate::texts::{self, Lang};
-use crate::{accounts, analysis, custody, ingest, notify, protocol, sessions, wechat};
+use crate::{accounts, analysis, custody, ingest, migration, notify, protocol, sessions, wechat};
 
 /// An error as a client sees it, with a status.
 #[derive(Debug)]
@@ -378,7 +378,7 @@ impl From<custody::Error> for ApiError {
         match error {
             E::NoPlayer { user } => Self::not_found("no_user", "no such user").about("user", user),
             E::Open { session, .. } => later("session_busy").about("session", session),
-            E::Compacting | E::Changing { .. } => later("folder_busy"),
+            E::Compacting | E::Importing | E::Changing { .. } => later("folder_busy"),
             E::Io { .. }
             | E::Catalog(_)
             | E::Wal(_)
@@ -388,6 +388,32 @@ impl From<custody::Error> for ApiError {
             | E::Backup { .. }
             | E::NotEmpty { .. }
             | E::Receipt { .. } => Self::internal("custody_failed", "the stored data could not be changed", error),
+        }
+    }
+}
+
+impl From<migration::BroughtError> for ApiError {
+    fn from(error: migration::BroughtError) -> Self {
+        use migration::{ArchiveError as A, BroughtError as E};
+        let causes = || {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text = format!("{text}: {error}");
+                cause = error.source();
+            }
+            text
+        };
+        let unusable = |code| {
+            let what = causes();
+            Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, what.clone()).about("what", what)
+        };
+        match &error {
+            E::Recording(_) => unusable("bad_recording"),
+            E::Archive(A::Archive(_) | A::Contradiction { .. }) => unusable("bad_archive"),
+            E::Take(_) | E::Archive(_) | E::Broke => {
+                Self::internal("import_failed", "the file could not be taken", error)
+            }
         }
     }
 }

@@ -52,7 +52,7 @@ use crate::sessions::SessionInfo;
 use crate::store::pack;
 use crate::store::paths::{Paths, Table, TablePath};
 use crate::store::seal;
-use crate::{accounts, analysis, custody, hub, ingest, notify, sessions, wechat};
+use crate::{accounts, analysis, custody, hub, ingest, migration, notify, sessions, wechat};
 
 /// What the gateway needs: handles of the rooms, limits, the end.
 #[derive(Clone, Debug)]
@@ -65,6 +65,7 @@ pub struct State {
     pub notify: notify::Handle,
     pub wechat: wechat::Handle,
     pub eraser: custody::Eraser,
+    pub importer: migration::Importer,
     /// The data folder, for the frames of a report.
     pub paths: Paths,
     pub clock: Clock,
@@ -110,6 +111,7 @@ pub fn router(state: State, extra: Router) -> Router {
         image_key: tokio::sync::OnceCell::new(),
         mat_uploads: Semaphore::new(legacy::MAT_UPLOADS_AT_ONCE),
         mat_reading: Arc::default(),
+        imports: Semaphore::new(v2::IMPORTS_AT_ONCE),
     });
     let mut router = Router::new();
     for slash in ["", "/"] {
@@ -163,6 +165,8 @@ struct Context {
     mat_uploads: Semaphore,
     /// Held while one of them is inflated and taken.
     mat_reading: Arc<tokio::sync::Mutex<()>>,
+    /// Room for recordings and archives that are arriving or waiting.
+    imports: Semaphore,
 }
 
 type Shared = axum::extract::State<Arc<Context>>;

@@ -39,6 +39,8 @@ pub struct Options {
     pub file_limit_bytes: usize,
     /// It must be complete after this, or the answer is 408.
     pub file_timeout: Duration,
+    /// An archive that is brought; a longer one is answered 413. It goes to the disk as it comes.
+    pub archive_limit_bytes: u64,
     /// Message on a device socket; a longer one closes the socket with 1009. Firmware packets have up to 8191 bytes.
     pub device_message_limit_bytes: usize,
     /// Message on the other sockets; a longer one closes the socket with 1009.
@@ -83,6 +85,7 @@ impl Default for Options {
             body_limit_bytes: 1 << 20,
             file_limit_bytes: 64 << 20,
             file_timeout: Duration::from_secs(300),
+            archive_limit_bytes: 64 << 30,
             device_message_limit_bytes: 64 << 10,
             client_message_limit_bytes: 16 << 10,
             ping_interval: Duration::from_secs(20),

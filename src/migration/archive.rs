@@ -11,7 +11,7 @@ use std::io::Read;
 
 use futures::executor::block_on;
 use schemas::{SessionId, UserId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::export::{self, Opened};
@@ -21,7 +21,7 @@ use crate::store::paths::{Paths, Table, TablePath};
 use crate::store::{results, seal};
 
 /// What came of an archive.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ArchiveReport {
     /// Sessions in it.
     pub found: usize,

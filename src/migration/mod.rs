@@ -9,6 +9,7 @@
 //! counted; one session is in memory at a time; nobody is notified. Absent: pictures, passwords, the framework's own tables.
 
 mod archive;
+mod beside;
 mod figures;
 mod frames;
 mod recordings;
@@ -22,7 +23,8 @@ use schemas::SessionId;
 use serde::Serialize;
 
 pub use archive::{ArchiveError, ArchiveReport, import as import_archive};
-pub use recordings::{NewRecording, TakenRecording, import_recording};
+pub use beside::{Brought, BroughtError, Importer};
+pub use recordings::{Begins, NewRecording, TakenRecording, import_recording};
 pub use run::import;
 
 use crate::store::{catalog, seal};

@@ -5,14 +5,18 @@
 
 use schemas::frames::ClockKind;
 use schemas::{DeviceCode, FrameColumns, SessionId, SessionStatus, Track};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Error;
 use crate::clock::Clock;
+use crate::recordings::Recording;
 use crate::store::catalog::{Catalog, ImportedSession, NewImport, NewSession, Sealed, SessionKind};
 use crate::store::paths::Paths;
 use crate::store::seal;
+
+/// What the catalog calls files of recordings.
+const SOURCE: &str = "recordings";
 
 /// A recording to take.
 #[derive(Clone, Debug)]
@@ -30,7 +34,7 @@ pub struct NewRecording {
 }
 
 /// What came of a recording.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TakenRecording {
     /// Its name.
     pub name: String,
@@ -42,22 +46,65 @@ pub struct TakenRecording {
     pub already: bool,
 }
 
-/// Takes a recording; without a target it only says what it would do. The caller holds the data folder's lock.
+/// Pause between two recordings of which only the first has a time.
+const BETWEEN_US: i64 = 60_000_000;
+
+/// When recordings began that do not say it: one after the other, the first when it is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Begins {
+    next_us: i64,
+    /// True if what recordings say themselves does not count.
+    is_told: bool,
+}
+
+impl Begins {
+    /// The first began at `first_us`, whatever it says itself.
+    #[must_use]
+    pub const fn told(first_us: i64) -> Self {
+        Self { next_us: first_us, is_told: true }
+    }
+
+    /// The first began at `first_us` if it does not say it itself.
+    #[must_use]
+    pub const fn guessed(first_us: i64) -> Self {
+        Self { next_us: first_us, is_told: false }
+    }
+
+    /// When this recording began, µs since 1970 UTC.
+    pub fn of(&mut self, recording: &Recording) -> i64 {
+        let began_us = recording.started_at_us.filter(|_| !self.is_told).unwrap_or(self.next_us);
+        let latest = recording.track.iter().filter_map(|(_, samples)| samples.t_ns.last().copied()).max();
+        self.next_us += latest.unwrap_or(0).max(0) / 1000 + BETWEEN_US;
+        began_us
+    }
+}
+
+/// Takes a recording; without a target it only says what it would do, by what the catalog `known` has. The caller sees to it
+/// that nobody else takes recordings into the folder.
 ///
 /// # Errors
 /// See [`Error`].
 pub async fn import_recording(
     recording: &NewRecording,
     target: Option<(&Catalog, &Paths)>,
+    known: Option<&Catalog>,
     clock: &Clock,
 ) -> Result<TakenRecording, Error> {
     let frames = frames_of(&recording.track, recording.started_at_us);
     let mut taken =
         TakenRecording { name: recording.name.clone(), session_id: None, frames: frames.len(), already: false };
-    let Some((catalog, paths)) = target else { return Ok(taken) };
     let source_id = sum_of(&recording.track);
+    let Some((catalog, paths)) = target else {
+        if let Some(known) = known
+            && let Some(number) = known.imported(SOURCE, "session", &source_id).await?
+        {
+            let session = known.session(SessionId(number)).await?;
+            taken.already = session.is_some_and(|session| session.revision > 0);
+        }
+        return Ok(taken);
+    };
     let now_us = clock.now_us();
-    let import = NewImport { source: "recordings", kind: "session", source_id: &source_id, now_us };
+    let import = NewImport { source: SOURCE, kind: "session", source_id: &source_id, now_us };
     let user_id = match &recording.openid {
         Some(openid) => Some(catalog.user_by_openid(openid, now_us).await?.user_id),
         None => None,
@@ -71,7 +118,7 @@ pub async fn import_recording(
         status: SessionStatus::Stopped,
         started_at_us: recording.started_at_us,
     };
-    let session = catalog.claim_session(import, "recordings", None, &new).await?.session;
+    let session = catalog.claim_session(import, SOURCE, None, &new).await?.session;
     taken.session_id = Some(session.session_id.get());
     if session.revision > 0 {
         taken.already = true;
@@ -81,7 +128,7 @@ pub async fn import_recording(
     let sealed = seal_frames(paths, session.session_id, &session.device_code, session.started_at_us, &frames)?;
     let span_ns = frames.t_ns.iter().max().copied().unwrap_or(0).max(0);
     let done = ImportedSession {
-        source: "recordings",
+        source: SOURCE,
         source_id: &source_id,
         session_id: session.session_id,
         sealed: Some(&sealed),

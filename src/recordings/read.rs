@@ -31,10 +31,14 @@ const TEXTS: [&str; 2] = ["sensor", "recording"];
 /// # Errors
 /// Everything in [`Error`] that is about reading: it names the file, the column and the row.
 pub fn read_recording(path: &Path) -> Result<Vec<Recording>, Error> {
-    read_up_to(path, ROW_LIMIT)
+    read_recording_up_to(path, ROW_LIMIT)
 }
 
-pub(super) fn read_up_to(path: &Path, limit: u64) -> Result<Vec<Recording>, Error> {
+/// The same of at most `limit` rows.
+///
+/// # Errors
+/// As [`read_recording`]; [`Error::TooLong`] beyond.
+pub fn read_recording_up_to(path: &Path, limit: u64) -> Result<Vec<Recording>, Error> {
     if !is_own(path) {
         let foreign = badminsense::files_at(path)?;
         if !foreign.is_empty() {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use schemas::{SensorRole, SensorTrack, Track};
 use tempfile::TempDir;
 
-use super::read::read_up_to;
+use super::read::read_recording_up_to;
 use super::*;
 
 const HEADER: &str = "sensor,t_ms,ax,ay,az,gx,gy,gz";
@@ -160,7 +160,7 @@ fn every_error_names_what_is_wrong_and_where() {
     columns.push(("sensor", zero()));
     assert!(matches!(fails(parquet_file(&folder, columns), &["sensor", "Float64"]), Error::ColumnType { .. }));
 
-    let error = read_up_to(&rows(&[good, good, good]), 2).unwrap_err();
+    let error = read_recording_up_to(&rows(&[good, good, good]), 2).unwrap_err();
     assert!(matches!(error, Error::TooLong { limit: 2, .. }));
     assert!(matches!(write_recording(&folder.0.path().join("r.txt"), &[]), Err(Error::Format { .. })));
     assert!(matches!(write_recording(&folder.0.path().join("no/r.csv"), &[]), Err(Error::Write { .. })));

@@ -1,5 +1,6 @@
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,7 +24,12 @@ pub fn write_recording(path: &Path, recordings: &[Recording]) -> Result<(), Erro
     let ending = path.extension().map(OsStr::to_ascii_lowercase);
     match ending.as_deref().and_then(|ending| ending.to_str()) {
         Some("csv") => write_csv(path, &batch(path, recordings)?),
-        Some("parquet") => write_parquet(path, &batch(path, recordings)?),
+        Some("parquet") => {
+            let write = |source| Error::Write { path: path.to_owned(), source };
+            let file = File::create(path).map_err(write)?;
+            encode_parquet(path, &batch(path, recordings)?, &file)?;
+            file.sync_all().map_err(write)
+        }
         _ => Err(Error::Format { path: path.to_owned() }),
     }
 }
@@ -85,10 +91,19 @@ fn write_csv(path: &Path, batch: &RecordBatch) -> Result<(), Error> {
     file.sync_all().map_err(write)
 }
 
-fn write_parquet(path: &Path, batch: &RecordBatch) -> Result<(), Error> {
-    let write = |source| Error::Write { path: path.to_owned(), source };
+/// The Parquet file of a recording, in memory; `name` stands in errors.
+///
+/// # Errors
+/// [`Error::Encode`], [`Error::EncodeParquet`].
+pub fn recording_as_parquet(name: &str, recording: &Recording) -> Result<Vec<u8>, Error> {
+    let path = Path::new(name);
+    let mut bytes = Vec::new();
+    encode_parquet(path, &batch(path, std::slice::from_ref(recording))?, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn encode_parquet(path: &Path, batch: &RecordBatch, into: impl Write + Send) -> Result<(), Error> {
     let encode = |source| Error::EncodeParquet { path: path.to_owned(), source };
-    let file = File::create(path).map_err(write)?;
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(9).map_err(encode)?))
         .set_created_by("volant".to_owned());
@@ -99,9 +114,8 @@ fn write_parquet(path: &Path, batch: &RecordBatch) -> Result<(), Error> {
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path, Encoding::BYTE_STREAM_SPLIT);
     }
-    let mut writer = ArrowWriter::try_new(file.try_clone().map_err(write)?, batch.schema(), Some(properties.build()))
-        .map_err(encode)?;
+    let mut writer = ArrowWriter::try_new(into, batch.schema(), Some(properties.build())).map_err(encode)?;
     writer.write(batch).map_err(encode)?;
     writer.close().map_err(encode)?;
-    file.sync_all().map_err(write)
+    Ok(())
 }

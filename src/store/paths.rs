@@ -10,6 +10,7 @@
 //!   frames/date=2026-11-23/_42.parquet.0.tmp        a file being written; nobody reads it
 //!   frames/date=2026-10-05/7-19-12.parquet          a pack: twelve sessions of a past day, from 7 to 19
 //!   _swap/                                          what a compaction makes ready, and what it replaced
+//!   _incoming/                                      files that are being brought to the service
 //! ```
 //!
 //! The folders are Hive partitions, so that other engines read a table by its folder. They pass over names that begin
@@ -62,6 +63,12 @@ impl Paths {
     #[must_use]
     pub fn outgoing(&self) -> PathBuf {
         self.root.join("outgoing")
+    }
+
+    /// The folder of files that are being brought to the service. What lies there is of no other use.
+    #[must_use]
+    pub fn incoming(&self) -> PathBuf {
+        self.root.join("_incoming")
     }
 
     /// The folder of a table.

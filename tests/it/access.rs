@@ -166,6 +166,8 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
     ("POST", "/api/v2/wechat/grants", r#"{"template_id":"t"}"#, USER),
     ("POST", "/api/v2/sql", r#"{"query":"SELECT 1"}"#, ADMIN),
     ("GET", "/api/v2/export", "", ADMIN),
+    ("POST", "/api/v2/imports/recordings?dry_run=true", "t_ms", WRITES_SESSIONS),
+    ("POST", "/api/v2/imports/archives?dry_run=true", "none", ADMIN),
 ];
 
 /// Operations without a row, and why.

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
 mod access;
+mod brought;
 mod commands;
 mod compaction;
 mod custody;

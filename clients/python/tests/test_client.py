@@ -93,6 +93,50 @@ def test_a_session_is_started_watched_and_ended(client: volant.Client) -> None:
     assert client.doctor(1)
 
 
+def test_what_is_brought_is_there_and_goes_again(program: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    place = tmp_path_factory.mktemp("brought")
+    running = Running(program, place / "data")
+    try:
+        client = running.client
+        times = pa.array([10.0 * row for row in range(300)])
+        still = {axis: pa.array([0.0] * 300) for axis in ("ax", "ay", "gx", "gy", "gz")}
+        table = pa.table({"t_ms": times, "az": pa.array([9.81] * 300), **still})
+        assert client.import_recordings(table, dry_run=True)["frames"] == 300 and not client.sessions()
+        taken = client.import_recordings(table, device="lab", player_openid="somebody", started_at_us=1_700_000_000_000_000)
+        session = client.session(taken["recordings"][0]["session_id"])
+        assert (session.device_code, session.started_at_us, session.frame_count) == ("lab", 1_700_000_000_000_000, 300)
+        file = place / "my take.csv"
+        file.write_text("t_ms,ax,ay,az,gx,gy,gz\n0,0,0,9.8,0,0,0\n10,0,0,9.8,0,0,1\n")
+        assert client.import_recordings(file)["recordings"][0]["name"] == "my_take"
+        assert client.import_recordings(file)["already"] == 1
+        with pytest.raises(volant.VolantError) as caught:
+            client.import_recordings(table.drop_columns(["gz"]))
+        assert caught.value.code == "bad_recording"
+        list(client.watch(session.session_id, timeout_s=30))
+        list(client.watch(2, timeout_s=30))
+
+        archive = place / "all.tar.zst"
+        with urllib.request.urlopen(f"{running.url}/api/v2/export?format=archive") as answer:
+            archive.write_bytes(answer.read())
+        assert client.import_archive(archive)["already"] == 2
+        other = Running(program, place / "other")
+        try:
+            report = other.client.import_archive(archive)
+            assert (report["taken"], report["frames"]) == (2, 302)
+            columns = "SELECT session_id, t_ns, acc_z, gyro_z FROM frames ORDER BY 1, 2"
+            assert other.client.query(columns).equals(client.query(columns))
+        finally:
+            other.stop()
+
+        assert session.user_id is not None
+        assert client.erase_player(session.user_id, dry_run=True)["signature"] == ""
+        receipt = client.erase_player(session.user_id)
+        assert receipt["counts"]["frames"] == 300 and receipt["signature"]
+        assert [session.session_id for session in client.sessions()] == [2]
+    finally:
+        running.stop()
+
+
 def test_rights(program: str, tmp_path: object, tmp_path_factory: pytest.TempPathFactory) -> None:
     data = tmp_path_factory.mktemp("rights") / "data"
     running = Running(program, data, "--auth", "token")

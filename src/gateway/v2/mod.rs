@@ -7,6 +7,7 @@
 mod accounts;
 mod devices;
 mod extract;
+mod imports;
 mod notifications;
 mod pipelines;
 mod sessions;
@@ -24,6 +25,8 @@ use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::Context;
+
+pub(super) use imports::AT_ONCE as IMPORTS_AT_ONCE;
 
 /// The routes below `/api/v2/`.
 pub(super) fn router() -> Router<Arc<Context>> {
@@ -62,6 +65,7 @@ fn document_router() -> OpenApiRouter<Arc<Context>> {
         .merge(sessions::router())
         .merge(pipelines::router())
         .merge(devices::router())
+        .merge(imports::router())
         .merge(notifications::router());
     for (path, item) in &mut router.get_openapi_mut().paths.paths {
         let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
@@ -119,7 +123,7 @@ fn impossible(method: &str, path: &str, operation: &Operation) -> Vec<&'static s
         (name = "analysis", description = "Pipelines, and sessions analysed by another one"),
         (name = "devices", description = "Devices, their connections, groups and pairing"),
         (name = "notifications", description = "Notices and where they go"),
-        (name = "data", description = "SQL and exports")
+        (name = "data", description = "SQL, exports and imports")
     )
 )]
 struct Document;

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
+import os
+import pathlib
+import re
 import time
 import urllib.parse
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +17,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.ipc
+import pyarrow.parquet
 
 from .errors import Unreachable, VolantError
 
@@ -202,6 +207,56 @@ class Client:
         answer: dict[str, Any] = self._ask("POST", f"/api/v2/players/{int(user)}/calibration", body)
         return answer
 
+    # What is brought and what goes.
+
+    def import_recordings(
+        self,
+        recording: str | os.PathLike[str] | pa.Table,
+        *,
+        name: str | None = None,
+        device: str | None = None,
+        player_openid: str | None = None,
+        started_at_us: int | None = None,
+        dry_run: bool = False,
+        timeout_s: float = 600.0,
+    ) -> dict[str, Any]:
+        """Brings a recording file (CSV or Parquet), or a table of the same columns, to the service, which analyses it.
+
+        Columns: ``t_ms``, ``ax``, ``ay``, ``az`` (m/s², gravity included), ``gx``, ``gy``, ``gz`` (°/s), and if there are any ``sensor``,
+        ``roll``, ``pitch``, ``yaw`` (°), ``recording``: each recording becomes a session. What is there already is passed over.
+        """
+        if isinstance(recording, pa.Table):
+            made = io.BytesIO()
+            pyarrow.parquet.write_table(recording, made)
+            content = made.getvalue()
+        else:
+            path = pathlib.Path(recording)
+            content, name = path.read_bytes(), name or re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)[:64] or None
+        query = {
+            "name": name,
+            "device_code": device,
+            "player_openid": player_openid,
+            "started_at_us": started_at_us,
+            "dry_run": "true" if dry_run else None,
+        }
+        answer: dict[str, Any] = self._ask("POST", "/api/v2/imports/recordings", content, query, wait_s=timeout_s)
+        return answer
+
+    def import_archive(
+        self, path: str | os.PathLike[str], *, dry_run: bool = False, timeout_s: float = 3600.0
+    ) -> dict[str, Any]:
+        """Brings an archive (``volant export --format archive``) to the service. For admins."""
+        query = {"dry_run": "true" if dry_run else None}
+        with open(path, "rb") as file:
+            answer: dict[str, Any] = self._ask("POST", "/api/v2/imports/archives", file, query, wait_s=timeout_s)
+        return answer
+
+    def erase_player(self, user: int, *, dry_run: bool = False, timeout_s: float = 600.0) -> dict[str, Any]:
+        """Erases a player from everything that the service holds; the signed receipt. For admins. There is no way back."""
+        query = {"dry_run": "true" if dry_run else None}
+        answer: dict[str, Any] = self._ask("DELETE", f"/api/v2/players/{int(user)}", None, query, wait_s=timeout_s)
+        return answer
+
     def devices(self) -> list[dict[str, Any]]:
         """Devices that were ever seen, with their connections."""
         found: list[dict[str, Any]] = []
@@ -214,10 +269,17 @@ class Client:
 
     # The wire.
 
-    def _ask(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+        wait_s: float | None = None,
+    ) -> Any:
         known = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urllib.parse.urlencode(known)}" if known else path
-        connection, answer = self._send(method, target, body)
+        connection, answer = self._send(method, target, body, wait_s)
         with closing(connection):
             try:
                 return json.loads(answer.read())
@@ -235,12 +297,14 @@ class Client:
         headers = {"accept": "*/*"}
         if self._token:
             headers["authorization"] = f"Bearer {self._token}"
-        text = None
-        if body is not None:
+        content = body
+        if body is not None and not isinstance(body, bytes | io.BufferedReader):
             headers["content-type"] = "application/json"
-            text = json.dumps(body).encode()
+            content = json.dumps(body).encode()
+        elif isinstance(body, io.BufferedReader):
+            headers["content-length"] = str(os.fstat(body.fileno()).st_size)
         try:
-            connection.request(method, parts.path.rstrip("/") + target, text, headers)
+            connection.request(method, parts.path.rstrip("/") + target, content, headers)
             answer = connection.getresponse()
             if answer.status >= 300:
                 status, said = answer.status, answer.read()
