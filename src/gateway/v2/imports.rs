@@ -72,7 +72,7 @@ struct Recordings {
 /// (°), `recording`. What is there already is passed over, so a request may be repeated. Needs the scope `sessions:write`.
 #[utoipa::path(
     post, path = "/api/v2/imports/recordings", tag = "data", params(NewRecordings),
-    request_body(content((Vec<u8> = "application/vnd.apache.parquet"), (String = "text/csv"))),
+    request_body(content((Vec<u8> = "application/octet-stream"), (String = "text/csv"))),
     responses((status = 200, body = Recordings), Problems)
 )]
 async fn recordings(
@@ -124,7 +124,7 @@ struct NewArchive {
 /// what is there already is passed over, so a request may be repeated, and so are players who were erased here. For admins.
 #[utoipa::path(
     post, path = "/api/v2/imports/archives", tag = "data", params(NewArchive),
-    request_body(content((Vec<u8> = "application/zstd"))),
+    request_body(content((Vec<u8> = "application/octet-stream"))),
     responses((status = 200, body = ArchiveReport), Problems)
 )]
 async fn archive(
