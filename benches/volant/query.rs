@@ -11,7 +11,7 @@ use schemas::{FrameColumns, SessionId};
 use tokio::runtime::Runtime;
 use volant::query::{
     DeviceRow, Folder, Handle, Limits, LiveFrames, NotificationRow, Options, PlayerRow, SessionRow, Snapshot, Source,
-    SourceError,
+    SourceError, StoredFile,
 };
 use volant::store::paths::Paths;
 use volant::store::seal;
@@ -104,6 +104,9 @@ impl Source for Live {
     fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, SourceError>> {
         let live = LiveFrames { session_id: SessionId(1), date: date(2026, 11, 23), batches: self.0.clone() };
         Box::pin(async move { Ok(Snapshot { live: vec![live], ..Snapshot::default() }) })
+    }
+    fn locate(&self, _: &mut [StoredFile]) -> Result<(), SourceError> {
+        Ok(())
     }
     fn sessions(&self) -> BoxFuture<'_, Result<Vec<SessionRow>, SourceError>> {
         Box::pin(async { Ok(Vec::new()) })

@@ -64,7 +64,7 @@ enum Command {
     Sql(sql::Args),
     /// Take sessions out: rows for other tools, MCAP, MATLAB, or whole as an archive
     Export(export::Args),
-    /// Bring recordings, an archive, or what the replaced Django service holds, into a data folder
+    /// Bring recordings or an archive into a running server or a data folder, or what the replaced Django service holds
     Import(import::Args),
     /// Recording sessions of a server or of a data folder
     Sessions(sessions::Args),

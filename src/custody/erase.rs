@@ -311,3 +311,25 @@ pub fn keep_receipt(path: &Path, receipt: &Receipt) -> Result<(), Error> {
     };
     write().map_err(io_error("write the receipt", path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_erasure_does_not_wait_long_for_an_import() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        let catalog = Catalog::open(&paths.catalog()).await.unwrap();
+        let lock = wal::lock(&paths.wal()).unwrap();
+        let (log, _) = wal::Handle::open_locked(lock, wal::Options::new(paths.wal()), |_| {}).unwrap();
+        let turn = Arc::default();
+        let eraser = Eraser::new(paths, catalog, log, Clock::system(), Arc::clone(&turn));
+        let held = turn.lock().await;
+        tokio::time::pause();
+        assert!(matches!(eraser.erase(UserId(1), false).await, Err(Error::Importing)));
+        tokio::time::resume();
+        drop(held);
+        assert!(matches!(eraser.erase(UserId(1), false).await, Err(Error::NoPlayer { user: 1 })));
+    }
+}

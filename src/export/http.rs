@@ -190,3 +190,31 @@ fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
     let kind = HeaderValue::from_static("application/problem+json");
     (status, [(header::CONTENT_TYPE, kind)], body.to_string()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_archive_too_many_at_once_is_put_off_and_rows_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        let catalog = Catalog::open(&paths.catalog()).await.unwrap();
+        let folder = query::Folder::open(dir.path()).unwrap();
+        let files = folder.files();
+        let query = query::Handle::start(query::Options::default(), files, Arc::new(folder)).unwrap();
+        let state = State::new(query, paths, catalog, Clock::system());
+        let all = Arc::clone(&state.archives).acquire_many_owned(ARCHIVES_AT_ONCE as u32).await.unwrap();
+        let ask = async |form: &str| {
+            let request = Request::get(format!("/api/v2/export?format={form}")).body(Body::empty()).unwrap();
+            router(state.clone()).oneshot(request).await.unwrap().status()
+        };
+        assert_eq!(ask("archive").await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask("csv").await, StatusCode::NOT_FOUND, "there is nothing, but nobody is in the way");
+        drop(all);
+        assert_eq!(ask("archive").await, StatusCode::NOT_FOUND);
+    }
+}

@@ -501,6 +501,12 @@ impl Handle {
         live
     }
 
+    /// True if there is none to ask for with [`Handle::unsealed`].
+    #[must_use]
+    pub fn has_no_recording(&self) -> bool {
+        self.read().recordings.is_empty()
+    }
+
     /// The rows of every session that no sealed file answers for, as far as they are on disk.
     ///
     /// A session that is in this answer was not sealed when its rows were read. Whoever lists the sealed files after

@@ -13,7 +13,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use tokio::sync::mpsc;
 
-use super::engine::{Answer, Handle};
+use super::engine::{Answer, Handle, Taker};
 use super::error::Error;
 
 /// How an answer is written.
@@ -75,6 +75,67 @@ impl Handle {
         })
         .fuse()
         .boxed()
+    }
+}
+
+/// How much of an answer is held back before the first piece leaves.
+pub(super) const BEGINNING_BYTES: usize = 64 * 1024;
+
+/// Writes an answer where it is made.
+pub(super) struct Writer {
+    format: Format,
+    encoder: Option<Encoder>,
+    /// What has not left.
+    written: Vec<u8>,
+    has_begun: bool,
+    sender: mpsc::Sender<Bytes>,
+}
+
+impl Writer {
+    /// A writer, and what it writes: no piece is empty but where the whole answer is.
+    pub(super) fn new(format: Format) -> (Self, mpsc::Receiver<Bytes>) {
+        let (sender, receiver) = mpsc::channel(BYTE_QUEUE);
+        (Self { format, encoder: None, written: Vec::new(), has_begun: false, sender }, receiver)
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Encoder) -> Result<Vec<u8>, ArrowError>) -> Result<(), Error> {
+        let format = self.format.name();
+        let written = self.encoder.as_mut().map_or_else(|| Ok(Vec::new()), write);
+        let written = written.map_err(|error| Error::Encode { format, message: error.to_string() })?;
+        if self.written.is_empty() {
+            self.written = written;
+        } else {
+            self.written.extend_from_slice(&written);
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self) -> bool {
+        self.has_begun = true;
+        let piece = std::mem::take(&mut self.written);
+        piece.is_empty() || self.sender.send(Bytes::from(piece)).await.is_ok()
+    }
+}
+
+impl Taker for Writer {
+    fn begin(&mut self, schema: &SchemaRef) -> Result<bool, Error> {
+        let format = self.format.name();
+        let encoder = Encoder::new(self.format, schema);
+        self.encoder = Some(encoder.map_err(|error| Error::Encode { format, message: error.to_string() })?);
+        Ok(!self.sender.is_closed())
+    }
+
+    async fn take(&mut self, batch: RecordBatch) -> Result<bool, Error> {
+        self.write(|encoder| encoder.batch(&batch))?;
+        if self.has_begun || self.written.len() >= BEGINNING_BYTES {
+            return Ok(self.send().await);
+        }
+        Ok(!self.sender.is_closed())
+    }
+
+    async fn end(&mut self) -> Result<bool, Error> {
+        self.write(Encoder::finish)?;
+        Ok(self.send().await)
     }
 }
 

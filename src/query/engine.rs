@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
 use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, InformationSchemaProvider};
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
@@ -34,12 +35,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::Instrument;
 
+use super::clustered::ByRuns;
+use super::encode::{ByteStream, Format, Writer};
 use super::error::Error;
 use super::provider::{Listed, ListedTable, Scope, Stored, StoredTable};
 use super::rules::{ByRowGroups, RangeJoin};
 use super::source::Source;
 use super::views::VIEWS;
-use super::{functions, statement, tables, text};
+use super::{functions, size, statement, tables, text};
 
 pub(super) const CATALOG: &str = "volant";
 pub(super) const SCHEMA: &str = "public";
@@ -200,6 +203,31 @@ impl Handle {
         Box::pin(async move { shared.query(engine, sql, values, limits).await })
     }
 
+    /// Answers one statement as bytes of a format, made where its rows are: number of the statement, and the bytes, of which a
+    /// beginning of 64 KiB is held back until it is whole or all there is, so that what fails before is told instead.
+    ///
+    /// # Errors
+    /// As [`Handle::query`], and [`Error::Encode`]; errors after the beginning come as the last item.
+    pub fn query_as(
+        &self,
+        sql: &str,
+        limits: Limits,
+        format: Format,
+    ) -> BoxFuture<'static, Result<(u64, ByteStream), Error>> {
+        let (engine, shared) = (Arc::clone(&self.engine), Arc::clone(&self.shared));
+        let sql = sql.to_owned();
+        Box::pin(async move {
+            let (writer, mut pieces) = Writer::new(format);
+            let (query_id, mut task) = shared.begin(engine, sql, Vec::new(), limits, writer).await?;
+            let first = match pieces.recv().await {
+                Some(piece) => piece,
+                None => task.error().await.map_or_else(|| Ok(Bytes::new()), Err)?,
+            };
+            let rest = rest_of(pieces, task);
+            Ok((query_id, futures::stream::once(async { Ok(first) }).chain(rest).boxed()))
+        })
+    }
+
     /// Answers statements that have the same columns one after the other, as if they were one; each within `limits`.
     ///
     /// # Errors
@@ -255,14 +283,32 @@ impl Shared {
         values: Vec<ScalarValue>,
         limits: Limits,
     ) -> Result<Answer, Error> {
+        let (schema_sender, schema) = oneshot::channel();
+        let (batch_sender, batches) = mpsc::channel(ANSWER_QUEUE);
+        let taker = Reader { schema_sender: Some(schema_sender), batch_sender };
+        let (query_id, mut task) = self.begin(engine, sql, values, limits, taker).await?;
+        let Ok(schema) = schema.await else {
+            // Nothing was announced, so the task has ended, and knows why.
+            return Err(task.error().await.unwrap_or(Error::Vanished));
+        };
+        Ok(Answer { query_id, schema, batches: rest_of(batches, task).boxed() })
+    }
+
+    /// Admits a statement and starts its task: its number, and the task.
+    async fn begin(
+        &self,
+        engine: Arc<Engine>,
+        sql: String,
+        values: Vec<ScalarValue>,
+        limits: Limits,
+        mut taker: impl Taker + 'static,
+    ) -> Result<(u64, Task<()>), Error> {
         let limits = limits.within(&self.options.limits);
         let permit = self.admit().await?;
         let query_id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (schema_sender, schema) = oneshot::channel();
-        let (batch_sender, batches) = mpsc::channel(ANSWER_QUEUE);
         let task = async move {
             let mut record = Record::start(permit);
-            let work = engine.run(&sql, values, &limits, schema_sender, batch_sender, &mut record.rows);
+            let work = engine.run(&sql, values, &limits, &mut taker, &mut record.rows);
             let result = match tokio::time::timeout(limits.wall_time, work).await {
                 Ok(result) => result,
                 Err(_) => Err(Error::Time { limit: limits.wall_time }),
@@ -270,20 +316,8 @@ impl Shared {
             record.end(result.as_ref().err());
             result
         };
-        let mut task =
-            Task(self.runtime.get().spawn(task.instrument(tracing::info_span!("query", query.id = query_id))));
-        let Ok(schema) = schema.await else {
-            // Nothing was announced, so the task has ended, and knows why.
-            return Err(task.error().await.unwrap_or(Error::Vanished));
-        };
-        let batches = futures::stream::unfold(Some((batches, task)), |state| async move {
-            let (mut batches, mut task) = state?;
-            match batches.recv().await {
-                Some(batch) => Some((Ok(batch), Some((batches, task)))),
-                None => task.error().await.map(|error| (Err(error), None)),
-            }
-        });
-        Ok(Answer { query_id, schema, batches: batches.fuse().boxed() })
+        let task = task.instrument(tracing::info_span!("query", query.id = query_id));
+        Ok((query_id, Task(self.runtime.get().spawn(task))))
     }
 
     async fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
@@ -299,6 +333,48 @@ impl Shared {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(busy()),
         }
+    }
+}
+
+/// What a task hands out, then why it failed, if it did.
+fn rest_of<T: Send + 'static>(items: mpsc::Receiver<T>, task: Task<()>) -> impl Stream<Item = Result<T, Error>> + Send {
+    let items = futures::stream::unfold(Some((items, task)), |state| async move {
+        let (mut items, mut task) = state?;
+        match items.recv().await {
+            Some(item) => Some((Ok(item), Some((items, task)))),
+            None => task.error().await.map(|error| (Err(error), None)),
+        }
+    });
+    items.fuse()
+}
+
+/// Takes an answer where it is made. Each answers false when nobody wants more.
+pub(super) trait Taker: Send {
+    /// The columns, before any row.
+    fn begin(&mut self, schema: &SchemaRef) -> Result<bool, Error>;
+    /// Rows, at least one.
+    fn take(&mut self, batch: RecordBatch) -> impl Future<Output = Result<bool, Error>> + Send;
+    /// There are no more rows.
+    fn end(&mut self) -> impl Future<Output = Result<bool, Error>> + Send;
+}
+
+/// Hands rows as they are to somebody else.
+struct Reader {
+    schema_sender: Option<oneshot::Sender<SchemaRef>>,
+    batch_sender: mpsc::Sender<RecordBatch>,
+}
+
+impl Taker for Reader {
+    fn begin(&mut self, schema: &SchemaRef) -> Result<bool, Error> {
+        Ok(self.schema_sender.take().is_none_or(|sender| sender.send(Arc::clone(schema)).is_ok()))
+    }
+
+    async fn take(&mut self, batch: RecordBatch) -> Result<bool, Error> {
+        Ok(self.batch_sender.send(batch).await.is_ok())
+    }
+
+    async fn end(&mut self) -> Result<bool, Error> {
+        Ok(true)
     }
 }
 
@@ -462,6 +538,7 @@ impl Engine {
             .with_default_features()
             .with_optimizer_rule(Arc::new(RangeJoin))
             .with_optimizer_rule(Arc::new(ByRowGroups))
+            .with_physical_optimizer_rule(Arc::new(ByRuns))
             .build();
 
         let mut context = SessionContext::new_with_state(state);
@@ -567,11 +644,15 @@ impl Engine {
         as_found: bool,
     ) -> Result<(SchemaRef, SendableRecordBatchStream, Option<RecordBatch>), Error> {
         let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
-        let (state, mut plan) = self.plan(sql, limits, as_found).await?;
+        let (mut state, mut plan) = self.plan(sql, limits, as_found).await?;
         if !values.is_empty() {
             plan = plan.with_param_values(values.to_vec()).map_err(engine_error)?;
         }
-        let plan = state.create_physical_plan(&plan).await.map_err(engine_error)?;
+        let plan = state.optimize(&plan).map_err(engine_error)?;
+        if size::reads_little(&plan, &state).await.map_err(engine_error)? {
+            state.config_mut().options_mut().execution.target_partitions = 1;
+        }
+        let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(engine_error)?;
         let schema = text::outside(&plan.schema());
         let context = self.context_for_one(&state, limits).map_err(engine_error)?;
         let mut batches: SendableRecordBatchStream = execute_stream(plan, context).map_err(engine_error)?;
@@ -584,8 +665,7 @@ impl Engine {
         sql: &str,
         values: Vec<ScalarValue>,
         limits: &Limits,
-        schema_sender: oneshot::Sender<SchemaRef>,
-        batch_sender: mpsc::Sender<RecordBatch>,
+        taker: &mut impl Taker,
         rows: &mut u64,
     ) -> Result<(), Error> {
         let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
@@ -603,7 +683,7 @@ impl Engine {
                 begun => break begun?,
             }
         };
-        if schema_sender.send(Arc::clone(&schema)).is_err() {
+        if !taker.begin(&schema)? {
             return Ok(());
         }
         while let Some(batch) = next {
@@ -613,7 +693,7 @@ impl Engine {
             *rows += batch.num_rows() as u64;
             if batch.num_rows() > 0 {
                 let batch = announced(&schema, &batch).map_err(engine_error)?;
-                if batch_sender.send(batch).await.is_err() {
+                if !taker.take(batch).await? {
                     return Ok(());
                 }
             }
@@ -622,7 +702,7 @@ impl Engine {
             }
             next = batches.next().await.transpose().map_err(engine_error)?;
         }
-        Ok(())
+        taker.end().await.map(drop)
     }
 }
 

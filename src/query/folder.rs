@@ -16,13 +16,13 @@ use tokio::sync::OnceCell;
 
 use super::error::Error;
 use super::replaced::Files;
-use super::rooms::{Rooms, date_of, packed};
+use super::rooms::{Known, Rooms, date_of, packed};
 use super::source::{
     DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,
 };
 use crate::ingest;
 use crate::store::catalog::Catalog;
-use crate::store::pack::{Directory, Packs, sessions_of_name};
+use crate::store::pack::{Directory, sessions_of_name};
 use crate::store::paths::{Paths, Table, TablePath};
 use crate::store::wal;
 
@@ -31,7 +31,7 @@ use crate::store::wal;
 pub struct Folder {
     paths: Paths,
     store: Arc<LocalFileSystem>,
-    packs: Arc<Packs>,
+    known: Arc<Known>,
     /// Opened by the first statement; `None` if the folder has none.
     catalog: OnceCell<Option<Catalog>>,
 }
@@ -61,7 +61,7 @@ impl Folder {
         Ok(Self {
             paths: Paths::new(data_dir),
             store: Arc::new(store),
-            packs: Arc::default(),
+            known: Arc::default(),
             catalog: OnceCell::new(),
         })
     }
@@ -116,20 +116,20 @@ impl Folder {
 
     /// What the catalog answers for.
     fn stored(&self, catalog: &Catalog) -> Rooms {
-        Rooms::stored(self.paths.clone(), Arc::clone(&self.packs), catalog.clone())
+        Rooms::stored(self.paths.clone(), Arc::clone(&self.known), catalog.clone())
     }
 
     /// The files of a table, by the folder alone. Temporary and foreign files are none.
     async fn list(&self, table: Table) -> Result<Vec<StoredFile>, SourceError> {
         let folder = object_store::path::Path::from(table.as_str());
         let files = self.store.list(Some(&folder)).try_collect::<Vec<_>>().await?;
-        let (paths, packs) = (self.paths.clone(), Arc::clone(&self.packs));
+        let (paths, known) = (self.paths.clone(), Arc::clone(&self.known));
         let stored = move || {
             let mut stored = Vec::with_capacity(files.len());
             for meta in &files {
                 stored.extend(stored_file(meta));
                 let Some(beside) = a_session_of_pack(meta) else { continue };
-                for pack in packs.beside(&paths, beside)?.iter().filter(|pack| is_at(&paths, pack, meta)) {
+                for pack in known.packs().beside(&paths, beside)?.iter().filter(|pack| is_at(&paths, pack, meta)) {
                     stored.extend(pack.members.iter().map(|member| packed(&paths, pack, member, beside.date())));
                 }
             }
@@ -168,10 +168,10 @@ impl Source for Folder {
         Box::pin(async move {
             let Some(catalog) = self.catalog().await? else {
                 return Ok(Snapshot {
-                    frames: self.list(Table::Frames).await?,
+                    frames: Arc::new(self.list(Table::Frames).await?),
                     live: Vec::new(),
-                    strokes: self.list(Table::Strokes).await?,
-                    results: self.list(Table::Results).await?,
+                    strokes: Arc::new(self.list(Table::Strokes).await?),
+                    results: Arc::new(self.list(Table::Results).await?),
                 });
             };
             // The log first: a session that is sealed in between has a whole file then, and that is what counts; of one
@@ -194,6 +194,14 @@ impl Source for Folder {
                 .collect::<Result<_, SourceError>>()?;
             Ok(snapshot)
         })
+    }
+
+    fn locate(&self, files: &mut [StoredFile]) -> Result<(), SourceError> {
+        match self.catalog.get() {
+            Some(Some(catalog)) => self.stored(catalog).locate(files),
+            // They were found where they lie.
+            _ => Ok(()),
+        }
     }
 
     fn sessions(&self) -> BoxFuture<'_, Result<Vec<SessionRow>, SourceError>> {

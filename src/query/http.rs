@@ -24,9 +24,6 @@ use super::{Format, statement};
 /// Room for the longest statement with every character escaped as `\u0000`, and the other members.
 const BODY_LIMIT_BYTES: usize = statement::STATEMENT_LIMIT_BYTES * 6 + 4096;
 
-/// How much of an answer waits for the rest before it is sent.
-const HELD_BACK_BYTES: usize = 64 * 1024;
-
 /// The route, for the application's router.
 pub fn router(handle: Handle) -> Router {
     Router::new().route("/api/v2/sql", post(sql)).layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES)).with_state(handle)
@@ -74,32 +71,18 @@ async fn sql(State(handle): State<Handle>, headers: HeaderMap, body: Result<Byte
         wall_time: request.timeout_ms.map_or(most.wall_time, Duration::from_millis),
         ..most
     };
-    let answer = match handle.query(&request.query, limits).await {
-        Ok(answer) => answer,
+    let format = request.format.unwrap_or(Format::Json);
+    // The beginning is held back until it is sure that a short answer is whole, so that its failure is told properly.
+    let (query_id, pieces) = match handle.query_as(&request.query, limits, format).await {
+        Ok(begun) => begun,
         Err(error) => return failure(&error),
     };
-    let query_id = answer.query_id;
-    let format = request.format.unwrap_or(Format::Json);
-    let mut pieces = handle.encode(answer, format);
-    // The beginning is held back until it is sure that a short answer is whole, so that its failure is told properly.
-    let mut beginning = Vec::new();
-    let mut held_bytes = 0;
-    while held_bytes < HELD_BACK_BYTES {
-        match pieces.next().await {
-            Some(Err(error)) => return failure(&error),
-            Some(Ok(piece)) => {
-                held_bytes += piece.len();
-                beginning.push(Ok(piece));
-            }
-            None => break,
-        }
-    }
-    let rest = pieces.inspect(move |piece| {
+    let pieces = pieces.inspect(move |piece| {
         if let Err(error) = piece {
             tracing::warn!(query.id = query_id, "answer to statement {query_id} was cut: {error}");
         }
     });
-    let body = Body::from_stream(futures::stream::iter(beginning).chain(rest));
+    let body = Body::from_stream(pieces);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(format.content_type())),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),

@@ -19,6 +19,7 @@
 //! Absent: writing, temporary tables, files outside the snapshot, spilling to disk (a statement that needs more memory
 //! than its limit fails and says so).
 
+mod clustered;
 mod encode;
 mod engine;
 mod error;
@@ -33,6 +34,7 @@ mod replaced;
 mod rooms;
 mod row_groups;
 mod rules;
+mod size;
 mod source;
 mod statement;
 mod tables;

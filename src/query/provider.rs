@@ -58,6 +58,13 @@ impl Scope {
             .ok_or_else(|| internal_datafusion_err!("a table was scanned outside of a statement"))
     }
 
+    /// The files with their places in packs.
+    pub(super) fn located(&self, files: Vec<&StoredFile>) -> Result<Vec<StoredFile>> {
+        let mut files: Vec<StoredFile> = files.into_iter().cloned().collect();
+        self.source.locate(&mut files).map_err(DataFusionError::External)?;
+        Ok(files)
+    }
+
     /// The snapshot of the statement, taken when the first table is scanned.
     pub(super) async fn snapshot(&self) -> Result<&Snapshot> {
         self.snapshot.get_or_try_init(|| self.source.snapshot()).await.map_err(DataFusionError::External)
@@ -93,6 +100,15 @@ impl StoredTable {
         Self { what, schema, files_at }
     }
 
+    /// The files that it has in a snapshot.
+    pub(super) const fn files<'a>(&self, snapshot: &'a Snapshot) -> &'a Arc<Vec<StoredFile>> {
+        match self.what {
+            Stored::Frames => &snapshot.frames,
+            Stored::Strokes => &snapshot.strokes,
+            Stored::Results => &snapshot.results,
+        }
+    }
+
     pub(super) fn is_frames(&self) -> bool {
         self.what == Stored::Frames
     }
@@ -101,7 +117,7 @@ impl StoredTable {
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        files: Vec<&StoredFile>,
+        files: &[StoredFile],
         limit: Option<usize>,
         as_found: bool,
     ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -111,7 +127,7 @@ impl StoredTable {
         {
             statistics.num_rows = Precision::Exact(rows as usize);
         }
-        let mut files = partitioned_files(&files)?;
+        let mut files = partitioned_files(files)?;
         if as_found {
             let store = state.runtime_env().object_store(&self.files_at)?;
             for file in &mut files {
@@ -180,16 +196,13 @@ impl TableProvider for StoredTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let scope = Scope::of(state)?;
         let snapshot = scope.snapshot().await?;
-        let (files, live) = match self.what {
-            Stored::Frames => (&snapshot.frames, snapshot.live.as_slice()),
-            Stored::Strokes => (&snapshot.strokes, [].as_slice()),
-            Stored::Results => (&snapshot.results, [].as_slice()),
-        };
-        let (files, live) = chosen(state, filters, files, live)?;
+        let live = if self.is_frames() { snapshot.live.as_slice() } else { &[] };
+        let (files, live) = chosen(state, filters, self.files(snapshot), live)?;
 
         let mut inputs = Vec::with_capacity(2);
         if !files.is_empty() {
-            inputs.push(self.scan_files(state, projection, files, limit, scope.as_found).await?);
+            let files = scope.located(files)?;
+            inputs.push(self.scan_files(state, projection, &files, limit, scope.as_found).await?);
         }
         if !live.is_empty() {
             inputs.push(self.scan_live(state, projection, &live)?);
@@ -271,7 +284,7 @@ fn wanted(state: &dyn Session, filters: &[Expr], places: &[(SessionId, Date)]) -
 
 /// The files to scan: those of one session as they are, and each pack once, with the row groups of all sessions in it that
 /// are wanted.
-fn partitioned_files(files: &[&StoredFile]) -> Result<Vec<PartitionedFile>> {
+fn partitioned_files(files: &[StoredFile]) -> Result<Vec<PartitionedFile>> {
     let mut scans = Vec::with_capacity(files.len());
     let mut packs: BTreeMap<&str, (&StoredFile, Vec<RowGroupAccess>)> = BTreeMap::new();
     for file in files {
@@ -279,7 +292,7 @@ fn partitioned_files(files: &[&StoredFile]) -> Result<Vec<PartitionedFile>> {
             scans.push(partitioned_file(file)?);
             continue;
         };
-        let (_, groups) = packs.entry(&file.path).or_insert_with(|| (*file, vec![RowGroupAccess::Skip; within.of]));
+        let (_, groups) = packs.entry(&file.path).or_insert_with(|| (file, vec![RowGroupAccess::Skip; within.of]));
         for group in within.row_groups.clone() {
             groups[group] = RowGroupAccess::Scan;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use super::source::{
 };
 use crate::hub;
 use crate::ingest;
-use crate::store::catalog::{self, Catalog};
+use crate::store::catalog::{self, Catalog, Version};
 use crate::store::pack::{Directory, Member, Packs};
 use crate::store::paths::{Paths, TablePath};
 
@@ -27,22 +27,89 @@ const SESSIONS_LIMIT: i64 = 1_000_000;
 pub struct Rooms {
     catalog: Catalog,
     paths: Paths,
-    packs: Arc<Packs>,
+    known: Arc<Known>,
     /// Absent for a folder that another process may be writing: then the log is read instead.
     live: Option<(ingest::Handle, hub::Handle)>,
+}
+
+/// What is remembered between statements: packs, and what the catalog says is stored, until it changes.
+#[derive(Debug, Default)]
+pub struct Known {
+    packs: Packs,
+    stored: Mutex<Option<(Version, Stored)>>,
+}
+
+/// The files of every session, by the catalog.
+#[derive(Clone, Debug, Default)]
+struct Stored {
+    frames: Arc<Vec<StoredFile>>,
+    strokes: Arc<Vec<StoredFile>>,
+    results: Arc<Vec<StoredFile>>,
 }
 
 impl Rooms {
     /// Everything the service knows, open recordings included.
     #[must_use]
     pub fn new(paths: Paths, ingest: ingest::Handle, catalog: Catalog, hub: hub::Handle) -> Self {
-        Self { catalog, paths, packs: Arc::default(), live: Some((ingest, hub)) }
+        Self { catalog, paths, known: Arc::default(), live: Some((ingest, hub)) }
     }
 
-    /// What the catalog alone answers for. `packs` may be shared, so that it is remembered between statements.
+    /// What the catalog alone answers for. `known` may be shared.
     #[must_use]
-    pub fn stored(paths: Paths, packs: Arc<Packs>, catalog: Catalog) -> Self {
-        Self { catalog, paths, packs, live: None }
+    pub fn stored(paths: Paths, known: Arc<Known>, catalog: Catalog) -> Self {
+        Self { catalog, paths, known, live: None }
+    }
+
+    /// What the catalog says is stored: at least what was committed before the call.
+    async fn stored_files(&self) -> Result<Stored, SourceError> {
+        // First the version: what is committed while the rest is read comes with another one.
+        let version = self.catalog.version();
+        if let Some((_, stored)) = self.known.stored().as_ref().filter(|(known, _)| Some(*known) == version) {
+            return Ok(stored.clone());
+        }
+        let sessions = self.catalog.sealed_sessions().await?.into_iter();
+        let frames = sessions.filter_map(|session| {
+            let path = session.frames_path?;
+            Some(date_of(session.started_at_us).map(|date| StoredFile {
+                session_id: session.session_id,
+                path,
+                within: None,
+                date,
+                rows: Some(session.sealed_rows as u64),
+                bytes: session.frames_bytes.unwrap_or(0) as u64,
+                version: session.revision,
+            }))
+        });
+        let frames = frames.collect::<Result<_, SourceError>>()?;
+        let (mut strokes, mut results) = (Vec::new(), Vec::new());
+        for published in self.catalog.published_files().await? {
+            let date = date_of(published.started_at_us)?;
+            let stored = |file: catalog::StoredFile| StoredFile {
+                session_id: published.session_id,
+                path: file.path,
+                within: None,
+                date,
+                rows: None,
+                bytes: file.bytes as u64,
+                version: published.created_at_us,
+            };
+            strokes.push(stored(published.strokes));
+            results.push(stored(published.result));
+        }
+        let stored = Stored { frames: Arc::new(frames), strokes: Arc::new(strokes), results: Arc::new(results) };
+        *self.known.stored() = version.map(|version| (version, stored.clone()));
+        Ok(stored)
+    }
+}
+
+impl Known {
+    pub(super) fn packs(&self) -> &Packs {
+        &self.packs
+    }
+
+    fn stored(&self) -> MutexGuard<'_, Option<(Version, Stored)>> {
+        // It is replaced as a whole.
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,7 +118,6 @@ pub(super) fn date_of(started_at_us: i64) -> Result<Date, SourceError> {
     Ok(Timestamp::from_microsecond(started_at_us)?.to_zoned(TimeZone::UTC).date())
 }
 
-/// Puts the place in a pack on the files that lie in one.
 fn locate(paths: &Paths, packs: &Packs, files: &mut [StoredFile]) -> Result<(), SourceError> {
     let mut of_day: HashMap<Date, Arc<Vec<Directory>>> = HashMap::new();
     for file in files {
@@ -88,6 +154,7 @@ impl Source for Rooms {
             // one that is closed in between is in the catalog before it leaves memory.
             let unsealed = match &self.live {
                 None => Vec::new(),
+                Some((ingest, _)) if ingest.has_no_recording() => Vec::new(),
                 Some((ingest, _)) => {
                     let ingest = ingest.clone();
                     tokio::task::spawn_blocking(move || ingest.unsealed()).await?
@@ -101,52 +168,17 @@ impl Source for Rooms {
                     Ok(LiveFrames { session_id, date: date_of(started_at_us)?, batches })
                 })
                 .collect::<Result<_, SourceError>>()?;
-            let frames = self
-                .catalog
-                .sealed_sessions()
-                .await?
-                .into_iter()
-                .filter(|session| !answered.contains(&session.session_id))
-                .filter_map(|session| {
-                    let path = session.frames_path?;
-                    Some(date_of(session.started_at_us).map(|date| StoredFile {
-                        session_id: session.session_id,
-                        path,
-                        within: None,
-                        date,
-                        rows: Some(session.sealed_rows as u64),
-                        bytes: session.frames_bytes.unwrap_or(0) as u64,
-                        version: session.revision,
-                    }))
-                })
-                .collect::<Result<_, SourceError>>()?;
-            let mut strokes = Vec::new();
-            let mut results = Vec::new();
-            for published in self.catalog.published_files().await? {
-                let date = date_of(published.started_at_us)?;
-                let stored = |file: catalog::StoredFile| StoredFile {
-                    session_id: published.session_id,
-                    path: file.path,
-                    within: None,
-                    date,
-                    rows: None,
-                    bytes: file.bytes as u64,
-                    version: published.created_at_us,
-                };
-                strokes.push(stored(published.strokes));
-                results.push(stored(published.result));
+            let Stored { mut frames, strokes, results } = self.stored_files().await?;
+            if frames.iter().any(|file| answered.contains(&file.session_id)) {
+                let sealed = frames.iter().filter(|file| !answered.contains(&file.session_id));
+                frames = Arc::new(sealed.cloned().collect());
             }
-            let mut snapshot = Snapshot { frames, live, strokes, results };
-            // The catalog knows a session's file by its name; in a past day it may lie in a pack.
-            let (paths, packs) = (self.paths.clone(), Arc::clone(&self.packs));
-            let located = tokio::task::spawn_blocking(move || {
-                for files in [&mut snapshot.frames, &mut snapshot.strokes, &mut snapshot.results] {
-                    locate(&paths, &packs, files)?;
-                }
-                Ok::<_, SourceError>(snapshot)
-            });
-            located.await?
+            Ok(Snapshot { frames, live, strokes, results })
         })
+    }
+
+    fn locate(&self, files: &mut [StoredFile]) -> Result<(), SourceError> {
+        locate(&self.paths, self.known.packs(), files)
     }
 
     fn sessions(&self) -> BoxFuture<'_, Result<Vec<SessionRow>, SourceError>> {

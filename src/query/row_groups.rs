@@ -151,11 +151,11 @@ impl TableProvider for RowGroups {
         let asked = projection.cloned().unwrap_or_else(|| (0..self.columns.len()).collect());
         let schema = project_schema(&self.schema, Some(&asked))?;
         let parts = if scope.as_found {
-            Parts { known: Vec::new(), files: files.into_iter().cloned().collect(), live }
+            Parts { known: Vec::new(), files: scope.located(files)?, live }
         } else if asked.iter().all(|&at| self.columns[at].0.is_known_by_name(&self.table.schema())) {
-            self.by_name(&asked, files, &live)
+            self.by_name(&asked, files, &live, &scope)?
         } else {
-            self.by_footers(&asked, files, live, state).await?
+            self.by_footers(&asked, &scope.located(files)?, live, state).await?
         };
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(3);
         if let Some(batch) = batch_of(&parts.known, &schema)? {
@@ -164,8 +164,7 @@ impl TableProvider for RowGroups {
         let needed = asked.iter().filter_map(|&at| self.columns[at].0.place()).collect::<BTreeSet<_>>();
         let needed = needed.into_iter().collect::<Vec<_>>();
         if !parts.files.is_empty() {
-            let files = parts.files.iter().collect();
-            let rows = self.table.scan_files(state, Some(&needed), files, None, scope.as_found).await?;
+            let rows = self.table.scan_files(state, Some(&needed), &parts.files, None, scope.as_found).await?;
             inputs.push(self.row_by_row(&asked, rows)?);
         }
         if !parts.live.is_empty() {
@@ -195,7 +194,13 @@ struct Parts<'a> {
 
 impl RowGroups {
     /// A row for each session of which the number of rows is known.
-    fn by_name<'a>(&self, asked: &[usize], files: Vec<&StoredFile>, live: &[&LiveFrames]) -> Parts<'a> {
+    fn by_name<'a>(
+        &self,
+        asked: &[usize],
+        files: Vec<&StoredFile>,
+        live: &[&LiveFrames],
+        scope: &Scope,
+    ) -> Result<Parts<'a>> {
         let table = self.table.schema();
         let row = |session_id: SessionId, date: Date, rows: u64| -> Vec<ScalarValue> {
             let value = |&at: &usize| match self.columns[at].0 {
@@ -209,22 +214,18 @@ impl RowGroups {
         let of_files = counted.iter().map(|file| row(file.session_id, file.date, file.rows.unwrap_or(0)));
         let rows_of = |live: &LiveFrames| live.batches.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
         let of_live = live.iter().map(|live| row(live.session_id, live.date, rows_of(live)));
-        Parts {
-            known: of_files.chain(of_live).collect(),
-            files: files.into_iter().cloned().collect(),
-            live: Vec::new(),
-        }
+        Ok(Parts { known: of_files.chain(of_live).collect(), files: scope.located(files)?, live: Vec::new() })
     }
 
     /// A row for each row group whose footer tells what is asked.
     async fn by_footers<'a>(
         &self,
         asked: &[usize],
-        files: Vec<&StoredFile>,
+        files: &[StoredFile],
         live: Vec<&'a LiveFrames>,
         state: &dyn Session,
     ) -> Result<Parts<'a>> {
-        let footers = footers(state, &self.table, &files).await?;
+        let footers = footers(state, &self.table, files).await?;
         let mut parts = Parts { known: Vec::new(), files: Vec::new(), live };
         for file in files {
             let footer = &footers[&file.path];
@@ -328,7 +329,7 @@ fn bound(fact: Fact, statistics: &Statistics, rows: i64, data_type: &DataType) -
 async fn footers(
     state: &dyn Session,
     table: &StoredTable,
-    files: &[&StoredFile],
+    files: &[StoredFile],
 ) -> Result<BTreeMap<String, Arc<ParquetMetaData>>> {
     let store = state.runtime_env().object_store(&table.files_at)?;
     let cache = state.runtime_env().cache_manager.get_file_metadata_cache();

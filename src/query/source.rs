@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
@@ -20,6 +21,12 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// long as a statement may run; one that is deleted earlier fails the statement, it never shortens the result.
     fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, SourceError>>;
 
+    /// Puts the place in a pack on the files that lie in one. Asked of the files that are read, when they are.
+    ///
+    /// # Errors
+    /// What the disk refuses.
+    fn locate(&self, files: &mut [StoredFile]) -> Result<(), SourceError>;
+
     /// The rows of `sessions`, in no particular order.
     fn sessions(&self) -> BoxFuture<'_, Result<Vec<SessionRow>, SourceError>>;
 
@@ -33,17 +40,17 @@ pub trait Source: fmt::Debug + Send + Sync {
     fn notifications(&self) -> BoxFuture<'_, Result<Vec<NotificationRow>, SourceError>>;
 }
 
-/// What a statement may read.
+/// What a statement may read. Files are as the catalog names them; [`Source::locate`] knows in which pack they lie.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Sealed files of [`schemas::frames::frames_schema`].
-    pub frames: Vec<StoredFile>,
+    pub frames: Arc<Vec<StoredFile>>,
     /// Frames on disk in the write-ahead log, of recordings that [`Snapshot::frames`] does not hold.
     pub live: Vec<LiveFrames>,
     /// Files of [`schemas::tables::strokes_schema`], of the published analyses only.
-    pub strokes: Vec<StoredFile>,
+    pub strokes: Arc<Vec<StoredFile>>,
     /// Files of [`schemas::tables::results_schema`], of the published analyses only.
-    pub results: Vec<StoredFile>,
+    pub results: Arc<Vec<StoredFile>>,
 }
 
 /// The rows of one session in a Parquet file: all of the file, or some row groups of a pack.

@@ -102,6 +102,10 @@ impl Source for Scripted {
         Box::pin(async move { snapshot.ok_or_else(|| "no catalog".into()) })
     }
 
+    fn locate(&self, _: &mut [StoredFile]) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     fn sessions(&self) -> BoxFuture<'_, Result<Vec<SessionRow>, SourceError>> {
         Box::pin(async {
             Ok(vec![SessionRow {
@@ -176,7 +180,7 @@ fn endless() -> &'static str {
 async fn stored_and_live_frames_are_one_table() {
     let dir = tempfile::tempdir().unwrap();
     let snapshot = Snapshot {
-        frames: vec![sealed(dir.path(), 1, DAY, 250), sealed(dir.path(), 2, date(2026, 11, 22), 10)],
+        frames: Arc::new(vec![sealed(dir.path(), 1, DAY, 250), sealed(dir.path(), 2, date(2026, 11, 22), 10)]),
         live: vec![live(3, DAY, 31), live(4, DAY, 4)],
         ..Snapshot::default()
     };
@@ -205,7 +209,7 @@ async fn stored_and_live_frames_are_one_table() {
 async fn a_seal_during_a_statement_neither_doubles_nor_hides_frames() {
     let dir = tempfile::tempdir().unwrap();
     let before = Snapshot { live: vec![live(1, DAY, 300)], ..Snapshot::default() };
-    let after = Snapshot { frames: vec![sealed(dir.path(), 1, DAY, 300)], ..Snapshot::default() };
+    let after = Snapshot { frames: Arc::new(vec![sealed(dir.path(), 1, DAY, 300)]), ..Snapshot::default() };
     // Every statement gets the other state; one that took a snapshot for each table would see both.
     let handle = start(dir.path(), options(), vec![before, after]);
     for _ in 0..6 {
@@ -404,11 +408,11 @@ async fn the_queue_has_a_timeout() {
 async fn files_and_row_groups_are_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let snapshot = Snapshot {
-        frames: vec![
+        frames: Arc::new(vec![
             sealed(dir.path(), 1, DAY, 1000),
             sealed(dir.path(), 2, DAY, 1000),
             sealed(dir.path(), 3, date(2026, 11, 22), 1000),
-        ],
+        ]),
         live: vec![live(4, DAY, 10)],
         ..Snapshot::default()
     };
@@ -457,8 +461,11 @@ async fn si_view_has_units_and_magnitudes() {
 #[tokio::test]
 async fn columns_carry_their_comments_to_the_client() {
     let dir = tempfile::tempdir().unwrap();
-    let snapshot =
-        Snapshot { frames: vec![sealed(dir.path(), 1, DAY, 10)], live: vec![live(2, DAY, 4)], ..Snapshot::default() };
+    let snapshot = Snapshot {
+        frames: Arc::new(vec![sealed(dir.path(), 1, DAY, 10)]),
+        live: vec![live(2, DAY, 4)],
+        ..Snapshot::default()
+    };
     let handle = start(dir.path(), options(), vec![snapshot]);
     for table in ["frames", "frames_si", "strokes", "results", "sessions", "devices"] {
         for tail in ["", " LIMIT 0"] {
@@ -510,7 +517,7 @@ async fn missing_files_and_a_failing_catalog_are_the_environments_fault() {
     let dir = tempfile::tempdir().unwrap();
     let mut file = sealed(dir.path(), 1, DAY, 10);
     file.path = "frames/date=2026-11-23/9.parquet".to_owned();
-    let handle = start(dir.path(), options(), vec![Snapshot { frames: vec![file], ..Snapshot::default() }]);
+    let handle = start(dir.path(), options(), vec![Snapshot { frames: Arc::new(vec![file]), ..Snapshot::default() }]);
     let error = rows(&handle, "SELECT * FROM frames").await.unwrap_err();
     assert_eq!(error.class(), Class::Environment, "{error:?}");
     let handle = start(dir.path(), options(), Vec::new());
@@ -522,12 +529,12 @@ async fn missing_files_and_a_failing_catalog_are_the_environments_fault() {
 async fn a_rewritten_file_is_read_anew() {
     let dir = tempfile::tempdir().unwrap();
     let old = sealed(dir.path(), 1, DAY, 10);
-    let source = Scripted::new(vec![Snapshot { frames: vec![old], ..Snapshot::default() }]);
+    let source = Scripted::new(vec![Snapshot { frames: Arc::new(vec![old]), ..Snapshot::default() }]);
     let files = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
     let handle = Handle::start(options(), Arc::new(files), Arc::clone(&source) as _).unwrap();
     assert_eq!(csv(&handle, "SELECT max(seq) FROM frames").await, "max(frames.seq)\n9\n");
     let new = StoredFile { version: 2, ..sealed(dir.path(), 1, DAY, 20) };
-    *source.snapshots.lock().unwrap() = vec![Snapshot { frames: vec![new], ..Snapshot::default() }];
+    *source.snapshots.lock().unwrap() = vec![Snapshot { frames: Arc::new(vec![new]), ..Snapshot::default() }];
     assert_eq!(csv(&handle, "SELECT max(seq) FROM frames").await, "max(frames.seq)\n19\n");
 }
 
@@ -603,7 +610,9 @@ async fn a_pack_answers_as_its_sessions_do() {
     // A session that is not in the snapshot is not in the answer: its rows may be given up and the pack still have them.
     let source = Folder::open(dir.path()).unwrap();
     let mut snapshot = source.snapshot().await.unwrap();
-    snapshot.frames.retain(|file| file.session_id != SessionId(3));
+    let frames = Arc::make_mut(&mut snapshot.frames);
+    frames.retain(|file| file.session_id != SessionId(3));
+    source.locate(frames).unwrap();
     let handle = Handle::start(options(), source.files(), Scripted::new(vec![snapshot])).unwrap();
     assert_eq!(number(&handle, "SELECT count(*) FROM frames").await, 4000);
     assert_eq!(number(&handle, "SELECT count(*) FROM frames WHERE session_id = 3").await, 0);

@@ -14,6 +14,7 @@ mod lost;
 mod notices;
 mod rows;
 mod uploads;
+mod watcher;
 
 use std::path::Path;
 use std::str::FromStr;
@@ -34,6 +35,8 @@ pub use rows::{
     DeviceTotals, Job, NewNotice, NewResult, NewSession, OutboxRow, PlayerTotals, PublishedFiles, ResultRow, Sealed,
     SessionKind, SessionRow, StoredFile, UserRow,
 };
+pub use watcher::Version;
+use watcher::Watcher;
 
 use super::audit::Expected;
 
@@ -84,6 +87,7 @@ fn at(step: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
 pub struct Catalog {
     writer: SqlitePool,
     readers: SqlitePool,
+    watcher: Watcher,
 }
 
 impl Catalog {
@@ -99,25 +103,34 @@ impl Catalog {
         let opened = |source| Error::Open { path: path.display().to_string(), source };
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(opened)?;
         migrate(&writer, path).await?;
+        let watcher = Watcher::new(path);
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(opened)?;
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, watcher })
     }
 
     /// Opens the database of a folder that a server may be running on, for reading only.
     pub async fn open_read_only(path: &Path) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(10));
+        let watcher = Watcher::new(path);
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options)
             .await
             .map_err(|source| Error::Open { path: path.display().to_string(), source })?;
-        Ok(Self { writer: readers.clone(), readers })
+        Ok(Self { writer: readers.clone(), readers, watcher })
     }
 
     /// Closes all connections; what was committed is safe before this too.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+
+    /// Changes with every commit, of other processes too: what was read after a call that answered the same as a later one is
+    /// as it was. `None` where nothing is known.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.watcher.version()
     }
 
     // Users, devices, bindings.

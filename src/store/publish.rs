@@ -196,10 +196,14 @@ pub(super) fn properties(
     ];
     let own = own.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value));
     let extra = extra.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-    let level = ZstdLevel::try_new(ZSTD_LEVEL).expect("the level is in zstd's range");
+    let compression = match path.table() {
+        Table::Frames => Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("the level is in zstd's range")),
+        // Small pieces, of which a statement reads hundreds: getting ready to decompress zstd takes longer than reading one.
+        Table::Strokes | Table::Results => Compression::SNAPPY,
+    };
     WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
-        .set_compression(Compression::ZSTD(level))
+        .set_compression(compression)
         .set_key_value_metadata(Some(own.chain(extra).collect()))
 }
 

@@ -36,7 +36,15 @@ async fn rows_within_a_distance_are_joined_by_buckets() {
         let path = format!("strokes/date={DAY}/{session}.parquet");
         let bytes = store(dir.path(), &path, &impacts(session, &[-141, -20, -1, 0, 3, 19, 60, 130, 10_000]));
         let (session_id, rows) = (SessionId(session), Some(9));
-        snapshot.strokes.push(StoredFile { session_id, path, within: None, date: DAY, rows, bytes, version: 1 });
+        Arc::make_mut(&mut snapshot.strokes).push(StoredFile {
+            session_id,
+            path,
+            within: None,
+            date: DAY,
+            rows,
+            bytes,
+            version: 1,
+        });
     }
     let handle = start(dir.path(), options(), vec![snapshot]);
     let pairs = "SELECT k.session_id, k.impact_ns, f.t_ns FROM strokes k JOIN frames f ON f.session_id = k.session_id";
@@ -107,7 +115,9 @@ async fn what_footers_tell_is_answered_without_the_rows() {
     let crossed = all_rewritten("crossed", 70, EnabledStatistics::Chunk);
     let mixed = vec![told[0].clone(), bare[1].clone(), crossed[2].clone()];
     let live = vec![live(4, day, 11)];
-    let with = |frames, live| start(dir.path(), options(), vec![Snapshot { frames, live, ..Snapshot::default() }]);
+    let with = |frames: Vec<StoredFile>, live| {
+        start(dir.path(), options(), vec![Snapshot { frames: frames.into(), live, ..Snapshot::default() }])
+    };
     let stored = with(told.clone(), Vec::new());
     let handles = [told, bare, crossed, mixed].map(|frames| with(frames, live.clone()));
     for (question, answer) in [
@@ -200,4 +210,48 @@ async fn text_is_in_views_inside_and_in_plain_strings_outside() {
     let told = "SELECT data_type FROM information_schema.columns WHERE table_name = 'frames' AND column_name = 'sensor' \
                 UNION ALL SELECT data_type FROM data_dictionary WHERE table_name = 'frames_si' AND column_name = 'sensor'";
     assert_eq!(csv(&handle, told).await, "data_type\nUtf8\nUtf8\n");
+}
+
+#[tokio::test]
+async fn groups_of_rows_that_lie_together_are_the_groups_of_each_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (sealed(dir.path(), 1, DAY, 90_000), sealed(dir.path(), 2, DAY, 60_000));
+    // Row groups in which sensors meet, and live rows that lie as they came.
+    let crossed = rewritten(dir.path(), &other, "crossed", 7_000, EnabledStatistics::Chunk);
+    let crossed = StoredFile { rows: Some(60_000), ..crossed };
+    let frames = Arc::new(vec![one, crossed]);
+    let live = vec![live(3, date(2026, 11, 24), 5_001)];
+    let handle = start(dir.path(), options(), vec![Snapshot { frames, live, ..Snapshot::default() }]);
+    let aggregates = "count(*), count(device_time_raw), min(seq), max(gyro_z), sum(t_ns), round(avg(acc_x + seq), 6), \
+                      round(stddev(CAST(seq AS DOUBLE)), 6), round(var_pop(seq), 3)";
+    for (keys, condition) in [
+        ("sensor", "true"),
+        ("session_id, sensor", "true"),
+        ("date", "seq % 3 = 1"),
+        ("session_id", "sensor = 'racket' AND seq > 100"),
+        ("sensor, date, session_id", "seq < 0"),
+    ] {
+        let asked = |keys: &str| {
+            format!("SELECT {keys}, {aggregates} FROM frames WHERE {condition} GROUP BY {keys} ORDER BY {keys}")
+        };
+        let plan = csv(&handle, &format!("EXPLAIN {}", asked(keys))).await;
+        assert!(plan.contains("ByRuns"), "{keys}: {plan}");
+        // Behind a condition that the engine cannot know it sees no column of the table.
+        let hidden: Vec<_> =
+            keys.split(", ").map(|key| format!("CASE WHEN seq < -1 THEN NULL ELSE {key} END")).collect();
+        let by_rows = asked(&hidden.join(", "));
+        let plan = csv(&handle, &format!("EXPLAIN {by_rows}")).await;
+        assert!(!plan.contains("ByRuns"), "{keys}: {plan}");
+        let rows_of = |told: String| told.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+        let told = rows_of(csv(&handle, &asked(keys)).await);
+        assert_eq!(told, rows_of(csv(&handle, &by_rows).await), "{keys} {condition}: {plan}");
+        assert_eq!(told.is_empty(), condition == "seq < 0");
+    }
+    // What needs all values of a group, or is asked of some of its rows, is the engine's.
+    for function in
+        ["count(DISTINCT seq)", "median(seq)", "max(seq) FILTER (WHERE seq > 3)", "array_agg(seq ORDER BY seq)"]
+    {
+        let plan = csv(&handle, &format!("EXPLAIN SELECT sensor, {function} FROM frames GROUP BY sensor")).await;
+        assert!(!plan.contains("ByRuns"), "{function}: {plan}");
+    }
 }

@@ -1,0 +1,93 @@
+//! Whether anything was committed since: what was read of the catalog need not be read again.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// Bytes of the header of SQLite's WAL index, which stands twice at the beginning of the file (sqlite.org/walformat.html, 2.1).
+const HEADER_BYTES: usize = 48;
+
+/// A state of the database, see [`Catalog::version`](super::Catalog::version).
+///
+/// The header is what SQLite itself knows by whether what it has in memory still counts: a counter of transactions, the last
+/// frame of the log, salts and sums. Whoever commits, in whichever process, changes it when the commit can be seen. An index
+/// that was made anew over an empty log looks like the one before; what was committed between lies in the database's file
+/// then, which has another size or time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    header: [u8; HEADER_BYTES],
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+/// The files that tell it.
+#[derive(Clone, Debug)]
+pub(super) struct Watcher {
+    database: PathBuf,
+    index: PathBuf,
+}
+
+impl Watcher {
+    pub(super) fn new(database: &Path) -> Self {
+        let mut index = database.as_os_str().to_owned();
+        index.push("-shm");
+        Self { database: database.to_owned(), index: index.into() }
+    }
+
+    /// `None` where it cannot be told: a file is not there, or the index is being changed.
+    pub(super) fn version(&self) -> Option<Version> {
+        let mut twice = [0; 2 * HEADER_BYTES];
+        File::open(&self.index).ok()?.read_exact(&mut twice).ok()?;
+        let (first, second) = twice.split_at(HEADER_BYTES);
+        // An index that nobody has filled says nothing.
+        if first != second || first.iter().all(|&byte| byte == 0) {
+            return None;
+        }
+        let about = self.database.metadata().ok()?;
+        let changed = (about.mtime(), about.mtime_nsec());
+        Some(Version { header: first.try_into().ok()?, bytes: about.size(), changed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Catalog;
+
+    #[tokio::test]
+    async fn a_version_changes_with_every_commit_of_whoever_and_with_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.sqlite");
+        let catalog = Catalog::open(&path).await.unwrap();
+        catalog.user_by_openid("one", 1).await.unwrap();
+        let first = catalog.version();
+        assert!(first.is_some());
+        catalog.find_user_by_openid("one").await.unwrap();
+        catalog.user_by_openid("one", 2).await.unwrap();
+        assert_eq!(catalog.version(), first, "nothing was written");
+
+        let other = Catalog::open(&path).await.unwrap();
+        other.user_by_openid("two", 3).await.unwrap();
+        let second = catalog.version();
+        assert_ne!(second, first, "another connection committed");
+        catalog.user_by_openid("three", 4).await.unwrap();
+        let third = catalog.version();
+        assert!(third != second && third != first);
+        catalog.close().await;
+        other.close().await;
+
+        // The log is empty and its index new.
+        let again = Catalog::open(&path).await.unwrap();
+        again.find_user_by_openid("one").await.unwrap();
+        let empty = again.version();
+        again.close().await;
+        let writes = Catalog::open(&path).await.unwrap();
+        writes.user_by_openid("four", 5).await.unwrap();
+        writes.close().await;
+        let later = Catalog::open(&path).await.unwrap();
+        later.find_user_by_openid("one").await.unwrap();
+        assert!(empty.is_none() || later.version() != empty, "the file has changed");
+        later.close().await;
+        assert_eq!(later.version(), None, "there is no index");
+    }
+}
