@@ -126,8 +126,9 @@ pub fn import(
         let ours = if same {
             UserId(player.user_id)
         } else {
-            taking.report.players += 1;
-            block_on(catalog.import_player(&manifest.service, player))?
+            let (ours, is_new) = block_on(catalog.import_player(&manifest.service, player))?;
+            taking.report.players += usize::from(is_new);
+            ours
         };
         taking.players.insert(player.user_id, ours.get());
     }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use bytes::Bytes;
 use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, InformationSchemaProvider};
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
@@ -219,9 +218,12 @@ impl Handle {
         Box::pin(async move {
             let (writer, mut pieces) = Writer::new(format);
             let (query_id, mut task) = shared.begin(engine, sql, Vec::new(), limits, writer).await?;
-            let first = match pieces.recv().await {
-                Some(piece) => piece,
-                None => task.error().await.map_or_else(|| Ok(Bytes::new()), Err)?,
+            let Some(first) = pieces.recv().await else {
+                // The task has ended without a byte: it failed, or there is none.
+                return match task.error().await {
+                    Some(error) => Err(error),
+                    None => Ok((query_id, futures::stream::empty().boxed())),
+                };
             };
             let rest = rest_of(pieces, task);
             Ok((query_id, futures::stream::once(async { Ok(first) }).chain(rest).boxed()))

@@ -506,6 +506,11 @@ async fn text_formats_keep_nulls_and_empty_results() {
     ] {
         let answer = handle.query(sql, handle.limits()).await.unwrap();
         assert_eq!(bytes(&handle, answer, format).await, expected, "{format:?}");
+        // The same where it is written where it is made; no piece is empty, which would end an HTTP answer early.
+        let (_, pieces) = handle.query_as(sql, handle.limits(), format).await.unwrap();
+        let pieces = pieces.try_collect::<Vec<_>>().await.unwrap();
+        assert!(pieces.iter().all(|piece| !piece.is_empty()));
+        assert_eq!(String::from_utf8(pieces.concat()).unwrap(), expected, "{format:?}");
     }
     let answer = handle.query("SELECT make_array(1, 2) AS a", handle.limits()).await.unwrap();
     let failed = handle.encode(answer, Format::Csv).try_collect::<Vec<_>>().await;

@@ -128,10 +128,10 @@ impl Catalog {
 
     /// The player of another service, made at the first time: under its own number if that is free. Nobody can log in as
     /// such a player; the openid that stands for it names the archive's service.
-    pub async fn import_player(&self, service: &str, player: &ArchivedPlayer) -> Result<UserId, Error> {
+    pub async fn import_player(&self, service: &str, player: &ArchivedPlayer) -> Result<(UserId, bool), Error> {
         let step = "import a player";
         let openid = format!("archive:{service}:{}", player.user_id);
-        sqlx::query(
+        let made = sqlx::query(
             "INSERT INTO users (user_id, openid, created_at_us, language) \
              VALUES ((SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM users WHERE user_id = ?1)), ?2, ?3, ?4) \
              ON CONFLICT (openid) DO NOTHING",
@@ -148,7 +148,7 @@ impl Catalog {
             .fetch_one(&self.writer)
             .await
             .map_err(at(step))?;
-        Ok(UserId(get(&row, 0)?))
+        Ok((UserId(get(&row, 0)?), made.rows_affected() > 0))
     }
 
     /// The numbers that an archived session gets here, noted before its files are written: its own if they are free, those
