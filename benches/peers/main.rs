@@ -13,10 +13,6 @@ use schemas::{SensorRole, Track};
 use serde_json::json;
 use volant_pipelines::{Model, Pipeline, Stage};
 
-/// As in the program.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> anyhow::Result<()> {
     // Cargo passes `--bench`, also to a bench that has no harness.
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
