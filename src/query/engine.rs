@@ -41,6 +41,7 @@ use super::provider::{Listed, ListedTable, Scope, Stored, StoredTable};
 use super::rules::{ByRowGroups, RangeJoin};
 use super::source::Source;
 use super::views::VIEWS;
+use super::yields::Yields;
 use super::{functions, size, statement, tables, text};
 
 pub(super) const CATALOG: &str = "volant";
@@ -541,6 +542,7 @@ impl Engine {
             .with_optimizer_rule(Arc::new(RangeJoin))
             .with_optimizer_rule(Arc::new(ByRowGroups))
             .with_physical_optimizer_rule(Arc::new(ByRuns))
+            .with_physical_optimizer_rule(Arc::new(Yields))
             .build();
 
         let mut context = SessionContext::new_with_state(state);

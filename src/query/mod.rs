@@ -42,6 +42,7 @@ mod tables;
 mod tests;
 mod text;
 mod views;
+mod yields;
 
 pub use encode::{ByteStream, Format};
 pub use engine::{Answer, BatchStream, Handle, Limits, Options};
