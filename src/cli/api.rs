@@ -1,5 +1,6 @@
 //! The new API of a running server, as commands ask it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -21,6 +22,28 @@ pub struct Target {
     /// A token of that server; `volant tokens create` makes one
     #[arg(long, value_name = "TOKEN", env = "VOLANT_TOKEN", hide_env_values = true, global = true)]
     pub token: Option<String>,
+}
+
+/// Where a command works: in the data folder of a server that does not run, or by a running server.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct FolderOrServer {
+    /// The data folder of a server that does not run
+    #[arg(long, value_name = "DIR", default_value = "./volant-data")]
+    pub(super) data_dir: PathBuf,
+    /// Let a running server do it, e.g. http://127.0.0.1:8000
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    url: Option<Url>,
+    /// A token of that server
+    #[arg(long, value_name = "TOKEN", env = "VOLANT_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+impl FolderOrServer {
+    /// The running server, if it is one.
+    pub(super) fn server(&self) -> anyhow::Result<Option<Server>> {
+        let target = self.url.as_ref().map(|url| Target { url: url.clone(), token: self.token.clone() });
+        target.as_ref().map(Server::new).transpose()
+    }
 }
 
 /// A server that can be asked.

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use reqwest::Url;
 use schemas::UserId;
 
-use super::api::{Server, Target};
+use super::api::FolderOrServer;
 use crate::clock::Clock;
 use crate::custody::{self, Receipt};
 use crate::store::paths::Paths;
@@ -24,15 +23,8 @@ pub struct Args {
     /// Number of the player
     #[arg(long, value_name = "ID", required_unless_present = "check")]
     player: Option<i64>,
-    /// The data folder of a server that does not run
-    #[arg(long, value_name = "DIR", default_value = "./volant-data")]
-    data_dir: PathBuf,
-    /// Let a running server do it, e.g. http://127.0.0.1:8000
-    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
-    url: Option<Url>,
-    /// A token of an admin of that server
-    #[arg(long, value_name = "TOKEN", env = "VOLANT_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    #[command(flatten)]
+    at: FolderOrServer,
     /// Say what would be erased, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -58,19 +50,18 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let user = UserId(args.player.unwrap_or_default());
-    let (receipt, usual_place) = match args.url {
-        Some(url) => {
-            let server = Server::new(&Target { url, token: args.token })?;
+    let (receipt, usual_place) = match args.at.server()? {
+        Some(server) => {
             let query = [("dry_run", args.dry_run.to_string())];
             let answer = server.delete(&["players", &user.to_string()], &query).await?;
             (serde_json::from_value(answer).context("read the receipt")?, None)
         }
         None => {
-            let paths = Paths::new(&args.data_dir);
+            let paths = Paths::new(&args.at.data_dir);
             anyhow::ensure!(
                 paths.catalog().is_file(),
                 "{} is no data folder: --data-dir names the folder that volant serve uses",
-                args.data_dir.display()
+                args.at.data_dir.display()
             );
             let receipt = custody::erase(&paths, user, &Clock::system(), args.dry_run).await?;
             (receipt, Some(custody::receipt_path(&paths, user)))

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::{Body, Url};
+use reqwest::Body;
 use schemas::{DeviceCode, SensorRole};
 use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
 
-use super::api::{Server, Target};
+use super::api::{FolderOrServer, Server};
 use crate::clock::Clock;
 use crate::export::Opened;
 use crate::migration::{self, Begins, NewRecording, Options, Progress, Report, TakenRecording};
@@ -92,35 +92,13 @@ struct Recordings {
     #[arg(long, value_name = "TIME")]
     started_at: Option<jiff::Timestamp>,
     #[command(flatten)]
-    into: Destination,
+    into: FolderOrServer,
     /// Read everything, say what would be taken, and write nothing
     #[arg(long)]
     dry_run: bool,
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
-}
-
-/// Where to.
-#[derive(Clone, Debug, clap::Args)]
-struct Destination {
-    /// The data folder of a server that does not run; made if absent
-    #[arg(long, value_name = "DIR", default_value = "./volant-data")]
-    data_dir: PathBuf,
-    /// Let a running server take it, e.g. http://127.0.0.1:8000
-    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
-    url: Option<Url>,
-    /// A token of that server
-    #[arg(long, value_name = "TOKEN", env = "VOLANT_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-}
-
-impl Destination {
-    /// The running server, if it is one.
-    fn server(&self) -> anyhow::Result<Option<Server>> {
-        let target = self.url.as_ref().map(|url| Target { url: url.clone(), token: self.token.clone() });
-        target.as_ref().map(Server::new).transpose()
-    }
 }
 
 fn rate(text: &str) -> Result<f64, &'static str> {
@@ -140,7 +118,7 @@ struct FromArchive {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    into: Destination,
+    into: FolderOrServer,
     /// Check the archive, say what would be taken, and write nothing
     #[arg(long)]
     dry_run: bool,

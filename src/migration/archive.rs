@@ -244,6 +244,7 @@ impl Taking<'_> {
         }
         block_on(self.catalog.finish_archived(&ours, now_us))?;
         self.report.taken += 1;
+        metrics::counter!("volant_migration_taken_sessions_total", "from" => "archive").increment(1);
         self.report.frames += ours.rows;
         Ok(())
     }

@@ -140,6 +140,7 @@ pub async fn import_recording(
         now_us,
     };
     catalog.finish_import(&done).await?;
+    metrics::counter!("volant_migration_taken_sessions_total", "from" => "recording").increment(1);
     Ok(taken)
 }
 

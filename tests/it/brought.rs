@@ -156,6 +156,8 @@ async fn files_that_cannot_be_taken_are_refused_with_the_reason_and_leave_nothin
         metrics.as_str().unwrap().lines().any(|found| found.starts_with(&line))
     };
     assert!(refused("bad_recording") && refused("bad_archive"), "counted");
+    let taken = "volant_migration_taken_sessions_total{from=\"recording\"} 1";
+    assert!(metrics.as_str().unwrap().lines().any(|line| line == taken), "counted: {metrics}");
     assert_eq!(app.sql_count("SELECT count(*) FROM sessions").await, 1);
     app.stop().await;
 }

@@ -255,3 +255,56 @@ async fn groups_of_rows_that_lie_together_are_the_groups_of_each_row() {
         assert!(!plan.contains("ByRuns"), "{function}: {plan}");
     }
 }
+
+#[tokio::test]
+async fn joins_pause_between_their_batches_and_a_small_statement_has_one_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = Arc::new(vec![sealed(dir.path(), 1, DAY, 2_000)]);
+    let handle = start(dir.path(), options(), vec![Snapshot { frames, ..Snapshot::default() }]);
+    let plan = async |sql: &str| csv(&handle, &format!("EXPLAIN {sql}")).await;
+    for (join, condition) in [
+        ("HashJoinExec", "JOIN frames b ON a.seq = b.seq"),
+        ("CrossJoinExec", "CROSS JOIN frames b"),
+        ("NestedLoopJoinExec", "JOIN frames b ON a.gyro_x < b.gyro_x"),
+    ] {
+        let plan = plan(&format!("SELECT a.t_ns, b.t_ns FROM frames a {condition} LIMIT 5")).await;
+        let lines: Vec<&str> = plan.lines().collect();
+        let at = lines.iter().position(|line| line.contains(join)).unwrap_or_else(|| panic!("no {join}: {plan}"));
+        assert!(lines[at - 1].contains("CooperativeExec"), "{plan}");
+    }
+    assert!(!plan("SELECT seq % 7, max(gyro_x) FROM frames GROUP BY 1").await.contains("RepartitionExec"));
+    let much_of_little = "SELECT a.seq % 7, count(*) FROM frames a CROSS JOIN frames b GROUP BY 1";
+    assert!(plan(much_of_little).await.contains("RepartitionExec"));
+}
+
+#[tokio::test]
+async fn small_row_groups_are_handled_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut snapshot = Snapshot::default();
+    for session in 1..=5 {
+        let impacts_ns: Vec<i64> = (0..session).map(|impact| impact * 1_000_000).collect();
+        let path = format!("strokes/date={DAY}/{session}.parquet");
+        let bytes = store(dir.path(), &path, &impacts(session, &impacts_ns));
+        let (session_id, rows) = (SessionId(session), Some(session as u64));
+        Arc::make_mut(&mut snapshot.strokes).push(StoredFile {
+            session_id,
+            path,
+            within: None,
+            date: DAY,
+            rows,
+            bytes,
+            version: 1,
+        });
+    }
+    let handle = start(dir.path(), Options { workers: 1, ..options() }, vec![snapshot]);
+    let strokes = rows(&handle, "SELECT session_id, impact_ns, stroke FROM strokes").await.unwrap();
+    assert_eq!(strokes.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [15], "one batch, in place of five");
+    let wanted =
+        (1..=5).flat_map(|session| (0..session).map(move |impact| format!("{session},{}", impact * 1_000_000)));
+    let said = csv(&handle, "SELECT session_id, impact_ns FROM strokes").await;
+    assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), wanted.collect::<Vec<_>>(), "in their order");
+    assert_eq!(csv(&handle, "SELECT count(*) FROM strokes a CROSS JOIN strokes b").await, "count(*)\n225\n");
+    assert_eq!(csv(&handle, "SELECT impact_ns FROM strokes LIMIT 3").await.lines().count(), 4);
+    let one = csv(&handle, "EXPLAIN SELECT impact_ns FROM strokes WHERE session_id = 3").await;
+    assert!(!one.contains("GatheredExec"), "{one}");
+}
