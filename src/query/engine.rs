@@ -37,7 +37,6 @@ use tracing::Instrument;
 use super::clustered::ByRuns;
 use super::encode::{ByteStream, Format, Writer};
 use super::error::Error;
-use super::gathered::Gathers;
 use super::provider::{Listed, ListedTable, Scope, Stored, StoredTable};
 use super::rules::{ByRowGroups, RangeJoin};
 use super::source::Source;
@@ -543,7 +542,6 @@ impl Engine {
             .with_optimizer_rule(Arc::new(RangeJoin))
             .with_optimizer_rule(Arc::new(ByRowGroups))
             .with_physical_optimizer_rule(Arc::new(ByRuns))
-            .with_physical_optimizer_rule(Arc::new(Gathers))
             .with_physical_optimizer_rule(Arc::new(Yields))
             .build();
 

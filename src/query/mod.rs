@@ -26,7 +26,6 @@ mod error;
 pub mod flight;
 mod folder;
 mod functions;
-mod gathered;
 pub mod http;
 #[cfg(feature = "postgres")]
 pub mod postgres;

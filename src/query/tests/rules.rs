@@ -276,35 +276,3 @@ async fn joins_pause_between_their_batches_and_a_small_statement_has_one_thread(
     let much_of_little = "SELECT a.seq % 7, count(*) FROM frames a CROSS JOIN frames b GROUP BY 1";
     assert!(plan(much_of_little).await.contains("RepartitionExec"));
 }
-
-#[tokio::test]
-async fn small_row_groups_are_handled_together() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut snapshot = Snapshot::default();
-    for session in 1..=5 {
-        let impacts_ns: Vec<i64> = (0..session).map(|impact| impact * 1_000_000).collect();
-        let path = format!("strokes/date={DAY}/{session}.parquet");
-        let bytes = store(dir.path(), &path, &impacts(session, &impacts_ns));
-        let (session_id, rows) = (SessionId(session), Some(session as u64));
-        Arc::make_mut(&mut snapshot.strokes).push(StoredFile {
-            session_id,
-            path,
-            within: None,
-            date: DAY,
-            rows,
-            bytes,
-            version: 1,
-        });
-    }
-    let handle = start(dir.path(), Options { workers: 1, ..options() }, vec![snapshot]);
-    let strokes = rows(&handle, "SELECT session_id, impact_ns, stroke FROM strokes").await.unwrap();
-    assert_eq!(strokes.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [15], "one batch, in place of five");
-    let wanted =
-        (1..=5).flat_map(|session| (0..session).map(move |impact| format!("{session},{}", impact * 1_000_000)));
-    let said = csv(&handle, "SELECT session_id, impact_ns FROM strokes").await;
-    assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), wanted.collect::<Vec<_>>(), "in their order");
-    assert_eq!(csv(&handle, "SELECT count(*) FROM strokes a CROSS JOIN strokes b").await, "count(*)\n225\n");
-    assert_eq!(csv(&handle, "SELECT impact_ns FROM strokes LIMIT 3").await.lines().count(), 4);
-    let one = csv(&handle, "EXPLAIN SELECT impact_ns FROM strokes WHERE session_id = 3").await;
-    assert!(!one.contains("GatheredExec"), "{one}");
-}
