@@ -1,9 +1,10 @@
 //! Whether anything was committed since: what was read of the catalog need not be read again.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex};
 
 /// Bytes of the header of SQLite's WAL index, which stands twice at the beginning of the file (sqlite.org/walformat.html, 2.1).
 const HEADER_BYTES: usize = 48;
@@ -38,7 +39,7 @@ impl Watcher {
     /// `None` where it cannot be told: a file is not there, or the index is being changed.
     pub(super) fn version(&self) -> Option<Version> {
         let mut twice = [0; 2 * HEADER_BYTES];
-        File::open(&self.index).ok()?.read_exact(&mut twice).ok()?;
+        never_closed(&self.index)?.read_exact_at(&mut twice, 0).ok()?;
         let (first, second) = twice.split_at(HEADER_BYTES);
         // An index that nobody has filled says nothing.
         if first != second || first.iter().all(|&byte| byte == 0) {
@@ -48,6 +49,22 @@ impl Watcher {
         let changed = (about.mtime(), about.mtime_nsec());
         Some(Version { header: first.try_into().ok()?, bytes: about.size(), changed })
     }
+}
+
+/// The file, open until the process ends: whoever closes one gives up every lock that the process has on it (POSIX), and SQLite
+/// keeps its locks on the index. Without them another process takes it for left over and cuts it off under us.
+fn never_closed(path: &Path) -> Option<&'static File> {
+    static OPENED: LazyLock<Mutex<HashMap<(u64, u64), &'static File>>> = LazyLock::new(Mutex::default);
+    let about = path.metadata().ok()?;
+    let mut opened = OPENED.lock().ok()?;
+    if let Some(file) = opened.get(&(about.dev(), about.ino())) {
+        return Some(file);
+    }
+    let file: &'static File = Box::leak(Box::new(File::open(path).ok()?));
+    // Of the file that was opened: another may have taken the name since.
+    let about = file.metadata().ok()?;
+    opened.insert((about.dev(), about.ino()), file);
+    Some(file)
 }
 
 #[cfg(test)]
