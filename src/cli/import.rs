@@ -33,7 +33,7 @@ const PIECE_BYTES: usize = 1 << 17;
 /// Sessions between two lines of progress where there is no terminal.
 const SESSIONS_A_LINE: u64 = 100;
 
-/// Brings what another system holds into a data folder. It may be stopped at any time and goes on when it is started
+/// Brings what another system holds into a data folder, which is made if absent. It may be stopped at any time and goes on when it is started
 /// again; a later run takes what is new.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {

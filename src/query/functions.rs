@@ -169,25 +169,12 @@ const RESAMPLED: &[(&str, &str)] = &[
     ("sensor", "sensor of the frames"),
     ("tick", "number of the sample since session start: t_s times the rate"),
     ("t_s", "s since session start, corrected device clock"),
-    ("accel_x_mps2", "specific force x, m/s², gravity included; null: a neighbour is null"),
-    ("accel_y_mps2", "specific force y, m/s², gravity included; null: a neighbour is null"),
-    ("accel_z_mps2", "specific force z, m/s², gravity included; null: a neighbour is null"),
-    ("gyro_x_dps", "angular velocity x, °/s; null: a neighbour is null"),
-    ("gyro_y_dps", "angular velocity y, °/s; null: a neighbour is null"),
-    ("gyro_z_dps", "angular velocity z, °/s; null: a neighbour is null"),
-];
-
-const DOWNSAMPLED: &[(&str, &str)] = &[
-    ("session_id", "session of the frames"),
-    ("sensor", "sensor of the frames"),
-    ("tick", "number of the sample since session start: t_s times the rate"),
-    ("t_s", "s since session start, corrected device clock"),
-    ("accel_x_mps2", "specific force x, m/s², gravity included; null: no frame near it has one"),
-    ("accel_y_mps2", "specific force y, m/s², gravity included; null: no frame near it has one"),
-    ("accel_z_mps2", "specific force z, m/s², gravity included; null: no frame near it has one"),
-    ("gyro_x_dps", "angular velocity x, °/s; null: no frame near it has one"),
-    ("gyro_y_dps", "angular velocity y, °/s; null: no frame near it has one"),
-    ("gyro_z_dps", "angular velocity z, °/s; null: no frame near it has one"),
+    ("accel_x_mps2", "specific force x, m/s², gravity included; null: not measured near it"),
+    ("accel_y_mps2", "specific force y, m/s², gravity included; null: not measured near it"),
+    ("accel_z_mps2", "specific force z, m/s², gravity included; null: not measured near it"),
+    ("gyro_x_dps", "angular velocity x, °/s; null: not measured near it"),
+    ("gyro_y_dps", "angular velocity y, °/s; null: not measured near it"),
+    ("gyro_z_dps", "angular velocity z, °/s; null: not measured near it"),
 ];
 
 impl Expanded {
@@ -225,7 +212,7 @@ impl Expanded {
             (Self::Resample | Self::Downsample, &[_, rate_hz, ..]) if !(rate_hz > 0.0 && rate_hz <= RATE_LIMIT_HZ) => {
                 Err(wrong("rate_hz lies above 0 and at most at 10000"))
             }
-            (Self::Downsample, &[session, rate_hz]) => Ok((downsampled(session, rate_hz), DOWNSAMPLED)),
+            (Self::Downsample, &[session, rate_hz]) => Ok((downsampled(session, rate_hz), RESAMPLED)),
             (Self::Resample, &[session, rate_hz, gap_ms]) => {
                 if !within(gap_ms, WINDOW_LIMIT_MS) {
                     return Err(wrong("gap_ms lies between 0 and 600000"));

@@ -69,7 +69,25 @@ fn never_closed(path: &Path) -> Option<&'static File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::super::Catalog;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn looking_at_the_index_leaves_sqlite_its_locks_on_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.sqlite");
+        let catalog = Catalog::open(&path).await.unwrap();
+        catalog.user_by_openid("one", 1).await.unwrap();
+        let index = dir.path().join("catalog.sqlite-shm").metadata().unwrap().ino();
+        // What the kernel says: "1: POSIX  ADVISORY  READ 4711 fe:00:INODE 128 128".
+        let locked = || std::fs::read_to_string("/proc/locks").unwrap().contains(&format!(":{index} "));
+        assert!(locked(), "SQLite holds one as long as it is open");
+        assert!(catalog.version().is_some());
+        assert!(locked());
+        catalog.close().await;
+    }
 
     #[tokio::test]
     async fn a_version_changes_with_every_commit_of_whoever_and_with_nothing_else() {
