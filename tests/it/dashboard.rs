@@ -6,6 +6,7 @@ use futures::TryStreamExt;
 use serde_json::{Value, json};
 use volant::query;
 
+use crate::flow::wait_for_status;
 use crate::packets::session_packets;
 use crate::support::{Socket, TestApp};
 
@@ -54,6 +55,7 @@ async fn the_dashboard_tells_the_truth_during_a_session_and_after_it() {
     send(&mut device, &packets).await;
 
     // Running: counted everywhere, in no file yet. The folder beside the running service says the same.
+    wait_for_status(&app, session, "collecting").await;
     let (_, seen) = app.get(&format!("/api/v2/sessions/{session}")).await;
     assert_eq!((&seen["session"]["status"], &seen["session"]["frame_count"]), (&json!("collecting"), &json!(frames)));
     let (_, status) = app.get("/api/v2/status").await;

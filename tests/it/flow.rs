@@ -57,6 +57,7 @@ async fn a_session_goes_from_start_to_notice_and_sql() {
     // Acknowledged frames of the open session are in SQL.
     let of_session = format!("SELECT count(*) FROM frames WHERE session_id = {session}");
     assert_eq!(app.sql_count(&of_session).await, frames);
+    wait_for_status(&app, session, "collecting").await;
     let (_, latest) = app.get("/wxapp/get_latest_session/").await;
     assert_eq!(latest["session"]["status"], "collecting", "{latest}");
 

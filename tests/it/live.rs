@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::flow::wait_for_status;
 use crate::packets::session_packets;
 use crate::support::TestApp;
 
@@ -29,8 +30,7 @@ async fn strokes_are_told_while_the_session_records_and_the_result_says_what_cha
     assert!(first["stroke"].is_string() && first["probabilities"].is_object(), "{first}");
     let shown = admin.next_of("swing_detected").await;
     assert_eq!(shown, first);
-    let (_, info) = app.get(&format!("/api/v2/sessions/{session}")).await;
-    assert_eq!(info["session"]["status"], "collecting");
+    wait_for_status(&app, session, "collecting").await;
 
     app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
     device.send(&json!({"type":"upload_complete","session_id":session.to_string(),"timestamp":2})).await;
