@@ -34,6 +34,7 @@ mod reliability;
 mod report;
 mod rocket;
 mod segment;
+mod smooth;
 pub mod synth;
 #[cfg(test)]
 mod tests;

@@ -104,6 +104,10 @@ pub struct SegmentParams {
     pub impact_reach_s: f64,
     /// Rate below which no hit is sought, Hz.
     pub impact_rate_hz_min: f64,
+    /// Least change of acceleration of a hit that makes a gentle movement a swing, m/s³.
+    pub hit_jerk_min: f64,
+    /// Score that the top of a swing with such a hit must reach.
+    pub hit_floor: f64,
 }
 
 /// From swings to strokes.
@@ -227,7 +231,7 @@ impl Params {
 
     fn validate(&self) -> Result<(), ParamsError> {
         let Self { calibrate: c, segment: s, classify: y, kinetics: k, report: r, .. } = self;
-        let ranges: [(&'static str, f64, f64, f64); 51] = [
+        let ranges: [(&'static str, f64, f64, f64); 53] = [
             ("calibrate.grid_hz", f64::from(c.grid_hz), 50.0, 400.0),
             ("calibrate.bridge_s", c.bridge_s, 0.02, 3.0),
             ("calibrate.gap_flag_ms", c.gap_flag_ms, 1.0, 1000.0),
@@ -260,6 +264,8 @@ impl Params {
             ("segment.impact_factor", s.impact_factor, 1.0, 1000.0),
             ("segment.impact_reach_s", s.impact_reach_s, 0.005, 1.0),
             ("segment.impact_rate_hz_min", s.impact_rate_hz_min, 1.0, 10_000.0),
+            ("segment.hit_jerk_min", s.hit_jerk_min, 0.0, 1_000_000.0),
+            ("segment.hit_floor", s.hit_floor, 0.01, 20.0),
             ("classify.confidence_min", y.confidence_min, 0.0, 1.0),
             ("kinetics.lowpass_hz", k.lowpass_hz, 1.0, 0.45 * f64::from(c.grid_hz)),
             ("kinetics.before_s", k.before_s, 0.05, 5.0),

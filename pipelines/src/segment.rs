@@ -17,9 +17,13 @@ use crate::calibrate::{G, GAP, Signal, median, norm, span_s};
 use crate::features::Span;
 use crate::filter::Lanes;
 use crate::params::{CalibrateParams, SegmentParams};
+use crate::smooth::{Cells, MovingAverage};
 
 /// Rate below which a swing is a few samples, Hz.
 const SPARSE_HZ: f64 = 40.0;
+
+/// How long after a hit a swing is begun for it, if it was not.
+const HIT_WAIT_S: f64 = 0.25;
 
 /// How far about the fastest rotation the usual change of acceleration is taken from, s.
 const USUAL_REACH_S: f64 = 0.7;
@@ -221,6 +225,9 @@ impl Segmenter {
             self.t0_ns = t_ns;
             self.cells.start(t_ns);
         }
+        if self.felt(t_ns, lanes) {
+            self.hills.hit_at(((t_ns - self.t0_ns) / self.step_ns) as u64);
+        }
         self.samples.push_back((t_ns, *lanes));
         while self.samples.front().is_some_and(|&(front, _)| front < t_ns.saturating_sub(self.keep_ns)) {
             self.samples.pop_front();
@@ -232,6 +239,38 @@ impl Segmenter {
         cells.push(t_ns, score, |score| once.push(score, |score| twice.push(score, &mut judge)));
         swings.extend(found.iter().map(|hill| self.delimit(hill)));
         swings
+    }
+
+    /// Whether a hit lies between the last sample and this one: a change of acceleration far beyond those of the last
+    /// moments.
+    fn felt(&self, t_ns: i64, lanes: &Lanes) -> bool {
+        let params = &self.params;
+        let Some(last) = self.samples.back().filter(|_| self.feels_hits()) else { return false };
+        // Across lost samples a change says nothing.
+        if span_s(last.0, t_ns) * self.kind.rate_hz > 1.5 {
+            return false;
+        }
+        let jerk = jerk(last, &(t_ns, *lanes));
+        if jerk < params.hit_jerk_min {
+            return false;
+        }
+        let before = self.within(t_ns - (USUAL_REACH_S * 1e9) as i64, last.0);
+        self.usual_jerk(before).is_some_and(|usual| jerk > params.impact_factor * usual)
+    }
+
+    /// Whether its acceleration is sampled often enough to show a hit.
+    fn feels_hits(&self) -> bool {
+        self.kind.has_acc && self.kind.rate_hz >= self.params.impact_rate_hz_min
+    }
+
+    /// The median change of acceleration among these samples, if they are enough for one.
+    fn usual_jerk(&self, samples: std::ops::Range<usize>) -> Option<f64> {
+        if samples.len() < 8 {
+            return None;
+        }
+        let mut all: Vec<f64> =
+            (samples.start + 1..samples.end).map(|i| jerk(&self.samples[i - 1], &self.samples[i])).collect();
+        median(&mut all)
     }
 
     /// e(t) of one sample.
@@ -292,24 +331,18 @@ impl Segmenter {
     /// swing.
     fn impact(&self, fastest_ns: i64, start_ns: i64, end_ns: i64) -> (i64, Option<f64>) {
         let params = &self.params;
-        if !self.kind.has_acc || self.kind.rate_hz < params.impact_rate_hz_min {
+        if !self.feels_hits() {
             return (fastest_ns, None);
         }
-        let jerk_at = |i: usize| -> f64 {
-            let ((t, a), (u, b)) = (&self.samples[i], &self.samples[i + 1]);
-            norm([b[0] - a[0], b[1] - a[1], b[2] - a[2]]) / span_s(*t, *u)
-        };
         let reach = (params.impact_reach_s * 1e9) as i64;
         // What is usual is looked for at a distance that does not depend on where the swing was found to begin.
         let around = (USUAL_REACH_S * 1e9) as i64;
         let swing = self.within(fastest_ns - around, (fastest_ns + around).min(end_ns));
         let near = self.within((fastest_ns - reach).max(start_ns), (fastest_ns + reach).min(end_ns));
-        if swing.len() < 8 || near.len() < 3 {
-            return (fastest_ns, None);
-        }
-        let mut usual: Vec<f64> = (swing.start..swing.end - 1).map(jerk_at).collect();
-        let usual = median(&mut usual).unwrap_or(f64::INFINITY);
-        let spike = (near.start..near.end - 1).map(|i| (i, jerk_at(i))).max_by(|a, b| a.1.total_cmp(&b.1));
+        let Some(usual) = self.usual_jerk(swing).filter(|_| near.len() >= 3) else { return (fastest_ns, None) };
+        let spike = (near.start..near.end - 1)
+            .map(|i| (i, jerk(&self.samples[i], &self.samples[i + 1])))
+            .max_by(|a, b| a.1.total_cmp(&b.1));
         match spike {
             Some((i, jerk)) if jerk > params.impact_factor * usual && self.samples[i].1[GAP] == 0.0 => {
                 (i64::midpoint(self.samples[i].0, self.samples[i + 1].0), Some(jerk))
@@ -317,6 +350,11 @@ impl Segmenter {
             _ => (fastest_ns, None),
         }
     }
+}
+
+/// How fast the acceleration changes from one sample to the next, m/s³.
+fn jerk((t, a): &(i64, Lanes), (u, b): &(i64, Lanes)) -> f64 {
+    norm([b[0] - a[0], b[1] - a[1], b[2] - a[2]]) / span_s(*t, *u)
 }
 
 /// Step of the working grid, ns.
@@ -327,97 +365,6 @@ pub(crate) fn grid_step_ns(params: &CalibrateParams) -> i64 {
 /// The longest hole that is bridged, ns. Sparse recordings have holes by nature: at 2.5 Hz five periods are 2 s.
 pub(crate) fn bridge_ns(period_s: f64, params: &CalibrateParams) -> i64 {
     (params.bridge_s.max((5.0 * period_s).min(3.0)) * 1e9) as i64
-}
-
-/// Turns samples at their own times into means over cells of equal length, by the integral of the line through them.
-/// Magnitudes, not vectors: where a swing turns round between two samples, a vector between them passes through nothing.
-#[derive(Clone, Debug)]
-struct Cells {
-    step_ns: i64,
-    /// Middle of the cell being filled.
-    middle_ns: i64,
-    last: Option<(i64, f64)>,
-    sum: f64,
-    covered_ns: i64,
-}
-
-impl Cells {
-    fn new(step_ns: i64) -> Self {
-        Self { step_ns, middle_ns: 0, last: None, sum: 0.0, covered_ns: 0 }
-    }
-
-    fn start(&mut self, t_ns: i64) {
-        *self = Self { middle_ns: t_ns, ..Self::new(self.step_ns) };
-    }
-
-    fn push(&mut self, t_ns: i64, value: f64, mut out: impl FnMut(f32)) {
-        let Some((mut from_ns, mut from)) = self.last.replace((t_ns, value)) else { return };
-        let slope = (value - from) / (t_ns - from_ns) as f64;
-        while from_ns < t_ns {
-            let border_ns = self.middle_ns.saturating_add(self.step_ns / 2);
-            let to_ns = border_ns.min(t_ns);
-            let to = value - slope * (t_ns - to_ns) as f64;
-            self.sum += 0.5 * (from + to) * (to_ns - from_ns) as f64;
-            self.covered_ns += to_ns - from_ns;
-            (from_ns, from) = (to_ns, to);
-            if to_ns == border_ns {
-                out((self.sum / self.covered_ns as f64) as f32);
-                self.middle_ns = self.middle_ns.saturating_add(self.step_ns);
-                (self.sum, self.covered_ns) = (0.0, 0);
-            }
-        }
-    }
-
-    /// The last cell, if the samples reach its middle.
-    fn finish(&mut self) -> Option<f32> {
-        let (t_ns, value) = self.last.take()?;
-        (t_ns >= self.middle_ns)
-            .then(|| if self.covered_ns > 0 { (self.sum / self.covered_ns as f64) as f32 } else { value as f32 })
-    }
-}
-
-/// Centred moving average of `2 · half + 1` points, of the points there are at the ends.
-#[derive(Clone, Debug)]
-struct MovingAverage {
-    half: usize,
-    window: VecDeque<f32>,
-    /// In f64: over hours at 100 Hz its rounding stays below 1e-9 of the largest value.
-    sum: f64,
-    /// Values given, and averages returned.
-    taken: usize,
-    given: usize,
-}
-
-impl MovingAverage {
-    fn new(half: usize) -> Self {
-        Self { half, window: VecDeque::new(), sum: 0.0, taken: 0, given: 0 }
-    }
-
-    fn push(&mut self, value: f32, out: impl FnMut(f32)) {
-        self.window.push_back(value);
-        self.sum += f64::from(value);
-        self.taken += 1;
-        if self.taken > self.half {
-            self.emit(out);
-        }
-    }
-
-    fn emit(&mut self, mut out: impl FnMut(f32)) {
-        if self.given > self.half
-            && let Some(old) = self.window.pop_front()
-        {
-            self.sum -= f64::from(old);
-        }
-        self.given += 1;
-        out((self.sum / self.window.len().max(1) as f64) as f32);
-    }
-
-    fn finish(&mut self, mut out: impl FnMut(f32)) {
-        while self.given < self.taken {
-            self.emit(&mut out);
-        }
-        *self = Self::new(self.half);
-    }
 }
 
 /// A swing in points of the score, counted from the first ever.
@@ -451,7 +398,9 @@ struct Open {
 ///
 /// A hill is a top that stands out from its valleys on both sides (it is at least so many times as high), reaches the
 /// threshold of the last half minute, and keeps its distance from the hill before; a top too near to an open hill is
-/// part of it. It ends where the score has fallen to a small share of the top, or, once another swing may follow, where
+/// part of it. A top too near to a hill that has ended belongs to it too, unless it is the higher one: then that was a
+/// backswing. Where a hit was felt, a top need neither stand out nor reach the threshold: a net shot is gentle and played
+/// on the run. A hill ends where the score has fallen to a small share of the top, or, once another swing may follow, where
 /// it rises again.
 #[derive(Clone, Debug)]
 struct Hills {
@@ -471,7 +420,9 @@ struct Hills {
     open: Option<Open>,
     /// Top and end of the last hill given.
     last: Option<Hill>,
-    /// Tops at the usual distance and their heights: where the pace is read.
+    /// The last hit that was felt.
+    hit: Option<u64>,
+    /// Tops that stood out, at the usual distance, and their heights: where the pace is read.
     pace: VecDeque<(u64, f32)>,
     /// Least distance of tops at that pace, in points.
     spacing: u64,
@@ -497,6 +448,7 @@ impl Hills {
             course: Course::Falling { low: f32::INFINITY },
             open: None,
             last: None,
+            hit: None,
             pace: VecDeque::new(),
             spacing: (params.spacing_s / step_s).round() as u64,
         }
@@ -533,17 +485,49 @@ impl Hills {
             }
             _ => {}
         }
+        if done.is_none() && self.hit.is_some_and(|hit| index == hit + self.steps(HIT_WAIT_S)) {
+            done = self.on_hit(index);
+        }
         done.or_else(|| self.close(index, score))
+    }
+
+    /// A hit was felt so many points after the last hole.
+    fn hit_at(&mut self, point: u64) {
+        let point = self.island_start + point;
+        // What rings on is the same hit.
+        if self.hit.is_none_or(|hit| point > hit + self.steps(HIT_WAIT_S)) {
+            self.hit = Some(point);
+        }
     }
 
     /// A top is certain. Returns the hill before if this one ends it.
     fn on_top(&mut self, top: f32, at: u64) -> Option<Hill> {
-        if f64::from(top) < self.params.floor || f64::from(top) < self.threshold() {
+        if f64::from(top) < self.threshold() {
             return None;
         }
         // As it was before this top.
         let spacing = self.spacing;
         self.keep_pace(top, at);
+        self.begin(top, at, spacing)
+    }
+
+    /// A hit was felt a moment ago: what is highest about it is a top, however gentle, and though it stands in movement.
+    fn on_hit(&mut self, index: u64) -> Option<Hill> {
+        let hit = self.hit?;
+        let reach = self.steps(self.params.impact_reach_s);
+        let from = hit.saturating_sub(reach).max(self.island_start);
+        let at = (from..(hit + reach).min(index)).max_by(|&a, &b| self.at(a).total_cmp(&self.at(b)))?;
+        let top = self.at(at);
+        // A top that is known already speaks for itself.
+        let known = self.open.is_some_and(|open| at <= open.at + reach) || self.last.is_some_and(|last| at <= last.end);
+        if known || f64::from(top) < self.params.hit_floor {
+            return None;
+        }
+        self.begin(top, at, self.spacing)
+    }
+
+    /// A swing has its top here, if it keeps its distance. Returns the hill before if this one ends it.
+    fn begin(&mut self, top: f32, at: u64, spacing: u64) -> Option<Hill> {
         if let Some(open) = self.open {
             let mut done = None;
             match open.low {
@@ -555,7 +539,7 @@ impl Hills {
             self.open = Some(Open { top, at, low: None });
             return done;
         }
-        if self.last.is_none_or(|last| at > last.end && at - last.top >= spacing) {
+        if self.last.is_none_or(|last| at > last.end && (at - last.top >= spacing || top > last.height)) {
             self.open = Some(Open { top, at, low: None });
         }
         None
@@ -594,6 +578,7 @@ impl Hills {
         self.course = Course::Falling { low: f32::INFINITY };
         self.recent.clear();
         self.last = None;
+        self.hit = None;
         self.island_start = self.next;
     }
 
@@ -671,12 +656,12 @@ impl Hills {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use schemas::{SensorRole, SensorTrack};
+    use schemas::{SensorRole, SensorTrack, StrokeKind};
 
     use super::*;
     use crate::Params;
     use crate::calibrate::calibrate;
-    use crate::synth::{Loss, SynthSpec, generate};
+    use crate::synth::{Loss, Plan, Rallies, SynthSpec, generate};
 
     /// A session's racket, with the samples of each hole (start and length, s) taken out.
     fn signal(seed: u64, seconds: f64, rate_hz: f64, holes: &[(f64, f64)]) -> Signal {
@@ -761,43 +746,45 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_the_mean_over_its_time_at_any_rate() {
-        let mean = |rate_hz: f64| -> Vec<f32> {
-            let mut cells = Cells::new(10_000_000);
-            cells.start(0);
-            let mut out = Vec::new();
-            for i in 0..(rate_hz as i64) {
-                let t_ns = (i as f64 * 1e9 / rate_hz) as i64;
-                cells.push(t_ns, t_ns as f64 / 1e9, |score| out.push(score));
+    fn a_gentle_stroke_is_found_by_its_hit() {
+        let gentle = [StrokeKind::NetShot, StrokeKind::ShortServe, StrokeKind::Block];
+        let found = |shadow_share: f64| -> f64 {
+            let (mut found, mut all) = (0, 0);
+            for seed in 0..10 {
+                let plan = Plan::Rallies(Rallies { shadow_share, ..Rallies::default() });
+                let session = generate(&SynthSpec { duration_s: 240.0, rate_hz: 100.0, plan, ..SynthSpec::new(seed) });
+                let racket = session.track.get(SensorRole::Racket).unwrap();
+                let params = Params::builtin();
+                let signal = calibrate(SensorRole::Racket, racket, &params.calibrate).unwrap();
+                let swings = segment(&signal, &params.segment);
+                for stroke in session.truth.strokes.iter().filter(|stroke| gentle.contains(&stroke.kind)) {
+                    let near = |swing: &Swing| (swing.impact_ns as f64 / 1e6 - stroke.impact_ms).abs() < 200.0;
+                    all += 1;
+                    found += usize::from(swings.iter().any(near));
+                }
             }
-            out.extend(cells.finish());
-            out
+            f64::from(found as u32) / f64::from(all)
         };
-        for rate_hz in [10.0, 100.0, 130.0, 800.0] {
-            for (k, value) in mean(rate_hz).iter().enumerate().skip(1).take(80) {
-                assert!((f64::from(*value) - k as f64 * 0.01).abs() < 1e-6, "{k} at {rate_hz} Hz: {value}");
-            }
-        }
+        let (hit, shadow) = (found(0.0), found(1.0));
+        assert!(hit > 0.72 && hit > shadow + 0.08, "{hit} with a hit, {shadow} without");
     }
 
     #[test]
-    fn the_streaming_average_is_the_plain_mean() {
-        for (half, n) in [(0, 5), (3, 40), (3, 2), (5, 5)] {
-            let values: Vec<f32> = (0..n).map(|i: u8| f32::from(i % 11 * 7 % 11)).collect();
-            let mut average = MovingAverage::new(half);
-            let mut out = Vec::new();
-            for &value in &values {
-                average.push(value, |value| out.push(value));
-            }
-            average.finish(|value| out.push(value));
-            let plain: Vec<f32> = (0..values.len())
-                .map(|i| {
-                    let window = &values[i.saturating_sub(half)..(i + half + 1).min(values.len())];
-                    window.iter().sum::<f32>() / window.len() as f32
-                })
-                .collect();
-            assert_eq!(out.len(), plain.len());
-            assert!(out.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-5), "{out:?} {plain:?}");
-        }
+    fn a_backswing_that_came_to_rest_does_not_hide_its_stroke() {
+        let mut hills = Hills::new(&Params::builtin().segment, 0.01);
+        let bump = |t_s: f64, at_s: f64, height: f64| height * (-((t_s - at_s) / 0.06).powi(2)).exp();
+        let mut run = |backswing: f64, stroke: f64| -> Vec<f32> {
+            let score = |i: u32| {
+                let t_s = f64::from(i) * 0.01;
+                (bump(t_s, 1.0, backswing) + bump(t_s, 1.45, stroke)) as f32
+            };
+            let mut found: Vec<f32> = (0..400).filter_map(|i| hills.push(score(i))).map(|hill| hill.height).collect();
+            found.extend(hills.finish().map(|hill| hill.height));
+            hills.start();
+            found
+        };
+        assert_eq!(run(1.0, 2.0), [1.0, 2.0]);
+        // What swings on after a stroke is part of it.
+        assert_eq!(run(2.0, 1.0), [2.0]);
     }
 }
