@@ -16,6 +16,7 @@ use schemas::DeviceCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::download::Part;
 use crate::clock::Clock;
 use crate::export::{self, Archive, Bucket, Form, Manifest, Opened, Outgoing, Selection, SessionState, Table};
 use crate::query;
@@ -185,7 +186,7 @@ impl Remote {
         Ok(Self { client, url, token: token.cloned() })
     }
 
-    async fn bytes(&self, selection: &Selection, wanted: &[(&str, &str)]) -> anyhow::Result<Pieces> {
+    fn request(&self, selection: &Selection, wanted: &[(&str, &str)]) -> reqwest::RequestBuilder {
         let Self { client, url, token } = self;
         let mut query: Vec<_> = wanted.iter().map(|&(name, value)| (name, value.to_owned())).collect();
         query.extend(selection.sessions.iter().map(|id| ("session", id.to_string())));
@@ -198,7 +199,11 @@ impl Remote {
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        let answer = sent(request, url).await?;
+        request
+    }
+
+    async fn bytes(&self, selection: &Selection, wanted: &[(&str, &str)]) -> anyhow::Result<Pieces> {
+        let answer = sent(self.request(selection, wanted), &self.url).await?;
         Ok(answer.bytes_stream().map(|piece| piece.context("the answer was cut")).boxed())
     }
 
@@ -219,7 +224,8 @@ async fn sent(request: reqwest::RequestBuilder, url: &Url) -> anyhow::Result<req
     let answer =
         request.send().await.with_context(|| format!("reach {url}; is the server running? volant serve starts it"))?;
     let status = answer.status();
-    if !status.is_success() {
+    // Nothing is missing of what is there.
+    if !status.is_success() && status != reqwest::StatusCode::RANGE_NOT_SATISFIABLE {
         let problem: serde_json::Value = answer.json().await.unwrap_or_default();
         let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
         anyhow::bail!("{} ({}, {})", text("detail"), status.as_u16(), text("code"));
@@ -366,10 +372,10 @@ impl Target {
         let bar = spinner()?;
         let pieces = pieces.inspect_ok(|piece| bar.inc(piece.len() as u64));
         let written = match self {
-            Self::Disk(path) if name.is_empty() => into_file(pieces, path, |_| Ok(())).await.map(|(bytes, ())| bytes),
+            Self::Disk(path) if name.is_empty() => into_file(pieces, path).await,
             Self::Disk(folder) => {
                 std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
-                into_file(pieces, &folder.join(name), |_| Ok(())).await.map(|(bytes, ())| bytes)
+                into_file(pieces, &folder.join(name)).await
             }
             Self::Bucket(bucket) => bucket.write(name, pieces).await,
         };
@@ -385,12 +391,11 @@ fn spinner() -> anyhow::Result<ProgressBar> {
     Ok(bar)
 }
 
-/// Writes under a temporary name, looks at what is there, and renames.
-async fn into_file<T>(
+/// Writes under a temporary name and renames.
+async fn into_file(
     mut pieces: impl Stream<Item = anyhow::Result<bytes::Bytes>> + Unpin,
     path: &Path,
-    check: impl FnOnce(&Path) -> anyhow::Result<T>,
-) -> anyhow::Result<(u64, T)> {
+) -> anyhow::Result<u64> {
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     let partial = PathBuf::from(name);
@@ -403,16 +408,14 @@ async fn into_file<T>(
             bytes += piece.len() as u64;
         }
         file.sync_all().with_context(|| format!("sync {}", partial.display()))?;
-        let checked = check(&partial)?;
-        std::fs::rename(&partial, path).with_context(|| format!("rename to {}", path.display()))?;
-        Ok((bytes, checked))
+        std::fs::rename(&partial, path).with_context(|| format!("rename to {}", path.display()))
     };
     let written = written.await;
     if written.is_err() {
         // The reason is told; what is left of the file is of no use to anybody.
         std::fs::remove_file(&partial).ok();
     }
-    written
+    written.map(|()| bytes)
 }
 
 fn bar(length: u64, what: &str) -> anyhow::Result<ProgressBar> {
@@ -434,19 +437,26 @@ async fn archive(args: &Args) -> anyhow::Result<serde_json::Value> {
     }
 }
 
-/// An archive that a server makes, read back before it gets its name.
+/// An archive that a server makes, read back before it gets its name; one that was cut is gone on with.
 async fn archive_of_server(args: &Args, url: &Url) -> anyhow::Result<serde_json::Value> {
     anyhow::ensure!(
         !Bucket::is_named_by(&args.out),
         "into an object store an archive goes from the data folder: --data-dir instead of --url"
     );
-    let pieces = Remote::open(url, args.token.as_ref())?.bytes(&args.selection(), &[("format", "archive")]).await?;
+    let remote = Remote::open(url, args.token.as_ref())?;
+    let selection = args.selection();
+    let part = Part::of(&args.out);
     let bar = spinner()?;
-    let pieces = pieces.inspect_ok(|piece| bar.inc(piece.len() as u64));
-    let written = into_file(pieces, &args.out, |partial| Ok(Opened::read(partial)?.manifest)).await;
+    let ask = || remote.request(&selection, &[("format", "archive")]);
+    let left = part.fetch(ask, async |request| sent(request, &remote.url).await, &bar).await;
     bar.finish_and_clear();
-    let (bytes, manifest) = written?;
-    Ok(told(args, &manifest, bytes, 0))
+    let left = left?;
+    let opened = Opened::read(part.file()).inspect_err(|_| part.give_up())?;
+    let bytes = std::fs::metadata(part.file()).context("look at the archive")?.len();
+    part.finish(&args.out)?;
+    let mut told = told(args, &opened.manifest, bytes, 0);
+    told["resumed_bytes"] = json!(left);
+    Ok(told)
 }
 
 /// An archive of the stored files of a folder; one that was interrupted is gone on with.

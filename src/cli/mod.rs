@@ -16,6 +16,7 @@ pub mod config;
 pub mod demo;
 pub mod devices;
 pub mod doctor;
+mod download;
 pub mod erase;
 pub mod evaluate;
 pub mod export;

@@ -210,12 +210,43 @@ impl Archive {
         }
     }
 
-    /// The archive in pieces, made as they are taken, by a thread of its own; `permit` is dropped when the work ends. Dropping
-    /// the stream ends it, and so does a taker that stands still. An error is the last item: what came before it has no
-    /// manifest, so it is no archive.
-    pub fn pieces<P: Send + 'static>(self, permit: P) -> impl Stream<Item = Result<Bytes, Error>> + Send + use<P> {
+    /// What tells whether two archives have the same bytes: when it was made, and a sum over what it is made of. Whoever
+    /// has a part can have the rest by it: an archive of the same sessions and time is written the same again.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        let mut sum = Sha256::new();
+        sum.update(serde_json::to_vec(&self.manifest(Vec::new())).unwrap_or_default());
+        sum.update(serde_json::to_vec(&self.sessions).unwrap_or_default());
+        format!("{}-{}", self.created_at_us, &hex(&sum.finalize())[..32])
+    }
+
+    /// The time in a tag, µs since 1970 UTC.
+    #[must_use]
+    pub fn time_of(tag: &str) -> Option<i64> {
+        tag.split_once('-')?.0.parse().ok()
+    }
+
+    /// How long the archive is: it is written once to nowhere.
+    ///
+    /// # Errors
+    /// As [`Archive::write`].
+    pub fn length(&self) -> Result<u64, Error> {
+        let mut count = Count(0);
+        self.write_to(&mut count)?;
+        Ok(count.0)
+    }
+
+    /// The archive from this byte on, in pieces, made as they are taken, by a thread of its own; `permit` is dropped when the
+    /// work ends. Dropping the stream ends it, and so does a taker that stands still. An error is the last item: what came
+    /// before it has no manifest, so it is no archive.
+    pub fn pieces<P: Send + 'static>(
+        self,
+        from: u64,
+        permit: P,
+    ) -> impl Stream<Item = Result<Bytes, Error>> + Send + use<P> {
         let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
-        let mut out = Pieces { sender, held: Vec::with_capacity(PIECE_BYTES), runtime: Handle::current() };
+        let held = Vec::with_capacity(PIECE_BYTES);
+        let mut out = Pieces { sender, held, pass_over: from, runtime: Handle::current() };
         tokio::task::spawn_blocking(move || {
             let written = self.write_to(&mut out).and_then(|()| out.flush().map_err(io_error("send", Path::new(NAME))));
             if let Err(error) = written {
@@ -431,6 +462,8 @@ impl Archive {
 struct Pieces {
     sender: mpsc::Sender<Result<Bytes, Error>>,
     held: Vec<u8>,
+    /// Bytes that the taker has already.
+    pass_over: u64,
     runtime: Handle,
 }
 
@@ -444,6 +477,11 @@ impl Pieces {
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.pass_over > 0 {
+            let passed = self.pass_over.min(bytes.len() as u64);
+            self.pass_over -= passed;
+            return Ok(passed as usize);
+        }
         let count = bytes.len().min(PIECE_BYTES - self.held.len());
         self.held.extend_from_slice(&bytes[..count]);
         if self.held.len() == PIECE_BYTES {
@@ -455,6 +493,20 @@ impl Write for Pieces {
     /// Only the end of the archive sends a piece that is not full.
     fn flush(&mut self) -> io::Result<()> {
         if self.held.is_empty() { Ok(()) } else { self.send() }
+    }
+}
+
+/// Counts bytes.
+struct Count(u64);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -668,7 +720,8 @@ mod tests {
 
     /// Sends these bytes in pieces, on a thread of its own.
     fn sending(sender: mpsc::Sender<Result<Bytes, Error>>, bytes: Vec<u8>) -> std::thread::JoinHandle<io::Result<()>> {
-        let mut out = Pieces { sender, held: Vec::with_capacity(PIECE_BYTES), runtime: Handle::current() };
+        let held = Vec::with_capacity(PIECE_BYTES);
+        let mut out = Pieces { sender, held, pass_over: 0, runtime: Handle::current() };
         let send = move || out.write_all(&bytes).and_then(|()| out.flush());
         std::thread::Builder::new().name("archive".to_owned()).spawn(send).unwrap()
     }

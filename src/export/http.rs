@@ -5,13 +5,17 @@
 //! (`parquet`, `csv`, `arrow`, `jsonl`, `json`, `mcap`, `mat`, `archive`; else `parquet`). The answer streams as a file to be
 //! saved. What fails is answered with `application/problem+json`; what fails after bytes have left cuts the connection, so that a part is
 //! never taken for the whole.
+//!
+//! An archive has an `ETag`. Whoever has a part of it asks for the rest by `Range: bytes=N-` with that tag in `If-Range`
+//! (RFC 9110, section 13.1.5): 206 with the rest, as long as the same sessions would be written the same again, else 200 with
+//! a new archive from its beginning. The part that is there is made once more and passed over.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{self, RawQuery};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -106,7 +110,11 @@ pub(super) fn read(query: &str) -> Result<Asked, String> {
     Ok(Asked { selection, what: What::Rows(table.unwrap_or(usual), form) })
 }
 
-async fn export(extract::State(state): extract::State<State>, RawQuery(query): RawQuery) -> Response {
+async fn export(
+    extract::State(state): extract::State<State>,
+    RawQuery(query): RawQuery,
+    asked_headers: HeaderMap,
+) -> Response {
     let Asked { selection, what } = match read(&query.unwrap_or_default()) {
         Ok(asked) => asked,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, "bad_request", &detail),
@@ -118,13 +126,16 @@ async fn export(extract::State(state): extract::State<State>, RawQuery(query): R
                 _ => format!("{}.{}", table.as_str(), form.name()),
             };
             let pieces = state.rows.bytes(&selection, table, form).await;
-            let pieces = pieces.map(|pieces| pieces.map_err(|source| Error::Query { source }).boxed());
+            let pieces = pieces.map(|pieces| Answer::whole(pieces.map_err(|source| Error::Query { source }).boxed()));
             (name, form.name(), form.content_type(), pieces)
         }
-        What::Archive => (archive::NAME.to_owned(), "archive", "application/zstd", archived(&state, &selection).await),
+        What::Archive => {
+            let pieces = archived(&state, &selection, rest(&asked_headers)).await;
+            (archive::NAME.to_owned(), "archive", "application/zstd", pieces)
+        }
     };
-    let mut pieces = match pieces {
-        Ok(pieces) => pieces,
+    let Answer { status, headers: more, mut pieces } = match pieces {
+        Ok(answer) => answer,
         Err(error) => return failure(&error),
     };
     // What fails at once is told properly.
@@ -143,23 +154,82 @@ async fn export(extract::State(state): extract::State<State>, RawQuery(query): R
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_DISPOSITION, disposition.unwrap_or(HeaderValue::from_static("attachment"))),
     ];
-    (headers, Body::from_stream(counted)).into_response()
+    (status, more, headers, Body::from_stream(counted)).into_response()
 }
 
-/// The archive of what matches. It is noted before a byte of it leaves.
-async fn archived(state: &State, selection: &Selection) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+/// What is answered.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    pieces: BoxStream<'static, Result<Bytes, Error>>,
+}
+
+impl Answer {
+    fn whole(pieces: BoxStream<'static, Result<Bytes, Error>>) -> Self {
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), pieces }
+    }
+}
+
+/// The rest of an archive.
+struct Rest {
+    /// Of the archive that a part is there of.
+    tag: String,
+    /// The first byte that is not.
+    from: u64,
+}
+
+/// Which rest is asked for. What is not understood is passed over, as for every `Range`: the whole is answered.
+fn rest(headers: &HeaderMap) -> Option<Rest> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let from = text(header::RANGE)?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()?;
+    let tag = text(header::IF_RANGE)?.strip_prefix('"')?.strip_suffix('"')?.to_owned();
+    Some(Rest { tag, from })
+}
+
+/// The archive of what matches, or its rest. It is noted before a byte of it leaves.
+async fn archived(state: &State, selection: &Selection, rest: Option<Rest>) -> Result<Answer, Error> {
     let permit = Arc::clone(&state.archives).try_acquire_owned();
     let permit = permit.map_err(|_| Error::Busy { limit: ARCHIVES_AT_ONCE })?;
     let sessions = state.rows.sessions(selection).await?;
-    let (text, now_us) = (selection.to_string(), state.clock.now_us());
-    let archive = Archive::of(&state.paths, &state.catalog, &sessions, text, now_us).await?;
+    let now_us = state.clock.now_us();
+    // Of the time that the first part was made at, if it is the same otherwise.
+    let made_at = rest.as_ref().and_then(|rest| Archive::time_of(&rest.tag)).filter(|&made_us| made_us <= now_us);
+    let at_us = made_at.unwrap_or(now_us);
+    let mut archive = Archive::of(&state.paths, &state.catalog, &sessions, selection.to_string(), at_us).await?;
     if archive.sessions.is_empty() {
         return Err(Error::Unsealed { selection: selection.to_string() });
     }
+    let from = rest.filter(|rest| rest.tag == archive.tag()).map(|rest| rest.from);
+    if from.is_none() {
+        archive.created_at_us = now_us;
+    }
     let (paths, note) = (state.paths.clone(), archive.note("/api/v2/export".into()));
-    let noted = tokio::task::spawn_blocking(move || note_archive(&paths, &note)).await;
-    noted.map_err(|source| Error::Write { form: "archive", source: source.into() })??;
-    Ok(archive.pieces(permit).boxed())
+    let (archive, length) = tokio::task::spawn_blocking(move || -> Result<_, Error> {
+        note_archive(&paths, &note)?;
+        let length = from.map(|_| archive.length()).transpose()?;
+        Ok((archive, length))
+    })
+    .await
+    .map_err(|source| Error::Write { form: "archive", source: source.into() })??;
+
+    let text = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ETAG, text(format!("\"{}\"", archive.tag())));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let (status, from) = match from.zip(length) {
+        None => (StatusCode::OK, 0),
+        Some((from, length)) if from < length => {
+            headers.insert(header::CONTENT_RANGE, text(format!("bytes {from}-{}/{length}", length - 1)));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length - from));
+            (StatusCode::PARTIAL_CONTENT, from)
+        }
+        Some((_, length)) => {
+            headers.insert(header::CONTENT_RANGE, text(format!("bytes */{length}")));
+            let pieces = futures::stream::empty().boxed();
+            return Ok(Answer { status: StatusCode::RANGE_NOT_SATISFIABLE, headers, pieces });
+        }
+    };
+    Ok(Answer { status, headers, pieces: archive.pieces(from, permit).boxed() })
 }
 
 fn failure(error: &Error) -> Response {

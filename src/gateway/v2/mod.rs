@@ -164,7 +164,8 @@ fn sql() {}
 /// Take rows away as a file
 ///
 /// Needs the scope `sql`. Without any choice: everything. The answer streams; what fails after bytes have left cuts the
-/// connection.
+/// connection. The rest of an archive that was cut comes by `Range: bytes=N-` with the `ETag` of the first answer in
+/// `If-Range`.
 #[utoipa::path(
     get, path = "/api/v2/export", tag = "data", operation_id = "export", params(Export),
     responses(
@@ -173,6 +174,8 @@ fn sql() {}
             (Vec<serde_json::Value> = "application/json"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
             (Vec<u8> = "application/vnd.mcap"), (Vec<u8> = "application/x-matlab-data"), (Vec<u8> = "application/zstd")
         )),
+        (status = 206, description = "The rest of an archive", content((Vec<u8> = "application/zstd"))),
+        (status = 416, description = "Nothing of the archive is missing"),
         Problems
     )
 )]
