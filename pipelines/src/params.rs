@@ -106,8 +106,8 @@ pub struct SegmentParams {
     pub impact_rate_hz_min: f64,
     /// Least change of acceleration of a hit that makes a gentle movement a swing, m/s³.
     pub hit_jerk_min: f64,
-    /// Score that the top of a swing with such a hit must reach.
-    pub hit_floor: f64,
+    /// Share of `floor` that the top of a swing with such a hit must reach.
+    pub hit_fraction: f64,
 }
 
 /// From swings to strokes.
@@ -265,7 +265,7 @@ impl Params {
             ("segment.impact_reach_s", s.impact_reach_s, 0.005, 1.0),
             ("segment.impact_rate_hz_min", s.impact_rate_hz_min, 1.0, 10_000.0),
             ("segment.hit_jerk_min", s.hit_jerk_min, 0.0, 1_000_000.0),
-            ("segment.hit_floor", s.hit_floor, 0.01, 20.0),
+            ("segment.hit_fraction", s.hit_fraction, 0.0, 1.0),
             ("classify.confidence_min", y.confidence_min, 0.0, 1.0),
             ("kinetics.lowpass_hz", k.lowpass_hz, 1.0, 0.45 * f64::from(c.grid_hz)),
             ("kinetics.before_s", k.before_s, 0.05, 5.0),

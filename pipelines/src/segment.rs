@@ -520,7 +520,7 @@ impl Hills {
         let top = self.at(at);
         // A top that is known already speaks for itself.
         let known = self.open.is_some_and(|open| at <= open.at + reach) || self.last.is_some_and(|last| at <= last.end);
-        if known || f64::from(top) < self.params.hit_floor {
+        if known || f64::from(top) < self.params.hit_fraction * self.params.floor {
             return None;
         }
         self.begin(top, at, self.spacing)

@@ -10,11 +10,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Body;
 use schemas::{DeviceCode, SensorRole};
 use serde::Serialize;
+use tempfile::NamedTempFile;
 use tokio::io::AsyncReadExt as _;
 
 use super::api::{FolderOrServer, Server};
 use crate::clock::Clock;
-use crate::export::Opened;
+use crate::export::{Bucket, Opened};
 use crate::migration::{self, Begins, NewRecording, Options, Progress, Report, TakenRecording};
 use crate::recordings::{self, Mapping, Recording, RecordingSet, TsLayout};
 use crate::store::catalog::Catalog;
@@ -114,7 +115,9 @@ fn sensor(text: &str) -> Result<SensorRole, &'static str> {
 
 #[derive(Clone, Debug, clap::Args)]
 struct FromArchive {
-    /// The archive
+    /// The archive; of an object store too, such as s3://bucket/season.tar.zst, with the address and keys of the environment
+    ///
+    /// An object is fetched into a temporary file first: TMPDIR names the folder for it.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -177,17 +180,24 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn archive(args: FromArchive) -> anyhow::Result<ExitCode> {
     let paths = Paths::new(&args.into.data_dir);
+    let fetched = if Bucket::is_named_by(&args.file) { Some(fetch(&args.file).await?) } else { None };
+    let file = fetched.as_ref().map_or(args.file.as_path(), |fetched| fetched.path());
+    // The temporary file's name says nothing to whoever named an object.
+    let read = || match Opened::read(file) {
+        Err(error) if fetched.is_some() => Err(error).with_context(|| format!("read {}", args.file.display())),
+        opened => Ok(opened?),
+    };
     let report = if let Some(server) = args.into.server()? {
-        send_archive(&server, &args.file, args.dry_run).await?
+        send_archive(&server, file, args.dry_run).await?
     } else if args.dry_run {
-        let opened = Opened::read(&args.file)?;
+        let opened = read()?;
         let known = match paths.catalog() {
             path if path.is_file() => Some(Catalog::open_read_only(&path).await?),
             _ => None,
         };
         take_archive(opened, None, known).await?
     } else {
-        let opened = Opened::read(&args.file)?;
+        let opened = read()?;
         std::fs::create_dir_all(paths.root())
             .with_context(|| format!("make the data folder {}", paths.root().display()))?;
         let _lock = wal::lock(&paths.wal()).context(STOP_THE_SERVER)?;
@@ -204,6 +214,23 @@ async fn archive(args: FromArchive) -> anyhow::Result<ExitCode> {
     }
     print_archive(&mut out, &report).context("print the report")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An archive of an object store, as a file that goes when it is dropped.
+async fn fetch(object: &Path) -> anyhow::Result<NamedTempFile> {
+    let bucket = Bucket::open(object)?;
+    let file = NamedTempFile::with_suffix(".tar.zst").context("make a temporary file")?;
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} fetched  {eta} left");
+    bar.set_style(style.context("make the progress bar")?);
+    let mut show = |bytes, total| {
+        bar.set_length(total);
+        bar.set_position(bytes);
+    };
+    let fetched = bucket.fetch("", file.path(), &mut show).await;
+    bar.finish_and_clear();
+    fetched?;
+    Ok(file)
 }
 
 async fn recordings(args: Recordings) -> anyhow::Result<ExitCode> {

@@ -1,4 +1,4 @@
-//! An object store as the place where exports and archives go: `s3://bucket/prefix`.
+//! An object store as the place where exports and archives go and come back from: `s3://bucket/prefix`.
 //!
 //! Address, region and keys come from the environment variables that other S3 clients read too (`AWS_ACCESS_KEY_ID`,
 //! `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`, and `AWS_ALLOW_HTTP` for an endpoint without TLS). An object
@@ -14,7 +14,7 @@ use object_store::aws::AmazonS3Builder;
 use object_store::path::Path as Key;
 use object_store::{BackoffConfig, ObjectStore, ObjectStoreExt as _, RetryConfig, WriteMultipart};
 use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Error, hex};
 use crate::store::paths::Paths;
@@ -71,6 +71,31 @@ impl Bucket {
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(source) => Err(self.error(source)),
         }
+    }
+
+    /// Writes the object into a file; `progress` hears how many bytes are there, of how many. Returns its length.
+    ///
+    /// # Errors
+    /// [`Error::Bucket`] of the store, [`Error::Io`] of the file.
+    pub async fn fetch(
+        &self,
+        name: &str,
+        into: &Path,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> Result<u64, Error> {
+        let io = |step| move |source| Error::Io { step, path: into.to_owned(), source };
+        let object = self.store.get(&self.key(name)).await.map_err(|source| self.error(source))?;
+        let total = object.meta.size;
+        let mut file = tokio::fs::File::create(into).await.map_err(io("make"))?;
+        let mut pieces = object.into_stream();
+        let mut bytes = 0;
+        while let Some(piece) = pieces.try_next().await.map_err(|source| self.error(source))? {
+            file.write_all(&piece).await.map_err(io("write"))?;
+            bytes += piece.len() as u64;
+            progress(bytes, total);
+        }
+        file.flush().await.map_err(io("write"))?;
+        Ok(bytes)
     }
 
     /// Sends an object in pieces, and returns its length. After an error there is no object.

@@ -107,8 +107,13 @@ def main(volant: str) -> None:
         s3.download_file("season", "all.tar.zst", str(fetched))
         check("the archive is there, whole", fetched.stat().st_size == said["bytes"], said)
         check("nothing of it stays here", list((data / "outgoing").iterdir()) == [])
-        finished = run("import", "archive", str(fetched), "--data-dir", str(folder / "elsewhere"))
+        (folder / "tmp").mkdir()
+        elsewhere = ("import", "archive", "s3://season/all.tar.zst", "--data-dir", str(folder / "elsewhere"))
+        finished = run(*elsewhere, TMPDIR=str(folder / "tmp"))
         check("it is imported elsewhere", finished.returncode == 0, finished.stdout + finished.stderr)
+        check("and nothing of it stays", list((folder / "tmp").iterdir()) == [])
+        missing = run("import", "archive", "s3://season/none.tar.zst", "--data-dir", str(folder / "elsewhere"))
+        check("one that is not there is named", "s3://season/none.tar.zst" in missing.stderr, missing.stderr)
 
         def counted(place: Path) -> list:
             question = "SELECT session_id, count(*) AS n, sum(seq) AS s FROM frames GROUP BY 1 ORDER BY 1"

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::flow::wait_for_status;
 use crate::support::{PATIENCE, TestApp};
 
 fn frame(step: i64) -> String {
@@ -144,6 +145,7 @@ async fn a_word_of_completion_ends_nobody_elses_recording() {
     // A word that was left over ends no session that goes on, but one that was told to stop.
     let running = app.start_session("2025001").await;
     upload(&app, "2025001", &running.to_string(), 1).await;
+    wait_for_status(&app, running, "collecting").await;
     let left_over = "session_id=424242&device_code=2025001";
     let (_, ignored) = app.post_form("/wxapp/esp32/mark_upload_complete/", left_over).await;
     assert_eq!(ignored["analysis_triggered"], false, "{ignored}");
