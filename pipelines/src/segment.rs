@@ -420,8 +420,8 @@ struct Hills {
     open: Option<Open>,
     /// Top and end of the last hill given.
     last: Option<Hill>,
-    /// The last hit that was felt.
-    hit: Option<u64>,
+    /// Hits that were felt and for which no swing was sought yet: the score is behind the samples.
+    hits: VecDeque<u64>,
     /// Tops that stood out, at the usual distance, and their heights: where the pace is read.
     pace: VecDeque<(u64, f32)>,
     /// Least distance of tops at that pace, in points.
@@ -448,7 +448,7 @@ impl Hills {
             course: Course::Falling { low: f32::INFINITY },
             open: None,
             last: None,
-            hit: None,
+            hits: VecDeque::new(),
             pace: VecDeque::new(),
             spacing: (params.spacing_s / step_s).round() as u64,
         }
@@ -485,8 +485,10 @@ impl Hills {
             }
             _ => {}
         }
-        if done.is_none() && self.hit.is_some_and(|hit| index == hit + self.steps(HIT_WAIT_S)) {
-            done = self.on_hit(index);
+        if done.is_none()
+            && let Some(hit) = self.hits.pop_front_if(|hit| index >= *hit + (HIT_WAIT_S / self.step_s).round() as u64)
+        {
+            done = self.on_hit(hit, index);
         }
         done.or_else(|| self.close(index, score))
     }
@@ -495,8 +497,8 @@ impl Hills {
     fn hit_at(&mut self, point: u64) {
         let point = self.island_start + point;
         // What rings on is the same hit.
-        if self.hit.is_none_or(|hit| point > hit + self.steps(HIT_WAIT_S)) {
-            self.hit = Some(point);
+        if self.hits.back().is_none_or(|hit| point > hit + self.steps(self.params.impact_reach_s)) {
+            self.hits.push_back(point);
         }
     }
 
@@ -512,8 +514,7 @@ impl Hills {
     }
 
     /// A hit was felt a moment ago: what is highest about it is a top, however gentle, and though it stands in movement.
-    fn on_hit(&mut self, index: u64) -> Option<Hill> {
-        let hit = self.hit?;
+    fn on_hit(&mut self, hit: u64, index: u64) -> Option<Hill> {
         let reach = self.steps(self.params.impact_reach_s);
         let from = hit.saturating_sub(reach).max(self.island_start);
         let at = (from..(hit + reach).min(index)).max_by(|&a, &b| self.at(a).total_cmp(&self.at(b)))?;
@@ -578,7 +579,7 @@ impl Hills {
         self.course = Course::Falling { low: f32::INFINITY };
         self.recent.clear();
         self.last = None;
-        self.hit = None;
+        self.hits.clear();
         self.island_start = self.next;
     }
 
@@ -786,5 +787,21 @@ mod tests {
         assert_eq!(run(1.0, 2.0), [1.0, 2.0]);
         // What swings on after a stroke is part of it.
         assert_eq!(run(2.0, 1.0), [2.0]);
+    }
+
+    #[test]
+    fn a_step_soon_after_a_hit_does_not_hide_it() {
+        let mut hills = Hills::new(&Params::builtin().segment, 0.01);
+        let bump = |i: u64| 0.5 * (-((i as f64 - 100.0) / 12.0).powi(2)).exp();
+        let mut found = 0;
+        for i in 0..400 {
+            // Samples are ahead of the score: both are felt before the first is looked at.
+            if i == 101 {
+                hills.hit_at(100);
+                hills.hit_at(140);
+            }
+            found += usize::from(hills.push((0.2 + bump(i)) as f32).is_some());
+        }
+        assert_eq!(found + usize::from(hills.finish().is_some()), 1);
     }
 }

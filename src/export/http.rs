@@ -204,10 +204,11 @@ async fn archived(state: &State, selection: &Selection, rest: Option<Rest>) -> R
         archive.created_at_us = now_us;
     }
     let (paths, note) = (state.paths.clone(), archive.note("/api/v2/export".into()));
-    let (archive, length) = tokio::task::spawn_blocking(move || -> Result<_, Error> {
+    // The permit goes along: whoever goes away meanwhile leaves the work behind, and it counts until it is done.
+    let (archive, length, permit) = tokio::task::spawn_blocking(move || -> Result<_, Error> {
         note_archive(&paths, &note)?;
         let length = from.map(|_| archive.length()).transpose()?;
-        Ok((archive, length))
+        Ok((archive, length, permit))
     })
     .await
     .map_err(|source| Error::Write { form: "archive", source: source.into() })??;
