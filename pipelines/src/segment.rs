@@ -656,6 +656,8 @@ impl Hills {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
     use schemas::{SensorRole, SensorTrack, StrokeKind};
 
@@ -746,28 +748,51 @@ mod tests {
         }
     }
 
+    /// Of generated sessions of four minutes at 100 Hz: of each kind of stroke how many there are and how many are found, and
+    /// the swings that are no strokes.
+    fn strokes_found(seeds: std::ops::Range<u64>, shadow_share: f64) -> (BTreeMap<&'static str, [usize; 2]>, usize) {
+        let (mut kinds, mut false_alarms) = (BTreeMap::<_, [usize; 2]>::new(), 0);
+        let params = Params::builtin();
+        for seed in seeds {
+            let plan = Plan::Rallies(Rallies { shadow_share, ..Rallies::default() });
+            let session = generate(&SynthSpec { duration_s: 240.0, rate_hz: 100.0, plan, ..SynthSpec::new(seed) });
+            let racket = session.track.get(SensorRole::Racket).unwrap();
+            let signal = calibrate(SensorRole::Racket, racket, &params.calibrate).unwrap();
+            let swings = segment(&signal, &params.segment);
+            let strokes = &session.truth.strokes;
+            let near = |swing: &Swing, impact_ms: f64| (swing.impact_ns as f64 / 1e6 - impact_ms).abs() < 250.0;
+            for stroke in strokes {
+                let [all, found] = kinds.entry(stroke.kind.as_str()).or_default();
+                *all += 1;
+                *found += usize::from(swings.iter().any(|swing| near(swing, stroke.impact_ms)));
+            }
+            let alone = |swing: &&Swing| !strokes.iter().any(|stroke| near(swing, stroke.impact_ms));
+            false_alarms += swings.iter().filter(alone).count();
+        }
+        (kinds, false_alarms)
+    }
+
     #[test]
     fn a_gentle_stroke_is_found_by_its_hit() {
-        let gentle = [StrokeKind::NetShot, StrokeKind::ShortServe, StrokeKind::Block];
-        let found = |shadow_share: f64| -> f64 {
-            let (mut found, mut all) = (0, 0);
-            for seed in 0..10 {
-                let plan = Plan::Rallies(Rallies { shadow_share, ..Rallies::default() });
-                let session = generate(&SynthSpec { duration_s: 240.0, rate_hz: 100.0, plan, ..SynthSpec::new(seed) });
-                let racket = session.track.get(SensorRole::Racket).unwrap();
-                let params = Params::builtin();
-                let signal = calibrate(SensorRole::Racket, racket, &params.calibrate).unwrap();
-                let swings = segment(&signal, &params.segment);
-                for stroke in session.truth.strokes.iter().filter(|stroke| gentle.contains(&stroke.kind)) {
-                    let near = |swing: &Swing| (swing.impact_ns as f64 / 1e6 - stroke.impact_ms).abs() < 200.0;
-                    all += 1;
-                    found += usize::from(swings.iter().any(near));
-                }
-            }
-            f64::from(found as u32) / f64::from(all)
+        let share = |shadow_share: f64| {
+            let (kinds, _) = strokes_found(0..10, shadow_share);
+            let gentle = [StrokeKind::NetShot, StrokeKind::ShortServe, StrokeKind::Block];
+            let of = |i: usize| gentle.iter().map(|kind| kinds[kind.as_str()][i]).sum::<usize>() as f64;
+            of(1) / of(0)
         };
-        let (hit, shadow) = (found(0.0), found(1.0));
+        let (hit, shadow) = (share(0.0), share(1.0));
         assert!(hit > 0.72 && hit > shadow + 0.08, "{hit} with a hit, {shadow} without");
+    }
+
+    /// Prints what docs/evaluation.md says of generated sessions.
+    #[test]
+    #[ignore = "a table for people; the test above holds what it shows"]
+    fn strokes_found_table() {
+        let (kinds, false_alarms) = strokes_found(0..25, Rallies::default().shadow_share);
+        for (kind, [all, found]) in kinds {
+            eprintln!("{kind:<12} {found} of {all}");
+        }
+        eprintln!("{false_alarms} false alarms in 100 minutes");
     }
 
     #[test]
