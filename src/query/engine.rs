@@ -50,6 +50,8 @@ pub(super) const SCHEMA: &str = "public";
 const FILES: &str = "volant://data";
 /// Batches (of up to 8192 rows) that wait for a slow reader; the statement pauses when they are there.
 const ANSWER_QUEUE: usize = 2;
+/// Values that a statement can take at most, as in PostgreSQL, whose wire counts them in 16 bits.
+const PARAMETERS_LIMIT: usize = 65_535;
 /// Footers of Parquet files kept in memory, all files together.
 const FOOTER_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// How often a statement is begun when stored files change under it, and the pause before it begins again.
@@ -617,22 +619,23 @@ impl Engine {
     async fn describe(&self, sql: &str, limits: &Limits) -> Result<Described, Error> {
         let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
         let (state, plan) = self.plan(sql, limits, false).await?;
-        let found = plan.get_parameter_fields().map_err(engine_error)?;
-        let mut parameters = found
-            .into_iter()
-            .map(|(name, field)| {
-                let number = name.trim_start_matches('$').parse::<u32>().unwrap_or(u32::MAX);
-                let data_type = field.map_or(DataType::Null, |field| field.data_type().clone());
-                (number, Field::new(name, data_type, true))
-            })
-            .collect::<Vec<_>>();
-        parameters.sort_by_key(|(number, _)| *number);
+        let mut found: Vec<_> = plan.get_parameter_fields().map_err(engine_error)?.into_iter().collect();
+        let number = |name: &str| name.trim_start_matches('$').parse::<usize>().unwrap_or(usize::MAX);
+        found.sort_by_key(|(name, _)| number(name));
+        let mut parameters: Vec<Field> = Vec::with_capacity(found.len());
+        for (name, field) in found {
+            // A number that does not stand in the statement has its place all the same: values come by number.
+            let left_out = number(&name).saturating_sub(1).min(PARAMETERS_LIMIT);
+            parameters.extend(
+                (parameters.len()..left_out).map(|at| Field::new(format!("${}", at + 1), DataType::Null, true)),
+            );
+            parameters.push(Field::new(name, field.map_or(DataType::Null, |field| field.data_type().clone()), true));
+        }
         // The types after coercion are those of the answer; with placeholders left there is no answer to plan.
         let plan = if parameters.is_empty() { state.optimize(&plan).map_err(engine_error)? } else { plan };
         let schema = plan.schema().as_arrow();
         let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
         let schema = Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone());
-        let parameters = parameters.into_iter().map(|(_, field)| field).collect::<Vec<_>>();
         let parameters = text::outside(&Schema::new(parameters));
         let parameters = parameters.fields().iter().map(|field| Field::clone(field)).collect();
         Ok(Described { schema: text::outside(&schema), parameters })

@@ -9,7 +9,7 @@ use datafusion::common::metadata::FieldMetadata;
 use datafusion::datasource::ViewTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{LogicalPlanBuilder, ident};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, ident};
 use futures::FutureExt;
 
 /// A view and what its columns mean.
@@ -35,15 +35,20 @@ pub(super) fn view_of(
     sql: &str,
     columns: &[(&'static str, &'static str)],
 ) -> Result<ViewTable, DataFusionError> {
-    let plan = state
-        .create_logical_plan(sql)
-        .now_or_never()
-        .unwrap_or_else(|| Err(DataFusionError::Plan("a view's tables are not in memory".to_owned())))?;
+    let plan = plan_of(state, sql)?;
     let columns = columns.iter().map(|&(name, comment)| {
         let metadata = HashMap::from([("comment".to_owned(), comment.to_owned())]);
         ident(name).alias_with_metadata(name, Some(FieldMetadata::from(metadata)))
     });
     Ok(ViewTable::new(LogicalPlanBuilder::from(plan).project(columns)?.build()?, Some(sql.to_owned())))
+}
+
+/// Plans `sql` over tables that are in memory.
+pub(super) fn plan_of(state: &SessionState, sql: &str) -> Result<LogicalPlan, DataFusionError> {
+    state
+        .create_logical_plan(sql)
+        .now_or_never()
+        .unwrap_or_else(|| Err(DataFusionError::Plan("a view's tables are not in memory".to_owned())))
 }
 
 /// In the order in which they are made: a later one may read an earlier one.

@@ -58,6 +58,17 @@ def by_psql(psql: Psql) -> None:
     check("psql lists the views", "swings" in psql.says("--command", r"\dv"))
     frames = psql.says("--command", r"\d frames")
     check("psql describes a table", "gyro_x" in frames and "real" in frames, frames)
+    described = psql.says("--command", r"\d+ frames")
+    check("psql tells units", "angular velocity x, °/s; null: not finite" in described, described)
+    for command in (r"\dt+", r"\dv+"):
+        listed = psql.says("--command", command)
+        check(f"psql tells what relations are ({command})", "one row a" in listed, listed)
+    functions = psql.says("--command", r"\df")
+    check("psql lists functions", "vector_magnitude" in functions and "SETOF record" in functions, functions)
+    text = psql.says("--command", r"\sv swings")
+    check("psql shows a view's text", "FROM strokes" in text, text)
+    for command in (r"\dn+", r"\du", r"\l+", r"\dp", r"\db", r"\df+", r"\d+ swings", r"\di", r"\dT"):
+        psql.says("--command", command)
     check("psql lists schemas", "public" in psql.says("--command", r"\dn"))
     check("psql lists databases", "volant" in psql.says("--command", r"\l"))
     script = psql.says(
@@ -134,6 +145,58 @@ def by_driver(url: str, service: Service) -> None:
         check("the connection goes on", connection.execute("SELECT 1").fetchone() == (1,))
 
 
+# How clients look around, each construct once: (statement, rows, or `None` for some).
+LOOKING_AROUND = [
+    # Keys, as JDBC unfolds them, and what they refer to.
+    (
+        "SELECT found.name, found.place FROM (SELECT c.relname AS name, (information_schema._pg_expandarray(i.indkey)).n AS place,"
+        " information_schema._pg_expandarray(i.indkey) AS keys, a.attnum AS number FROM pg_catalog.pg_class c"
+        " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid JOIN pg_catalog.pg_index i ON i.indrelid = c.oid"
+        " WHERE c.relname = 'strokes' AND i.indisprimary) found WHERE found.number = (found.keys).x",
+        [],
+    ),
+    (
+        "SELECT con.conname FROM pg_catalog.pg_constraint con, pg_catalog.pg_class c, pg_catalog.pg_attribute a,"
+        " pg_catalog.generate_series(1, 32) place(n) WHERE con.conrelid = c.oid AND a.attrelid = c.oid"
+        " AND a.attnum = con.conkey[place.n] AND c.relname = 'strokes'",
+        [],
+    ),
+    # Types whose input is a function's number; row types only of relations that are such.
+    ("SELECT t.typname FROM pg_type t WHERE t.typinput = 'array_in'::regproc AND t.typname = '_int4'", [("_int4",)]),
+    ("SELECT t.typname FROM pg_type t JOIN pg_proc p ON p.oid = t.typreceive WHERE p.proname = 'int8recv'", [("int8",)]),
+    (
+        "SELECT t.typname FROM pg_type t WHERE t.typname = 'float8' AND (t.typrelid = 0 OR"
+        " (SELECT c.relkind = 'c' FROM pg_class c WHERE c.oid = t.typrelid))",
+        [("float8",)],
+    ),
+    # Comments, by the table of them and by function.
+    (
+        "SELECT d.description FROM pg_class c LEFT JOIN pg_description d ON d.objoid = c.oid AND d.objsubid = 0"
+        " AND d.classoid = 'pg_class'::regclass WHERE c.relname = 'players'",
+        [("one row a player, by number",)],
+    ),
+    ("SELECT col_description('frames'::regclass, 1), obj_description('frames'::regclass)", None),
+    # The same name twice, a value that only the second placeholder has, settings.
+    ("SELECT NULL, NULL, 1, 1 FROM pg_class LIMIT 1", [(None, None, 1, 1)]),
+    ("SELECT current_setting('TimeZone'), setting FROM pg_settings WHERE name = 'max_index_keys'", [("UTC", "32")]),
+    (
+        "SELECT data_type FROM information_schema.columns WHERE table_name = 'strokes' AND column_name = 'confidence'",
+        [("double precision",)],
+    ),
+    ("SELECT count(*) > 0 FROM pg_views WHERE viewname = 'swings' AND definition LIKE '%strokes%'", [(True,)]),
+]
+
+
+def by_looking_around(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement, right in LOOKING_AROUND:
+            rows = connection.execute(statement).fetchall()
+            check(statement, rows == right if right is not None else None not in rows[0], rows)
+        # Numbers of placeholders need not all stand in a statement.
+        answer = connection.pgconn.exec_params(b"SELECT $2::bigint + 1", [b"no number", b"41"])
+        check("a placeholder that is not used", answer.get_value(0, 0) == b"42", answer.error_message)
+
+
 def by_sqlalchemy(url: str, service: Service) -> None:
     engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     inspector = sqlalchemy.inspect(engine)
@@ -146,7 +209,16 @@ def by_sqlalchemy(url: str, service: Service) -> None:
     check("columns", isinstance(columns["session_id"], sqlalchemy.BigInteger), columns)
     check("columns", isinstance(columns["gyro_x"], sqlalchemy.REAL), columns)
     check("columns", isinstance(columns["sensor"], sqlalchemy.TEXT), columns)
-    strokes = sqlalchemy.table("strokes", sqlalchemy.column("stroke"), sqlalchemy.column("session_id"))
+    comments = {column["name"]: column["comment"] for column in inspector.get_columns("frames")}
+    check("comments", comments["gyro_x"] == "angular velocity x, °/s; null: not finite", comments)
+    check("a table's comment", inspector.get_table_comment("players")["text"] == "one row a player, by number")
+    check("no keys", inspector.get_pk_constraint("strokes")["constrained_columns"] == [])
+    check("no indexes", inspector.get_indexes("strokes") == [] and inspector.get_foreign_keys("strokes") == [])
+    check("a view's text", "FROM strokes" in inspector.get_view_definition("swings"))
+    everything = sqlalchemy.MetaData()
+    everything.reflect(engine)
+    check("everything reflected", {"frames", "strokes", "sessions"} <= set(everything.tables), everything.tables)
+    strokes = sqlalchemy.Table("strokes", sqlalchemy.MetaData(), autoload_with=engine)
     count = sqlalchemy.func.count().label("n")
     question = (
         sqlalchemy.select(strokes.c.stroke, count)
@@ -191,6 +263,7 @@ def main(volant: str, binary: str) -> None:
             url = f"postgresql://somebody@{service.postgres}"
             by_psql(psql)
             by_driver(url, service)
+            by_looking_around(url)
             by_sqlalchemy(url, service)
             given_up(psql, service)
         by_rights(volant, data, binary)

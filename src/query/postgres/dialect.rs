@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Array, CloseCursor, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    Query, SetExpr, Statement as Sql, TableFactor, Value, ValueWithSpan, visit_expressions_mut,
+    AccessExpr, Array, ArrayElemTypeDef, CastKind, CloseCursor, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, Query, SelectItem, SetExpr, Statement as Sql, TableFactor,
+    TableWithJoins, Value, ValueWithSpan, VisitMut as _, VisitorMut, visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -17,7 +18,7 @@ pub(super) const VERSION: &str = concat!("16.6 (Volant ", env!("CARGO_PKG_VERSIO
 pub(super) const VERSION_TEXT: &str = concat!("PostgreSQL 16.6 (Volant ", env!("CARGO_PKG_VERSION"), ")");
 
 /// PostgreSQL's settings as they are here; what is not told at the start is answered when asked for.
-pub(super) const SETTINGS: [(&str, &str); 16] = [
+pub(super) const SETTINGS: [(&str, &str); 18] = [
     ("server_encoding", "UTF8"),
     ("client_encoding", "UTF8"),
     ("integer_datetimes", "on"),
@@ -35,7 +36,15 @@ pub(super) const SETTINGS: [(&str, &str); 16] = [
     ("transaction_isolation_level", "read committed"),
     ("transaction_read_only", "on"),
     ("max_identifier_length", "63"),
+    ("max_index_keys", "32"),
+    ("default_table_access_method", "heap"),
 ];
+
+/// The value of one of them, or of the version.
+pub(super) fn setting(name: &str) -> Option<&'static str> {
+    let known = SETTINGS.iter().copied().chain([("server_version", VERSION)]);
+    known.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
 
 /// What is said beside questions.
 #[derive(Clone, Copy, Debug)]
@@ -82,25 +91,18 @@ pub(super) fn read(parser: &PostgresCompatibilityParser, sql: &str) -> Result<Ve
     if !["pg_", "regclass", "regtype", "regproc"].iter().any(|word| lower.contains(word)) {
         return Parser::parse_sql(&PostgreSqlDialect {}, sql);
     }
-    let mut statements = parser.parse(sql)?;
+    // The schema is meant, and the library looks for the name in ours.
+    let sql = sql.replace("'pg_class'::regclass", "'pg_catalog.pg_class'::regclass");
+    let mut statements = parser.parse(&sql)?;
     statements.iter_mut().for_each(plainly);
     Ok(statements)
 }
 
 /// The statement in the engine's words: clients ask for settings of PostgreSQL's that no engine has.
 pub(super) fn asked(statement: &Sql) -> String {
-    let setting = match statement {
-        Sql::ShowVariable { variable } => {
-            variable.iter().map(|word| word.value.to_ascii_lowercase()).collect::<Vec<_>>().join("_")
-        }
-        _ => return statement.to_string(),
-    };
-    let known = SETTINGS
-        .iter()
-        .copied()
-        .chain([("server_version", VERSION)])
-        .find(|(name, _)| name.eq_ignore_ascii_case(&setting));
-    known.map_or_else(|| statement.to_string(), |(name, value)| format!("SELECT '{value}' AS \"{name}\""))
+    let Sql::ShowVariable { variable } = statement else { return statement.to_string() };
+    let name = variable.iter().map(|word| word.value.to_ascii_lowercase()).collect::<Vec<_>>().join("_");
+    setting(&name).map_or_else(|| statement.to_string(), |value| format!("SELECT '{value}' AS \"{name}\""))
 }
 
 /// Tables of PostgreSQL's catalog that say nothing here: there are no defaults, sequences, constraints, indexes, collations.
@@ -108,12 +110,56 @@ const EMPTY_TABLES: [&str; 5] = ["pg_attrdef", "pg_sequence", "pg_constraint", "
 /// Their columns that hold lists.
 const LISTS: [&str; 5] = ["conkey", "confkey", "indkey", "indclass", "indoption"];
 
+/// Functions of one object's number, and the question that answers them; `$1` and `$2` are their arguments. Such a question must give
+/// one row whatever is asked, so it asks for the largest.
+const LOOKUPS: [(&str, usize, &str); 4] = [
+    (
+        "col_description",
+        2,
+        "SELECT max(found.description) FROM pg_catalog.pg_description found WHERE found.objoid = $1 AND found.objsubid = $2",
+    ),
+    (
+        "obj_description",
+        1,
+        "SELECT max(found.description) FROM pg_catalog.pg_description found WHERE found.objoid = $1 AND found.objsubid = 0",
+    ),
+    (
+        "obj_description",
+        2,
+        "SELECT max(found.description) FROM pg_catalog.pg_description found WHERE found.objoid = $1 AND found.objsubid = 0 \
+         AND $2 = 'pg_class'",
+    ),
+    (
+        "pg_get_viewdef",
+        1,
+        "SELECT max(found.definition) FROM pg_catalog.pg_views found JOIN pg_catalog.pg_class of ON of.relname = found.viewname \
+         WHERE of.oid = $1",
+    ),
+];
+
 /// Puts plainly what clients ask in ways that the engine cannot plan: one value looked up where nothing is is NULL, a list
-/// there is one of numbers, and a pattern is escaped by a backslash.
+/// there is one of numbers or NULL, its members are NULL, a description is looked up, the one value of a row of another table is
+/// its largest, columns have names of their own, and a pattern is escaped by a backslash.
 fn plainly(statement: &mut Sql) {
+    let null_of = |data_type| Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(Expr::Value(Value::Null.into())),
+        data_type,
+        array: false,
+        format: None,
+    };
+    let flow = statement.visit(&mut NameColumns);
+    debug_assert!(flow.is_continue());
     let flow: ControlFlow<()> = visit_expressions_mut(statement, |expression| {
         match expression {
             Expr::Subquery(query) if looks_up_nothing(query) => *expression = Expr::Value(Value::Null.into()),
+            Expr::Subquery(query) => take_the_largest(query),
+            Expr::CompoundFieldAccess { root, access_chain } if is_member_of_nothing(root, access_chain) => {
+                *expression = null_of(DataType::SmallInt(None));
+            }
+            Expr::Function(function) if function.name.to_string().ends_with("_pg_expandarray") => {
+                *expression = null_of(DataType::SmallInt(None));
+            }
             Expr::Function(Function { name, args: FunctionArguments::List(list), .. })
                 if ["unnest", "generate_subscripts"].iter().any(|of_list| name.to_string().ends_with(of_list))
                     && list.args.iter().any(is_list_of_nothing) =>
@@ -123,12 +169,77 @@ fn plainly(statement: &mut Sql) {
                 list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(numbers))];
                 *name = vec![Ident::new("unnest")].into();
             }
+            Expr::Function(function) if is_text_of_rights(function) => *expression = Expr::Value(Value::Null.into()),
+            Expr::Function(function) if is_list_of_nobody(function) => {
+                let of_text = ArrayElemTypeDef::SquareBracket(Box::new(DataType::Text), None);
+                *expression = null_of(DataType::Array(of_text));
+            }
+            Expr::Function(function) => {
+                if let Some(question) = looked_up(function) {
+                    *expression = question;
+                }
+            }
             Expr::Like { pattern, escape_char, .. } => escape_by_backslash(pattern, escape_char),
             _ => {}
         }
         ControlFlow::Continue(())
     });
     debug_assert!(flow.is_continue());
+}
+
+/// Gives constants and [`LOOKUPS`] of a selection the names that PostgreSQL gives them, each another, which the engine wants.
+struct NameColumns;
+
+impl VisitorMut for NameColumns {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let SetExpr::Select(select) = query.body.as_mut() else { return ControlFlow::Continue(()) };
+        let mut given: Vec<&str> = Vec::new();
+        for (place, item) in select.projection.iter_mut().enumerate() {
+            let SelectItem::UnnamedExpr(expr) = item else { continue };
+            let name = match expr {
+                Expr::Value(_) => "?column?",
+                Expr::Function(function) => match lookup_named(function) {
+                    Some((name, ..)) => name,
+                    None => continue,
+                },
+                _ => continue,
+            };
+            let alias = if given.contains(&name) { format!("{name}{place}") } else { name.to_owned() };
+            given.push(name);
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', alias) };
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// One value of one row of PostgreSQL's tables, asked for without saying that there is one.
+fn take_the_largest(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let of_theirs = |from: &TableWithJoins| match &from.relation {
+        TableFactor::Table { name, .. } => name.to_string().starts_with("pg_"),
+        _ => false,
+    };
+    let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] =
+        select.projection.as_mut_slice()
+    else {
+        return;
+    };
+    let plain = matches!(value, Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::BinaryOp { .. });
+    if plain && select.selection.is_some() && select.from.iter().all(of_theirs) && query.limit_clause.is_none() {
+        *value = call("max", vec![value.clone()]);
+    }
+}
+
+/// A member of a list of [`LISTS`], or of a row of `_pg_expandarray`.
+fn is_member_of_nothing(root: &Expr, members: &[AccessExpr]) -> bool {
+    match members {
+        [AccessExpr::Dot(Expr::Identifier(member))] => ["x", "n"].contains(&member.value.as_str()),
+        [AccessExpr::Subscript(_)] => is_list(root),
+        [.., AccessExpr::Dot(Expr::Identifier(list)), AccessExpr::Subscript(_)] => names_list(list),
+        _ => false,
+    }
 }
 
 fn looks_up_nothing(query: &Query) -> bool {
@@ -143,9 +254,69 @@ fn looks_up_nothing(query: &Query) -> bool {
     })
 }
 
+/// `ARRAY(SELECT …)` about roles and options, of which there are none.
+fn is_list_of_nobody(function: &Function) -> bool {
+    let FunctionArguments::Subquery(query) = &function.args else { return false };
+    let query = query.to_string();
+    function.name.to_string().eq_ignore_ascii_case("array") && (query.contains("pg_") || query.contains("options"))
+}
+
+/// A list of rights as text: there are none, whoever may come in may ask everything.
+fn is_text_of_rights(function: &Function) -> bool {
+    let FunctionArguments::List(list) = &function.args else { return false };
+    let of_rights = |argument: &FunctionArg| argument.to_string().to_ascii_lowercase().ends_with("acl");
+    function.name.to_string().ends_with("array_to_string") && list.args.first().is_some_and(of_rights)
+}
+
+fn lookup_named(function: &Function) -> Option<(&'static str, usize, &'static str)> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let name = function.name.to_string().to_ascii_lowercase();
+    let name = name.rsplit('.').next().unwrap_or_default();
+    // How a view's text is laid out may be asked for; it comes as it is.
+    let taken = if name == "pg_get_viewdef" { 1 } else { list.args.len() };
+    LOOKUPS.iter().copied().find(|(known, count, _)| *known == name && *count == taken)
+}
+
+/// A function of [`LOOKUPS`] as its question.
+fn looked_up(function: &Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let arguments: Vec<&Expr> = list
+        .args
+        .iter()
+        .filter_map(|argument| match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression),
+            _ => None,
+        })
+        .collect();
+    let (_, _, question) = lookup_named(function)?;
+    let Sql::Query(mut query) = Parser::parse_sql(&PostgreSqlDialect {}, question).ok()?.pop()? else { return None };
+    let flow: ControlFlow<()> = visit_expressions_mut(&mut query, |expression| {
+        let place = match expression {
+            Expr::Value(ValueWithSpan { value: Value::Placeholder(place), .. }) => place[1..].parse::<usize>().ok(),
+            _ => None,
+        };
+        if let Some(argument) = place.and_then(|place| arguments.get(place - 1)) {
+            *expression = (*argument).clone();
+        }
+        ControlFlow::Continue(())
+    });
+    debug_assert!(flow.is_continue());
+    Some(Expr::Subquery(query))
+}
+
 fn is_list_of_nothing(argument: &FunctionArg) -> bool {
-    let FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::CompoundIdentifier(path))) = argument else { return false };
-    path.last().is_some_and(|column| LISTS.contains(&column.value.as_str()))
+    matches!(argument, FunctionArg::Unnamed(FunctionArgExpr::Expr(list)) if is_list(list))
+}
+
+fn is_list(expression: &Expr) -> bool {
+    let Expr::CompoundIdentifier(path) = expression else { return false };
+    path.last().is_some_and(names_list)
+}
+
+/// Clients put a word of their own before the column's name.
+fn names_list(column: &Ident) -> bool {
+    let column = column.value.to_ascii_lowercase();
+    LISTS.iter().any(|list| column.ends_with(list))
 }
 
 fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
@@ -154,22 +325,25 @@ fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
         return;
     }
     let text = |text: &str| Expr::Value(Value::SingleQuotedString(text.to_owned()).into());
-    let arguments = [pattern.clone(), text(&by), text("\\")];
-    *pattern = Expr::Function(Function {
-        name: vec![Ident::new("replace")].into(),
+    *pattern = call("replace", vec![pattern.clone(), text(&by), text("\\")]);
+    *escape = None;
+}
+
+fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    Expr::Function(Function {
+        name: vec![Ident::new(name)].into(),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
-            args: arguments.map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).into(),
+            args: arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect(),
             clauses: Vec::new(),
         }),
         filter: None,
         null_treatment: None,
         over: None,
         within_group: Vec::new(),
-    });
-    *escape = None;
+    })
 }
 
 #[cfg(test)]
@@ -184,7 +358,7 @@ mod tests {
     fn what_the_engine_cannot_plan_is_put_plainly() {
         let default =
             put("SELECT (SELECT d.adbin FROM pg_catalog.pg_attrdef d WHERE d.adnum = a.attnum) FROM frames a");
-        assert!(default.starts_with("SELECT NULL FROM"), "{default}");
+        assert!(default.starts_with("SELECT NULL AS "), "{default}");
         let own = put("SELECT (SELECT max(seq) FROM strokes s WHERE s.session_id = a.session_id) FROM frames a");
         assert!(own.contains("max(seq)"), "a question about our own tables stays: {own}");
         let escaped = put("SELECT relname FROM pg_class WHERE relname LIKE 'b/_' ESCAPE '/'");
@@ -193,6 +367,34 @@ mod tests {
             put("SHOW transaction isolation level"),
             "SELECT 'read committed' AS \"transaction_isolation_level\""
         );
+    }
+
+    #[test]
+    fn descriptions_are_looked_up_and_columns_have_names() {
+        let described = put("SELECT obj_description(c.oid, 'pg_class'), 1, 2 FROM pg_class c");
+        assert!(
+            described.contains("max(found.description)") && described.contains("found.objoid = c.oid"),
+            "{described}"
+        );
+        assert!(
+            described.contains("AS \"obj_description\", 1 AS \"?column?\", 2 AS \"?column?2\" FROM"),
+            "{described}"
+        );
+        let text = put("SELECT pg_catalog.pg_get_viewdef('7'::pg_catalog.oid, true)");
+        assert!(text.contains("max(found.definition)"), "{text}");
+        let none = put("SELECT con.conkey[pos.n], (result.KEYS).x FROM pg_constraint con, pos, result");
+        assert!(!none.contains("conkey") && !none.contains("KEYS"), "{none}");
+        let own = put("SELECT 1, 1 FROM frames");
+        assert_eq!(own, "SELECT 1, 1 FROM frames", "other statements mean what they say");
+    }
+
+    #[test]
+    fn a_value_of_one_row_of_theirs_is_the_largest_and_one_of_ours_is_left() {
+        let theirs =
+            put("SELECT t.oid FROM pg_type t WHERE (SELECT c.relkind = 'c' FROM pg_class c WHERE c.oid = t.typrelid)");
+        assert!(theirs.contains("(SELECT max(c.relkind = 'c') FROM"), "{theirs}");
+        let ours = put("SELECT (SELECT s.stroke FROM strokes s WHERE s.session_id = 1) FROM pg_class");
+        assert!(!ours.contains("max("), "{ours}");
     }
 
     #[test]

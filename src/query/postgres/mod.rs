@@ -227,6 +227,9 @@ impl StartupHandler for Startup {
     }
 }
 
+/// Settings whose names begin so are answered, not told at the start.
+const UNTOLD: [&str; 4] = ["transaction", "time_zone", "default_table", "max_index"];
+
 /// What a client is told of the server.
 struct Parameters;
 
@@ -239,8 +242,7 @@ impl ServerParameterProvider for Parameters {
             ("session_authorization", user.as_str()),
             ("application_name", application.as_str()),
         ];
-        let told =
-            SETTINGS.iter().copied().filter(|(name, _)| !name.starts_with("transaction") && *name != "time_zone");
+        let told = SETTINGS.iter().copied().filter(|(name, _)| !UNTOLD.iter().any(|untold| name.starts_with(untold)));
         Some(told.chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 }
