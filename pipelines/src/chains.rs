@@ -5,6 +5,7 @@
 //! orientation is integrated in quaternions, specific force is gravity plus what a lever arm feels. The planted peak is the
 //! numerically found maximum of the true |ω|, before bias, noise, clipping, stamps and loss.
 
+use std::f64::consts::TAU;
 use std::fmt::Write as _;
 
 use rand::{Rng, SeedableRng};
@@ -150,6 +151,10 @@ struct Conditions {
     /// Share of bumps whose axis turns, and of sensors with a second bump about another axis.
     turning: bool,
     impact: bool,
+    /// From the racket's peak to the hit, s.
+    hit_after_s: f64,
+    /// What the hit makes ring in the racket, °/s, and two fifths of it in the wrist.
+    ring_dps: f64,
 }
 
 const PLAIN: Conditions = Conditions {
@@ -169,6 +174,8 @@ const PLAIN: Conditions = Conditions {
     width_ms: (35.0, 80.0),
     turning: true,
     impact: true,
+    hit_after_s: 0.0,
+    ring_dps: 0.0,
 };
 
 /// Planted peaks of one swing, ms of true time, in chain order.
@@ -292,9 +299,13 @@ fn session(seed: u64, swings: usize, c: &Conditions) -> Session {
             };
             let radial = cross(w_rad, cross(w_rad, lever));
             let up = rotate([q[0], -q[1], -q[2], -q[3]], [0.0, 0.0, 9.80665]);
-            let hit = main_at.get(main_at.partition_point(|at| at[3] + 0.05 < t)).map_or(0.0, |at| {
-                if c.impact && (0.0..0.05).contains(&(t - at[3])) { (-(t - at[3]) / 0.008).exp() } else { 0.0 }
-            });
+            let since_hit_s = main_at
+                .get(main_at.partition_point(|at| at[3] + c.hit_after_s + 0.05 < t))
+                .map(|at| t - at[3] - c.hit_after_s);
+            let since_hit_s = since_hit_s.filter(|since| c.impact && (0.0..0.05).contains(since));
+            let hit = since_hit_s.map_or(0.0, |since| (-since / 0.008).exp());
+            let ring = since_hit_s.map_or(0.0, |since| (-since / 0.015).exp() * (TAU * 55.0 * since).sin());
+            let ring = ring * c.ring_dps * [0.0, 0.0, 0.4, 1.0][segment] / length(lever);
             let hit = hit * [0.5, 2.0, 25.0, 120.0][segment];
             let acc: [f32; 3] = std::array::from_fn(|i| {
                 let value = up[i] + radial[i] + acc_bias[i] + 0.04 * gauss(&mut rng) + if i == 0 { hit } else { 0.0 };
@@ -302,7 +313,7 @@ fn session(seed: u64, swings: usize, c: &Conditions) -> Session {
             });
             let step = c.limit_dps / 32768.0;
             let gyro: [f32; 3] = std::array::from_fn(|i| {
-                let value = w[i] + bias[i] + c.noise_dps * gauss(&mut rng);
+                let value = w[i] + ring * lever[i] + bias[i] + c.noise_dps * gauss(&mut rng);
                 ((value.clamp(-c.limit_dps, c.limit_dps) / step).round() * step) as f32
             });
             let stamp_s = t * (1.0 + drift) + offset_s + 1e-3 * c.jitter_ms * gauss(&mut rng);
@@ -421,6 +432,13 @@ fn conditions() -> Vec<(String, Conditions)> {
         more("narrow pulses", Conditions { width_ms: (20.0, 40.0), ..at });
         more("wide pulses", Conditions { width_ms: (80.0, 140.0), ..at });
         more("slow swings", Conditions { fastest_dps: (350.0, 700.0), ..at });
+    }
+    // Behind the others: seeds go by place.
+    for rate_hz in [100.0, 200.0, 250.0] {
+        for ring_dps in [200.0, 400.0] {
+            let c = Conditions { rate_hz, ring_dps, hit_after_s: 0.008, ..PLAIN };
+            all.push((format!("a hit rings at {ring_dps} °/s, {rate_hz} Hz"), c));
+        }
     }
     all
 }

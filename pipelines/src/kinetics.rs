@@ -243,8 +243,21 @@ fn rate_peak(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>)
             same.clamp(0.0, 1.0) * ((other.t_ns - best.t_ns) / 1e9).powi(2)
         })
         .fold(0.0, f64::max);
-    best.variance_s2 += away_s2 / 4.0;
+    best.variance_s2 += (away_s2 + rung_s2(swing, signal, &samples, &best)) / 4.0;
     (!samples.may_hide(best.dps, hole_limit_s)).then_some(best)
+}
+
+/// How far a summit that stands soon after a hit that was felt lies from the highest sample up to the hit, squared, s²: what rings
+/// in wrist and racket may have raised it, and the swing's own summit is before. 0 elsewhere.
+fn rung_s2(swing: &Swing, signal: &Signal, samples: &Samples<'_>, summit: &RatePeak) -> f64 {
+    // A frame that was hit rings for some tens of ms.
+    const RINGS_S: f64 = 0.03;
+    let since_s = (summit.t_ns - swing.impact_ns as f64) / 1e9;
+    let near = since_s > 0.0 && since_s <= RINGS_S;
+    if swing.impact_jerk.is_none() || !near || !matches!(signal.role, SensorRole::Wrist | SensorRole::Racket) {
+        return 0.0;
+    }
+    samples.highest_until(swing.impact_ns).map_or(0.0, |t_ns| ((summit.t_ns - t_ns) / 1e9).powi(2))
 }
 
 /// Time from the deepest point of the backswing to the impact, s: from where the rotation about the swing's own axis last

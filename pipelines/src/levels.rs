@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::OTHER;
+use crate::train::likeliest;
 
 /// The levels above the type, in the order of their use.
 pub const LEVELS: [&str; 2] = ["side", "height"];
@@ -102,6 +103,35 @@ pub(crate) fn level_probabilities(levels: &[ClassLevels], level: &str, values: &
     probabilities
 }
 
+/// The contrast of a level's probabilities set by `temperature`, as that of the classes is: what they lack to 1 counts as one
+/// value more.
+pub(crate) fn tempered(probabilities: BTreeMap<String, f64>, temperature: f64) -> BTreeMap<String, f64> {
+    if temperature == 1.0 {
+        return probabilities;
+    }
+    let power = |p: f64| p.max(0.0).powf(temperature.recip());
+    let rest = power(1.0 - probabilities.values().sum::<f64>());
+    let whole = probabilities.values().map(|&p| power(p)).sum::<f64>() + rest;
+    probabilities.into_iter().map(|(name, p)| (name, power(p) / whole.max(f64::MIN_POSITIVE))).collect()
+}
+
+/// Fewer held-out answers say too little of how sure a level may be.
+const LEVEL_EXAMPLES_MIN: usize = 100;
+
+/// The temperature under which a level's held-out probabilities are likeliest, of swings whose class says one; `None` if the level
+/// has not two values or there are few such swings.
+pub(crate) fn level_temperature(levels: &[ClassLevels], level: &str, held: &[(usize, Vec<f64>)]) -> Option<f64> {
+    let said: Vec<(&str, BTreeMap<String, f64>)> = held
+        .iter()
+        .filter_map(|(class, p)| Some((levels[*class].at(level)?, level_probabilities(levels, level, p))))
+        .filter(|(_, values)| values.len() > 1)
+        .collect();
+    let cost = |temperature: f64| -> f64 {
+        said.iter().map(|(truth, values)| -tempered(values.clone(), temperature)[*truth].max(1e-12).ln()).sum()
+    };
+    likeliest(0.3, 3.0, 40, cost).filter(|_| said.len() >= LEVEL_EXAMPLES_MIN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +158,37 @@ mod tests {
         assert_eq!(of(&["short_serve", "tennis_serve"])[0].2, some("underhand"));
         assert_eq!(of(&["short_serve", "tennis_serve"])[1].2, some("overhead"));
         assert_eq!(of(&["Badminton_Smash"]), [(true, None, some("overhead"))]);
+    }
+
+    #[test]
+    fn a_temperature_sets_the_contrast_and_keeps_the_order() {
+        let of =
+            |pairs: &[(&str, f64)]| pairs.iter().map(|&(name, p)| (name.to_owned(), p)).collect::<BTreeMap<_, _>>();
+        let soft = of(&[("backhand", 0.7), ("forehand", 0.2)]);
+        assert_eq!(tempered(soft.clone(), 1.0), soft);
+        let sharp = tempered(soft.clone(), 0.5);
+        // 0.49, 0.04 and 0.01 of 0.54.
+        assert!(
+            (sharp["backhand"] - 0.49 / 0.54).abs() < 1e-9 && (sharp["forehand"] - 0.04 / 0.54).abs() < 1e-9,
+            "{sharp:?}"
+        );
+        let blunt = tempered(soft, 2.0);
+        assert!(blunt["backhand"] < 0.7 && blunt["backhand"] > blunt["forehand"], "{blunt:?}");
+        assert!(blunt.values().sum::<f64>() <= 1.0);
+    }
+
+    #[test]
+    fn a_level_that_was_right_more_often_than_it_said_is_made_surer() {
+        let classes = ["backhand_drive", "drive", "forehand_drive"].map(str::to_owned);
+        let levels = class_levels(&classes);
+        // Said with 0.6 of 0.9, right 19 times of 20.
+        let said = |right: bool| if right { vec![0.6, 0.1, 0.3] } else { vec![0.3, 0.1, 0.6] };
+        let held: Vec<(usize, Vec<f64>)> = (0..200).map(|i| (0, said(i % 20 > 0))).collect();
+        let temperature = level_temperature(&levels, "side", &held).unwrap();
+        let surer = tempered(level_probabilities(&levels, "side", &said(true)), temperature);
+        assert!((surer["backhand"] - 0.93).abs() < 0.04, "{temperature}: {surer:?}");
+        assert_eq!(level_temperature(&levels, "side", &held[..99]), None, "too few");
+        assert_eq!(level_temperature(&levels, "height", &held), None, "all are level");
     }
 
     #[test]

@@ -31,7 +31,7 @@ use sha2::{Digest, Sha256};
 
 use crate::calibrate::Signal;
 use crate::features::{CHANNELS, HAND, Span, View, Window, WindowSpec};
-use crate::levels::{ClassLevels, LEVELS, level_probabilities};
+use crate::levels::{ClassLevels, LEVELS, level_probabilities, tempered};
 use crate::linear::{Linear, Normaliser, softmax};
 use crate::params::{ClassifyParams, hex};
 use crate::rocket::{KERNELS, Rocket};
@@ -88,6 +88,9 @@ pub struct ModelHeader {
     pub temperature: f64,
     /// Probability of the best class below which the answer is `other`.
     pub confidence_min: f64,
+    /// Temperature of the probabilities of a level above the type, by level: what makes held-out ones come true. 1 where absent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub level_temperature: BTreeMap<String, f64>,
     /// Probability below which a level above the type is not answered, by level.
     pub level_confidence_min: BTreeMap<String, f64>,
     /// One for each sensor role and window.
@@ -438,7 +441,8 @@ impl Model {
         LEVELS
             .iter()
             .filter_map(|&level| {
-                let probabilities = level_probabilities(&self.header.levels, level, values);
+                let temperature = self.header.level_temperature.get(level).copied().unwrap_or(1.0);
+                let probabilities = tempered(level_probabilities(&self.header.levels, level, values), temperature);
                 let least = self.header.level_confidence_min.get(level).copied().unwrap_or(0.5);
                 let best = probabilities.iter().reduce(|best, next| if next.1 > best.1 { next } else { best })?;
                 let answer = (*best.1 >= least).then(|| best.0.clone());
@@ -569,6 +573,10 @@ fn check(header: &ModelHeader) -> Result<(), ModelError> {
         (
             "least confidence of a level",
             header.level_confidence_min.iter().all(|(level, &least)| LEVELS.contains(&level.as_str()) && share(least)),
+        ),
+        (
+            "temperature of a level",
+            header.level_temperature.iter().all(|(level, &t)| LEVELS.contains(&level.as_str()) && positive(t, 100.0)),
         ),
         ("list of classes", (2..=200).contains(&header.classes.len()) && header.classes.is_sorted_by(|a, b| a < b)),
         ("list of levels", header.levels.len() == header.classes.len()),

@@ -13,7 +13,8 @@
 //! - `w²/12` for a plateau of width w at the sensor's limit, on which the summit may lie anywhere; `w²/36` where components
 //!   that stayed below it show the summit and the axis was the same before and after,
 //! - `w²/12` for a hole of width w that the summit lies in,
-//! - `d²/4` for another hill, d away, that is as high within the errors: two deviations then reach it.
+//! - `d²/4` for another hill, d away, that is as high within the errors: two deviations then reach it; likewise for the highest
+//!   sample up to a hit that was felt, where the summit of wrist or racket stands within 30 ms after it and may be what rings.
 
 use crate::calibrate::{GAP, Signal, norm, span_s};
 
@@ -86,6 +87,15 @@ impl<'a> Samples<'a> {
             .clone()
             .filter(|&i| self.measured(i) && (self.t_s(i) - t_s).abs() <= reach_s)
             .reduce(|best, i| if self.rate(i) > self.rate(best) { i } else { best })
+    }
+
+    /// Time of the highest measured sample up to `until_ns`, ns, of the last tenth of a second.
+    pub(crate) fn highest_until(&self, until_ns: i64) -> Option<f64> {
+        let until_s = (until_ns - self.origin_ns) as f64 / 1e9;
+        let inside = |i: &usize| self.measured(*i) && (until_s - 0.1..=until_s).contains(&self.t_s(*i));
+        let highest =
+            self.range.clone().filter(inside).reduce(|best, i| if self.rate(i) > self.rate(best) { i } else { best });
+        highest.map(|i| self.origin_ns as f64 + self.t_s(i) * 1e9)
     }
 
     /// Mean of the distances from the summit to half its height on either side, s.

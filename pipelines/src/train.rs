@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::calibrate::{Signal, calibrate};
 use crate::features::{CHANNELS, HAND, Span, Window, WindowSpec, hand_features};
-use crate::levels::{LEVELS, class_levels, is_swing, level_probabilities};
+use crate::levels::{LEVELS, class_levels, is_swing, level_probabilities, level_temperature, tempered};
 use crate::linear::{Normaliser, discriminant, ridge, softmax};
 use crate::model::{
     Figures, Gate, GateAnswer, GateHeader, Head, HeadHeader, MODEL_FORMAT_VERSION, Model, ModelError, ModelHeader,
@@ -407,14 +407,17 @@ pub fn train(examples: &[Example], options: &TrainOptions) -> Result<Model, Trai
             held.extend(said.iter().zip(&truth).filter_map(|(answers, &class)| Some((class, average(answers, 1.0)?))));
         }
     }
-    let mut temperature = temperature_of(&held);
-    if !held_knowing.is_empty() {
-        let share = (players.len() as f64 - 2.0).max(0.0) / (PLAYERS_ENOUGH as f64 - 2.0);
-        temperature = temperature.powf(share) * temperature_of(&held_knowing).powf(1.0 - share);
-    }
-    for (_, probabilities) in &mut held {
-        *probabilities = average(std::slice::from_ref(probabilities), temperature).unwrap_or_default();
-    }
+    // How much what was said without knowing the player counts beside what was said knowing it.
+    let share = (players.len() as f64 - 2.0).max(0.0) / (PLAYERS_ENOUGH as f64 - 2.0);
+    let between = |unknowing: f64, knowing: f64| {
+        if held_knowing.is_empty() { unknowing } else { unknowing.powf(share) * knowing.powf(1.0 - share) }
+    };
+    let temperature = between(temperature_of(&held), temperature_of(&held_knowing));
+    let at_it = |held: &[(usize, Vec<f64>)]| -> Vec<(usize, Vec<f64>)> {
+        let tempered = |p: &Vec<f64>| average(std::slice::from_ref(p), temperature).unwrap_or_default();
+        held.iter().map(|(class, p)| (*class, tempered(p))).collect()
+    };
+    let (held, held_knowing) = (at_it(&held), at_it(&held_knowing));
     let rates: Vec<f64> = kept.iter().map(|example| example.rate_hz).collect();
     let slowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
     let mut header = ModelHeader {
@@ -428,6 +431,7 @@ pub fn train(examples: &[Example], options: &TrainOptions) -> Result<Model, Trai
         rate_hz: if specs == WindowSpec::SPARSE { [0.7 * slowest, 8.0] } else { [(0.7 * slowest).max(7.0), 10_000.0] },
         temperature,
         confidence_min: confidence_min(held.iter().map(|(class, p)| (argmax(p) == *class, p[argmax(p)]))),
+        level_temperature: BTreeMap::new(),
         level_confidence_min: BTreeMap::new(),
         heads: heads
             .iter()
@@ -455,12 +459,18 @@ pub fn train(examples: &[Example], options: &TrainOptions) -> Result<Model, Trai
         classes,
     };
     for level in LEVELS {
+        let of_level = |held: &[(usize, Vec<f64>)]| level_temperature(&header.levels, level, held);
+        let unknowing = of_level(&held).unwrap_or(1.0);
+        let temperature = between(unknowing, of_level(&held_knowing).unwrap_or(unknowing));
         let least = confidence_min(held.iter().filter_map(|(class, p)| {
             let truth = header.levels[*class].at(level)?;
-            let values = level_probabilities(&header.levels, level, p);
+            let values = tempered(level_probabilities(&header.levels, level, p), temperature);
             let (best, value) = values.iter().reduce(|best, next| if next.1 > best.1 { next } else { best })?;
             Some((best == truth, *value))
         }));
+        if temperature != 1.0 {
+            header.level_temperature.insert(level.to_owned(), temperature);
+        }
         header.level_confidence_min.insert(level.to_owned(), least);
     }
     Model::new(header, heads, gates).map_err(|source| TrainError::Model { source })
@@ -732,12 +742,16 @@ fn temperature_of(held: &[(usize, Vec<f64>)]) -> f64 {
             .filter_map(|(class, p)| Some(-average(std::slice::from_ref(p), temperature)?[*class].max(1e-12).ln()))
             .sum()
     };
-    (0..=40)
-        .map(|i| 0.3 * (3.0_f64 / 0.3).powf(f64::from(i) / 40.0))
+    likeliest(0.3, 3.0, 40, cost).filter(|_| !held.is_empty()).unwrap_or(1.0)
+}
+
+/// The temperature of least cost from `low` to `high`, in even ratios.
+pub(crate) fn likeliest(low: f64, high: f64, steps: u32, cost: impl Fn(f64) -> f64) -> Option<f64> {
+    (0..=steps)
+        .map(|i| low * (high / low).powf(f64::from(i) / f64::from(steps)))
         .map(|t| (cost(t), t))
         .reduce(|best, next| if next.0 < best.0 { next } else { best })
-        .filter(|_| !held.is_empty())
-        .map_or(1.0, |(_, t)| t)
+        .map(|(_, t)| t)
 }
 
 /// What ridge and discriminant head said about an example without having seen its fold.
@@ -751,15 +765,10 @@ struct HeldOut {
 /// The temperature of each head under which held-out answers are likeliest.
 fn temperatures(held: &[HeldOut]) -> (f64, f64) {
     let best = |of: &dyn Fn(&HeldOut) -> &[f64], low: f64, high: f64| -> f64 {
-        let steps = 60;
         let cost = |temperature: f64| -> f64 {
             held.iter().map(|item| -softmax(of(item), temperature)[item.class].max(1e-12).ln()).sum()
         };
-        (0..=steps)
-            .map(|i| low * (high / low).powf(f64::from(i) / f64::from(steps)))
-            .map(|t| (cost(t), t))
-            .reduce(|best, next| if next.0 < best.0 { next } else { best })
-            .map_or(1.0, |(_, t)| t)
+        likeliest(low, high, 60, cost).unwrap_or(1.0)
     };
     (best(&|item| &item.ridge, 0.02, 3.0), best(&|item| &item.lda, 0.5, 50.0))
 }
