@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use pipelines::{Model, Params, analyze};
+use pipelines::{Model, Params, Pipeline, Stage, analyze};
 
 use super::data::session;
 
@@ -19,6 +19,25 @@ pub(super) fn bench(c: &mut Criterion) {
         group.throughput(Throughput::Elements(track.len() as u64));
         group.bench_function(id, |b| {
             b.iter(|| analyze(black_box(&track), Params::builtin(), Some(Model::builtin())));
+        });
+    }
+    group.finish();
+
+    // What each stage adds is the difference to the one before; kinetics does not build on names. `make peers` has SciPy beside them.
+    let track = session(200.0, 600.0);
+    let mut group = c.benchmark_group("stages");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(track.len() as u64));
+    for (id, stages) in [
+        ("calibrate", &[Stage::Calibrate][..]),
+        ("calibrate_segment", &[Stage::Calibrate, Stage::Segment]),
+        ("calibrate_segment_classify", &[Stage::Calibrate, Stage::Segment, Stage::Classify]),
+        ("calibrate_segment_kinetics", &[Stage::Calibrate, Stage::Segment, Stage::Kinetics]),
+        ("all", &Stage::ALL),
+    ] {
+        let pipeline = Pipeline { stages: stages.to_vec(), ..Pipeline::builtin().clone() };
+        group.bench_function(id, |b| {
+            b.iter(|| pipeline.analyze(black_box(&track), Some(Model::builtin())));
         });
     }
     group.finish();

@@ -103,12 +103,10 @@ pub(crate) fn level_probabilities(levels: &[ClassLevels], level: &str, values: &
     probabilities
 }
 
-/// The contrast of a level's probabilities set by `temperature`, as that of the classes is: what they lack to 1 counts as one
-/// value more.
-pub(crate) fn tempered(probabilities: BTreeMap<String, f64>, temperature: f64) -> BTreeMap<String, f64> {
-    if temperature == 1.0 {
-        return probabilities;
-    }
+/// The contrast of a level's probabilities set by `temperature` if there is one, as that of the classes is: what they lack to 1
+/// counts as one value more.
+pub(crate) fn tempered(probabilities: BTreeMap<String, f64>, temperature: Option<f64>) -> BTreeMap<String, f64> {
+    let Some(temperature) = temperature else { return probabilities };
     let power = |p: f64| p.max(0.0).powf(temperature.recip());
     let rest = power(1.0 - probabilities.values().sum::<f64>());
     let whole = probabilities.values().map(|&p| power(p)).sum::<f64>() + rest;
@@ -127,7 +125,7 @@ pub(crate) fn level_temperature(levels: &[ClassLevels], level: &str, held: &[(us
         .filter(|(_, values)| values.len() > 1)
         .collect();
     let cost = |temperature: f64| -> f64 {
-        said.iter().map(|(truth, values)| -tempered(values.clone(), temperature)[*truth].max(1e-12).ln()).sum()
+        said.iter().map(|(truth, values)| -tempered(values.clone(), Some(temperature))[*truth].max(1e-12).ln()).sum()
     };
     likeliest(0.3, 3.0, 40, cost).filter(|_| said.len() >= LEVEL_EXAMPLES_MIN)
 }
@@ -165,14 +163,14 @@ mod tests {
         let of =
             |pairs: &[(&str, f64)]| pairs.iter().map(|&(name, p)| (name.to_owned(), p)).collect::<BTreeMap<_, _>>();
         let soft = of(&[("backhand", 0.7), ("forehand", 0.2)]);
-        assert_eq!(tempered(soft.clone(), 1.0), soft);
-        let sharp = tempered(soft.clone(), 0.5);
+        assert_eq!(tempered(soft.clone(), None), soft);
+        let sharp = tempered(soft.clone(), Some(0.5));
         // 0.49, 0.04 and 0.01 of 0.54.
         assert!(
             (sharp["backhand"] - 0.49 / 0.54).abs() < 1e-9 && (sharp["forehand"] - 0.04 / 0.54).abs() < 1e-9,
             "{sharp:?}"
         );
-        let blunt = tempered(soft, 2.0);
+        let blunt = tempered(soft, Some(2.0));
         assert!(blunt["backhand"] < 0.7 && blunt["backhand"] > blunt["forehand"], "{blunt:?}");
         assert!(blunt.values().sum::<f64>() <= 1.0);
     }
@@ -184,9 +182,9 @@ mod tests {
         // Said with 0.6 of 0.9, right 19 times of 20.
         let said = |right: bool| if right { vec![0.6, 0.1, 0.3] } else { vec![0.3, 0.1, 0.6] };
         let held: Vec<(usize, Vec<f64>)> = (0..200).map(|i| (0, said(i % 20 > 0))).collect();
-        let temperature = level_temperature(&levels, "side", &held).unwrap();
+        let temperature = level_temperature(&levels, "side", &held);
         let surer = tempered(level_probabilities(&levels, "side", &said(true)), temperature);
-        assert!((surer["backhand"] - 0.93).abs() < 0.04, "{temperature}: {surer:?}");
+        assert!((surer["backhand"] - 0.93).abs() < 0.04, "{temperature:?}: {surer:?}");
         assert_eq!(level_temperature(&levels, "side", &held[..99]), None, "too few");
         assert_eq!(level_temperature(&levels, "height", &held), None, "all are level");
     }

@@ -441,7 +441,7 @@ impl Model {
         LEVELS
             .iter()
             .filter_map(|&level| {
-                let temperature = self.header.level_temperature.get(level).copied().unwrap_or(1.0);
+                let temperature = self.header.level_temperature.get(level).copied();
                 let probabilities = tempered(level_probabilities(&self.header.levels, level, values), temperature);
                 let least = self.header.level_confidence_min.get(level).copied().unwrap_or(0.5);
                 let best = probabilities.iter().reduce(|best, next| if next.1 > best.1 { next } else { best })?;

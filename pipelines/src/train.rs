@@ -460,17 +460,15 @@ pub fn train(examples: &[Example], options: &TrainOptions) -> Result<Model, Trai
     };
     for level in LEVELS {
         let of_level = |held: &[(usize, Vec<f64>)]| level_temperature(&header.levels, level, held);
-        let unknowing = of_level(&held).unwrap_or(1.0);
-        let temperature = between(unknowing, of_level(&held_knowing).unwrap_or(unknowing));
+        let knowing = of_level(&held_knowing);
+        let temperature = of_level(&held).map(|unknowing| between(unknowing, knowing.unwrap_or(unknowing)));
         let least = confidence_min(held.iter().filter_map(|(class, p)| {
             let truth = header.levels[*class].at(level)?;
             let values = tempered(level_probabilities(&header.levels, level, p), temperature);
             let (best, value) = values.iter().reduce(|best, next| if next.1 > best.1 { next } else { best })?;
             Some((best == truth, *value))
         }));
-        if temperature != 1.0 {
-            header.level_temperature.insert(level.to_owned(), temperature);
-        }
+        header.level_temperature.extend(temperature.map(|temperature| (level.to_owned(), temperature)));
         header.level_confidence_min.insert(level.to_owned(), least);
     }
     Model::new(header, heads, gates).map_err(|source| TrainError::Model { source })
