@@ -23,15 +23,15 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let app = App::start(loaded.config, Clock::system()).await?;
-    writeln!(std::io::stdout(), "listening on http://{}", app.address())?;
+    let http = format!("listening on http://{}\n", app.address());
     // After the line that scripts wait for.
-    if let Some(flight) = app.flight_address() {
-        writeln!(std::io::stdout(), "Flight SQL on grpc://{flight}")?;
+    let flight = app.flight_address().map(|at| format!("Flight SQL on grpc://{at}\n"));
+    let postgres = app.postgres_address().map(|at| format!("PostgreSQL wire on postgresql://{at}/volant\n"));
+    let lines: String = [Some(http), flight, postgres].into_iter().flatten().collect();
+    // A script that has read the first line may be gone already; devices need the service all the same.
+    if let Err(error) = std::io::stdout().write_all(lines.as_bytes()) {
+        tracing::warn!("the addresses could not be printed: {error}");
     }
-    if let Some(postgres) = app.postgres_address() {
-        writeln!(std::io::stdout(), "PostgreSQL wire on postgresql://{postgres}/volant")?;
-    }
-    std::io::stdout().flush()?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

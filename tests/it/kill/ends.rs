@@ -1,14 +1,16 @@
 //! Other ends of a process: SIGTERM, a second process, a torn log, a lost catalog, a full disk.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use volant::store::paths::Paths;
 
 use super::process::{
     FRAMES_A_PACKET, Line, PLAYER, Server, Started, frame_time, packet, post_form, run, sql, sql_on_folder, still,
-    verified,
+    verified, volant,
 };
 use crate::support::PATIENCE;
 
@@ -261,4 +263,30 @@ async fn killed_by_no_lack_of_space_the_service_refuses_frames_until_there_is_ro
     assert_eq!(packets_in(&at, empty).await, (0..5).collect::<Vec<_>>());
     assert_eq!(server.terminate().await, 0);
     verified(&folder).await;
+}
+
+/// `volant serve | head -1` reads the address and goes; a supervisor may close the log. The service has devices to serve.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_by_nobody_who_stops_reading_what_it_prints() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut command = volant(&["serve", "--listen", "127.0.0.1:0"], &data);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Nobody reads the addresses; the log tells them too.
+    drop(child.stdout.take());
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address = async {
+        loop {
+            let line = log.next_line().await.unwrap().expect("the service goes on");
+            if let Some((_, address)) = line.split_once("listening on http://") {
+                return address.split_whitespace().next().unwrap().to_owned();
+            }
+        }
+    };
+    let address = tokio::time::timeout(PATIENCE, address).await.expect("it starts in time");
+    drop(log);
+    let (mut line, session) = begin(&address).await;
+    send_good(&mut line, session, 0..3).await;
+    assert_eq!(child.try_wait().unwrap(), None, "it serves on");
+    child.kill().await.unwrap();
 }
