@@ -14,7 +14,8 @@
 //! | `<role>.gate.mean`, `.scale`, `.weights`, `.centre`, `.offset` | F32 \[figures\], offset \[1\] | if it has a gate |
 //!
 //! `<role>` is the sensor, `<w>` the number of the window in the header's list. Version 1 had one window, no gate and no
-//! levels; no file of it was published.
+//! levels; no file of it was published. `level_temperature` came to version 2 later: a file without it reads as 1, and a build
+//! from before refuses a file that has it (an unknown field).
 //!
 //! Reading refuses everything that this build would compute differently: another format version, other channels or
 //! units, another number of figures, a tensor that is missing, surplus, misshapen or not finite. A new reader of an old
