@@ -247,17 +247,21 @@ fn rate_peak(swing: &Swing, signal: &Signal, motion: &Motion, chain: &Chain<'_>)
     (!samples.may_hide(best.dps, hole_limit_s)).then_some(best)
 }
 
-/// How far a summit that stands soon after a hit that was felt lies from the highest sample up to the hit, squared, s²: what rings
-/// in wrist and racket may have raised it, and the swing's own summit is before. 0 elsewhere.
+/// How far a summit that a hit may have raised lies from the highest sample up to the hit, squared, s²: wrist and racket ring, and the
+/// swing's own summit is before. 0 elsewhere.
 fn rung_s2(swing: &Swing, signal: &Signal, samples: &Samples<'_>, summit: &RatePeak) -> f64 {
-    // A frame that was hit rings for some tens of ms.
+    // A frame that was hit rings for some tens of ms; a fit reaches a few samples further.
     const RINGS_S: f64 = 0.03;
+    const REACH_S: f64 = 0.015;
+    // The impact is known to a step of the grid, and late rather than early.
+    const LATE_NS: i64 = 8_000_000;
     let since_s = (summit.t_ns - swing.impact_ns as f64) / 1e9;
-    let near = since_s > 0.0 && since_s <= RINGS_S;
-    if swing.impact_jerk.is_none() || !near || !matches!(signal.role, SensorRole::Wrist | SensorRole::Racket) {
+    let near = (-REACH_S..=RINGS_S).contains(&since_s);
+    let hit = swing.impact_jerk.is_some() && matches!(signal.role, SensorRole::Wrist | SensorRole::Racket);
+    if !hit || !near || !samples.shaken_at(swing.impact_ns) {
         return 0.0;
     }
-    samples.highest_until(swing.impact_ns).map_or(0.0, |t_ns| ((summit.t_ns - t_ns) / 1e9).powi(2))
+    samples.highest_until(swing.impact_ns - LATE_NS).map_or(0.0, |t_ns| ((summit.t_ns - t_ns) / 1e9).powi(2))
 }
 
 /// Time from the deepest point of the backswing to the impact, s: from where the rotation about the swing's own axis last

@@ -9,12 +9,12 @@
 //! - `dt²/12`, the sample period's (floor; stamps say when a sample was read, not when the chip measured),
 //! - the sensor's noise carried through the fit, σ_y² · Σ(∂t/∂y)², from the noise at rest or the fit's residuals, the larger,
 //! - the stamps' jitter, averaged over the fit,
-//! - the square of the summit's move when the fit is widened by 60%: what the shape of the pulse may do,
+//! - 1.4 times the square of the summit's move when the fit is widened by 60%: what the shape of the pulse may do,
 //! - `w²/12` for a plateau of width w at the sensor's limit, on which the summit may lie anywhere; `w²/36` where components
 //!   that stayed below it show the summit and the axis was the same before and after,
 //! - `w²/12` for a hole of width w that the summit lies in,
 //! - `d²/4` for another hill, d away, that is as high within the errors: two deviations then reach it; likewise for the highest
-//!   sample up to a hit that was felt, where the summit of wrist or racket stands within 30 ms after it and may be what rings.
+//!   sample up to a hit that was felt and shook the sensor, where the summit of wrist or racket is near and may be what rings.
 
 use crate::calibrate::{GAP, Signal, norm, span_s};
 
@@ -96,6 +96,28 @@ impl<'a> Samples<'a> {
         let highest =
             self.range.clone().filter(inside).reduce(|best, i| if self.rate(i) > self.rate(best) { i } else { best });
         highest.map(|i| self.origin_ns as f64 + self.t_s(i) * 1e9)
+    }
+
+    /// Whether the rotation jumps about `impact_ns` as it does not before: the largest second difference of neighbouring samples from
+    /// 10 ms before to 30 ms after is more than four times that of the 85 ms until 15 ms before. A pulse's largest is at its summit
+    /// and some two times that of its flanks.
+    pub(crate) fn shaken_at(&self, impact_ns: i64) -> bool {
+        const TIMES: f64 = 4.0;
+        let impact_s = (impact_ns - self.origin_ns) as f64 / 1e9;
+        let rates = |i: usize| self.signal.raw[i];
+        let bend = |i: usize| {
+            let (a, b, c) = (rates(i - 1), rates(i), rates(i + 1));
+            norm(std::array::from_fn(|k| a[3 + k] - 2.0 * b[3 + k] + c[3 + k]))
+        };
+        let largest = |from_s: f64, to_s: f64| {
+            (self.range.start + 1..self.range.end.saturating_sub(1))
+                .filter(|&i| (impact_s + from_s..=impact_s + to_s).contains(&self.t_s(i)))
+                .map(bend)
+                .reduce(f64::max)
+        };
+        let (Some(before), Some(about)) = (largest(-0.1, -0.015), largest(-0.01, 0.03)) else { return false };
+        // Second differences of noise have √6 times its deviation, in each of three components.
+        about > TIMES * before.max(3.0 * 18.0_f64.sqrt() * self.signal.gyro_noise_dps)
     }
 
     /// Mean of the distances from the summit to half its height on either side, s.
@@ -237,8 +259,8 @@ impl<'a> Samples<'a> {
                 clipped: true,
             });
         }
-        let (summit, noise_s, moved_s) = self.summit(top, period_s)?;
-        let mut variance_s2 = floor + noise_s * noise_s + moved_s * moved_s;
+        let (summit, noise_s, shape_s) = self.summit(top, period_s)?;
+        let mut variance_s2 = floor + noise_s * noise_s + shape_s * shape_s;
         variance_s2 += 2.8 * signal.jitter_s * signal.jitter_s / summit.points as f64;
         let hole_s = self.hole_at(summit.t_s, period_s);
         if hole_s > hole_limit_s {
@@ -284,17 +306,20 @@ impl<'a> Samples<'a> {
             rate,
         };
         let top = (first..=last).reduce(|best, i| if whole.rate(i) > whole.rate(best) { i } else { best })?;
-        let (summit, noise_s, moved_s) = whole.summit(top, period_s)?;
+        let (summit, noise_s, shape_s) = whole.summit(top, period_s)?;
         let width_s = self.t_s(last + 1) - self.t_s(first - 1);
         if !(self.t_s(first - 1)..=self.t_s(last + 1)).contains(&summit.t_s) {
             return None;
         }
         // An axis that turned and came back within the plateau would not be seen: a sixth of the plateau for that.
         let noise_s = noise_s / mean;
-        Some((summit.t_s, (noise_s * noise_s + moved_s * moved_s + (width_s / 6.0).powi(2)).sqrt()))
+        Some((summit.t_s, (noise_s * noise_s + shape_s * shape_s + (width_s / 6.0).powi(2)).sqrt()))
     }
 
-    /// The summit, the standard deviation that noise gives its time, and how far a wider fit moves it, s.
+    /// The summit, and the standard deviations that noise and the pulse's shape give its time, s.
+    ///
+    /// Where a pulse is steeper on one side, a parabola's summit is off by a share of its reach, so a fit wider by 60% moves it by
+    /// 0.6 of that. The errors of two sensors may add: two deviations of both then reach their sum if each is move/(0.6 √2).
     fn summit(&self, top: usize, period_s: f64) -> Option<(Summit, f64, f64)> {
         const WIDER: f64 = 1.6;
         // Five samples, or 6 ms where samples are denser than any movement.
@@ -304,12 +329,12 @@ impl<'a> Samples<'a> {
         let start_s = self.t_s(top);
         let noise = |summit: &Summit| self.signal.gyro_noise_dps.max(summit.residual) * summit.gain;
         let mut reach_s = narrow_s;
-        let mut best: Option<(Summit, f64)> = None;
+        let mut best: Option<(Summit, f64, f64)> = None;
         loop {
             if let Some(summit) = self.fit(start_s, reach_s) {
                 let noise_s = noise(&summit);
-                if best.is_none_or(|(_, least)| noise_s < least) {
-                    best = Some((summit, noise_s));
+                if best.is_none_or(|(_, least, _)| noise_s < least) {
+                    best = Some((summit, noise_s, reach_s));
                 }
                 if noise_s <= enough_s {
                     break;
@@ -320,9 +345,9 @@ impl<'a> Samples<'a> {
             }
             reach_s = (reach_s * 1.35).min(widest_s);
         }
-        let (summit, noise_s) = best?;
+        let (summit, noise_s, reach_s) = best?;
         let moved_s = self.fit(summit.t_s, reach_s * WIDER).map_or(0.0, |wider| (wider.t_s - summit.t_s).abs());
-        Some((summit, noise_s, moved_s))
+        Some((summit, noise_s, moved_s / (std::f64::consts::SQRT_2 * (WIDER - 1.0))))
     }
 
     /// Width of the hole that `t_s` lies in, s; 0 if its neighbours are where samples should be.
