@@ -6,7 +6,7 @@
 //! extends = "volant-default-1"        # only what differs is written; without it every value is
 //! stages = ["calibrate", "segment", "classify", "kinetics", "report"]
 //! sensors = ["wrist"]
-//! model = "volant-strokes-2"          # one that ships, a file beside this one, or "none"
+//! model = "volant-strokes-3"          # one that ships, a file beside this one, or "none"
 //!
 //! [segment]
 //! floor = 0.9

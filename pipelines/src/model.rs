@@ -50,11 +50,11 @@ const BYTES_MAX: usize = 40 << 20;
 /// The key of the header's metadata.
 const KEY: &str = "volant";
 /// The model that ships with the product; its card lies beside it.
-const BUILTIN: &[u8] = include_bytes!("../models/volant-strokes-2.safetensors");
+const BUILTIN: &[u8] = include_bytes!("../models/volant-strokes-3.safetensors");
 /// Name of the model that ships with the product.
-pub const BUILTIN_MODEL: &str = "volant-strokes-2";
+pub const BUILTIN_MODEL: &str = "volant-strokes-3";
 /// What it was trained on and how good it is, for people.
-pub const BUILTIN_CARD: &str = include_str!("../models/volant-strokes-2.md");
+pub const BUILTIN_CARD: &str = include_str!("../models/volant-strokes-3.md");
 
 /// A trained classifier: for each sensor role it was trained for two heads on each of its windows, and a gate.
 #[derive(Clone, Debug)]
