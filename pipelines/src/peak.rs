@@ -1,15 +1,17 @@
 //! When a sensor turned fastest, and how sure that is.
 //!
-//! The working grid finds the hill; its summit is then fitted on the samples themselves, at their own times: a parabola by
-//! weighted least squares over the narrowest stretch in which the sensor's noise hardly moves the summit. Narrow, because a
-//! pulse that falls more slowly than it rose has its smoothed summit on the slow side: a 15 Hz low-pass moves it by 5 to
-//! 10 ms, more than many a delay's error otherwise.
+//! The working grid finds the hill; its summit is then fitted on the samples themselves, at their own times: a cubic (of fewer
+//! than seven samples a parabola) by weighted least squares over the narrowest stretch in which the sensor's noise hardly moves the
+//! summit. Narrow, because a pulse that falls more slowly than it rose has its smoothed summit on the slow side: a 15 Hz
+//! low-pass moves it by 5 to 10 ms, more than many a delay's error otherwise; and not wider than the residuals are noise, because
+//! what is left over then is the pulse's shape.
 //!
 //! The variance of the summit's time is the sum of
 //! - `dt²/12`, the sample period's (floor; stamps say when a sample was read, not when the chip measured),
 //! - the sensor's noise carried through the fit, σ_y² · Σ(∂t/∂y)², from the noise at rest or the fit's residuals, the larger,
 //! - the stamps' jitter, averaged over the fit,
 //! - 1.4 times the square of the summit's move when the fit is widened by 60%: what the shape of the pulse may do,
+//! - on a top that is flat to the fourth power, what noise does to the summit of such a curve instead of a parabola's,
 //! - `w²/12` for a plateau of width w at the sensor's limit, on which the summit may lie anywhere; `w²/36` where components
 //!   that stayed below it show the summit and the axis was the same before and after,
 //! - `w²/12` for a hole of width w that the summit lies in,
@@ -17,6 +19,9 @@
 //!   sample up to a hit that was felt and shook the sensor, where the summit of wrist or racket is near and may be what rings.
 
 use crate::calibrate::{GAP, Signal, norm, span_s};
+
+/// Samples that a cubic wants; fewer get a parabola.
+const CUBIC_POINTS: usize = 7;
 
 /// A peak of angular rate.
 #[derive(Clone, Copy, Debug)]
@@ -41,13 +46,17 @@ pub(crate) struct Samples<'a> {
     rate: Vec<f64>,
 }
 
-/// A parabola through a summit.
+/// A polynomial through a summit.
 #[derive(Clone, Copy, Debug)]
 struct Summit {
     t_s: f64,
     dps: f64,
     /// Standard deviation of `t_s` for a unit of noise in each sample.
     gain: f64,
+    /// Second derivative there, °/s³, without its sign.
+    bend: f64,
+    /// Relative standard deviation of the curvature for a unit of noise in each sample.
+    bend_gain: f64,
     /// Standard deviation of the residuals; 0 with fewer than two degrees of freedom.
     residual: f64,
     points: usize,
@@ -128,12 +137,13 @@ impl<'a> Samples<'a> {
         0.5 * (self.t_s(right) - self.t_s(left))
     }
 
-    /// Fits a parabola with weights 1 − ((t − centre)/reach)² and moves to its summit until it stays.
-    fn fit(&self, start_s: f64, reach_s: f64) -> Option<Summit> {
+    /// Fits a polynomial with weights 1 − ((t − centre)/reach)² and moves to its summit until it stays.
+    fn fit(&self, start_s: f64, reach_s: f64, cubic: bool) -> Option<Summit> {
         let mut centre = start_s;
         let mut summit = None;
         for _ in 0..4 {
-            let found = self.fit_at(centre, reach_s)?;
+            let found =
+                if cubic { self.fit_at::<4, 7>(centre, reach_s) } else { self.fit_at::<3, 5>(centre, reach_s) }?;
             let moved = found.t_s - centre;
             // A summit outside the stretch is another hill, or none.
             if moved.abs() > reach_s {
@@ -148,22 +158,19 @@ impl<'a> Samples<'a> {
         summit
     }
 
-    fn fit_at(&self, centre: f64, reach_s: f64) -> Option<Summit> {
-        // Sums of weights times powers of x = (t − centre)/reach, up to x⁴, and with y up to x²; squared weights too.
-        let (mut s, mut b) = ([0.0_f64; 5], [0.0_f64; 3]);
-        let mut points = 0;
-        let mut total_yy = 0.0;
-        let inside = |i: &usize| self.measured(*i) && (self.t_s(*i) - centre).abs() < reach_s;
-        let from = self.first_after(centre - reach_s);
-        let near = || (from..self.range.end).take_while(|&i| self.t_s(i) - centre < reach_s).filter(inside);
-        for i in near() {
+    /// A polynomial of `N` coefficients; `M` is 2N − 1, the powers that its normal equations have.
+    fn fit_at<const N: usize, const M: usize>(&self, centre: f64, reach_s: f64) -> Option<Summit> {
+        // Sums of weights times powers of x = (t − centre)/reach, also with y.
+        let (mut s, mut b) = ([0.0_f64; M], [0.0_f64; N]);
+        let (mut total_yy, mut points) = (0.0, 0);
+        for i in self.near(centre, reach_s) {
             let x = (self.t_s(i) - centre) / reach_s;
             let w = 1.0 - x * x;
             let y = self.rate(i);
             let mut power = w;
             for (k, sum) in s.iter_mut().enumerate() {
                 *sum += power;
-                if k < 3 {
+                if k < N {
                     b[k] += power * y;
                 }
                 power *= x;
@@ -171,36 +178,52 @@ impl<'a> Samples<'a> {
             total_yy += w * y * y;
             points += 1;
         }
-        if points < 3 {
+        if points < N {
             return None;
         }
-        let inverse = inverse3([[s[0], s[1], s[2]], [s[1], s[2], s[3]], [s[2], s[3], s[4]]])?;
-        let c: [f64; 3] = std::array::from_fn(|r| (0..3).map(|k| inverse[r][k] * b[k]).sum());
-        if c[2] >= 0.0 {
+        let inverse = inverse::<N>(std::array::from_fn(|r| std::array::from_fn(|c| s[r + c])))?;
+        let c: [f64; N] = std::array::from_fn(|r| (0..N).map(|k| inverse[r][k] * b[k]).sum());
+        let (c2, c3) = (c[2], c.get(3).copied().unwrap_or(0.0));
+        let root = c2 * c2 - 3.0 * c[1] * c3;
+        if c2 >= 0.0 || root < 0.0 {
             return None;
         }
-        let x = -c[1] / (2.0 * c[2]);
-        // ∂x/∂y of each sample: x = −c1/2c2.
-        let mut gain = 0.0;
-        for i in near() {
+        // Where the derivative c1 + 2 c2 x + 3 c3 x² is 0 and falls.
+        let x = -c[1] / (c2 - root.sqrt());
+        let bend = 2.0 * c2 + 6.0 * c3 * x;
+        // ∂x/∂y and ∂bend/∂y of each sample.
+        let (mut gain, mut bend_gain) = (0.0, 0.0);
+        for i in self.near(centre, reach_s) {
             let u = (self.t_s(i) - centre) / reach_s;
-            let w = 1.0 - u * u;
-            let dc = |r: usize| w * (inverse[r][0] + inverse[r][1] * u + inverse[r][2] * u * u);
-            let dx = -dc(1) / (2.0 * c[2]) + c[1] * dc(2) / (2.0 * c[2] * c[2]);
-            gain += dx * dx;
+            let powers: [f64; N] = powers(u);
+            let dc = |r: usize| (0..N).map(|k| inverse[r][k] * powers[k]).sum::<f64>();
+            let slope: f64 = (1..N).map(|r| r as f64 * x.powi(r as i32 - 1) * dc(r)).sum();
+            let curve: f64 = (2..N).map(|r| (r * (r - 1)) as f64 * x.powi(r as i32 - 2) * dc(r)).sum();
+            gain += ((1.0 - u * u) * slope / bend).powi(2);
+            bend_gain += ((1.0 - u * u) * curve / bend).powi(2);
         }
         let explained: f64 = c.iter().zip(b).map(|(c, b)| c * b).sum();
-        let freedom = points as f64 - 3.0;
+        let freedom = points as f64 - N as f64;
         let mean_weight = s[0] / points as f64;
         let residual =
             if freedom >= 2.0 { ((total_yy - explained).max(0.0) / (mean_weight * freedom)).sqrt() } else { 0.0 };
+        let powers: [f64; N] = powers(x);
         Some(Summit {
             t_s: centre + x * reach_s,
-            dps: c[0] + 0.5 * c[1] * x,
+            dps: c.iter().zip(powers).map(|(c, power)| c * power).sum(),
             gain: gain.sqrt() * reach_s,
+            bend: -bend / (reach_s * reach_s),
+            bend_gain: bend_gain.sqrt(),
             residual,
             points,
         })
+    }
+
+    /// The measured samples less than `reach_s` from `centre`.
+    fn near(&self, centre: f64, reach_s: f64) -> impl Iterator<Item = usize> {
+        let from = self.first_after(centre - reach_s);
+        let inside = move |i: &usize| self.measured(*i) && (self.t_s(*i) - centre).abs() < reach_s;
+        (from..self.range.end).take_while(move |&i| self.t_s(i) - centre < reach_s).filter(inside)
     }
 
     fn first_after(&self, t_s: f64) -> usize {
@@ -318,10 +341,14 @@ impl<'a> Samples<'a> {
 
     /// The summit, and the standard deviations that noise and the pulse's shape give its time, s.
     ///
-    /// Where a pulse is steeper on one side, a parabola's summit is off by a share of its reach, so a fit wider by 60% moves it by
+    /// Where a pulse is steeper on one side, a fit's summit is off by a share of its reach at most, so one wider by 60% moves it by
     /// 0.6 of that. The errors of two sensors may add: two deviations of both then reach their sum if each is move/(0.6 √2).
     fn summit(&self, top: usize, period_s: f64) -> Option<(Summit, f64, f64)> {
         const WIDER: f64 = 1.6;
+        // Residuals that are so many times the noise are the pulse's shape: no parabola fits so wide.
+        const LACK: f64 = 2.0;
+        // A curvature must be known this well, or it may be one of the noise's bumps, which look sharp and so sure of themselves.
+        const BEND_ERROR_MAX: f64 = 0.25;
         // Five samples, or 6 ms where samples are denser than any movement.
         let narrow_s = (2.2 * period_s).max(0.006);
         let widest_s = (0.75 * self.half_width_s(top)).max(narrow_s);
@@ -329,15 +356,24 @@ impl<'a> Samples<'a> {
         let start_s = self.t_s(top);
         let noise = |summit: &Summit| self.signal.gyro_noise_dps.max(summit.residual) * summit.gain;
         let mut reach_s = narrow_s;
-        let mut best: Option<(Summit, f64, f64)> = None;
+        // The surest, and the widest of those that may be bumps.
+        let (mut best, mut doubtful): (Option<(Summit, f64, f64, bool)>, _) = (None, None);
+        let mut usual: Option<f64> = None;
         loop {
-            if let Some(summit) = self.fit(start_s, reach_s) {
-                let noise_s = noise(&summit);
-                if best.is_none_or(|(_, least, _)| noise_s < least) {
-                    best = Some((summit, noise_s, reach_s));
-                }
-                if noise_s <= enough_s {
+            let cubic = self.near(start_s, reach_s).count() >= CUBIC_POINTS;
+            if let Some(summit) = self.fit(start_s, reach_s, cubic) {
+                let usual = *usual.get_or_insert(self.signal.gyro_noise_dps.max(summit.residual));
+                if best.is_some() && summit.residual > LACK * usual {
                     break;
+                }
+                let noise_s = noise(&summit);
+                if usual * summit.bend_gain > BEND_ERROR_MAX {
+                    doubtful = Some((summit, noise_s, reach_s, cubic));
+                } else if best.is_none_or(|(_, least, ..)| noise_s < least) {
+                    best = Some((summit, noise_s, reach_s, cubic));
+                    if noise_s <= enough_s {
+                        break;
+                    }
                 }
             }
             if reach_s >= widest_s {
@@ -345,9 +381,17 @@ impl<'a> Samples<'a> {
             }
             reach_s = (reach_s * 1.35).min(widest_s);
         }
-        let (summit, noise_s, reach_s) = best?;
-        let moved_s = self.fit(summit.t_s, reach_s * WIDER).map_or(0.0, |wider| (wider.t_s - summit.t_s).abs());
-        Some((summit, noise_s, moved_s / (std::f64::consts::SQRT_2 * (WIDER - 1.0))))
+        let (summit, noise_s, reach_s, cubic) = best.or(doubtful)?;
+        let wider = |cubic| self.fit(summit.t_s, reach_s * WIDER, cubic);
+        let same = wider(cubic);
+        let moved = |wider: Option<Summit>| wider.map_or(0.0, |wider| (wider.t_s - summit.t_s).abs());
+        // Of two parabolas both may be drawn to the middle of a flat top.
+        let moved_s = if cubic { moved(same) } else { moved(same).max(moved(wider(true))) };
+        // On a top that is flat to the fourth power the curvature grows with the reach, and what holds a cubic's summit is less than
+        // its curvature: where noise makes the slope of f = −q x⁴ is (slope/4q)^⅓, and the curvature over the reach is 4/3 q reach².
+        let flat = same.map_or(0.0, |wider| ((wider.bend / summit.bend - 1.0) / (WIDER * WIDER - 1.0)).clamp(0.0, 1.0));
+        let flat_s = if cubic { flat * (noise_s * reach_s * reach_s / 3.0).cbrt() } else { 0.0 };
+        Some((summit, noise_s.max(flat_s), moved_s / (std::f64::consts::SQRT_2 * (WIDER - 1.0))))
     }
 
     /// Width of the hole that `t_s` lies in, s; 0 if its neighbours are where samples should be.
@@ -380,16 +424,34 @@ impl<'a> Samples<'a> {
     }
 }
 
-/// Inverse of a symmetric 3 × 3 matrix; `None` if it is singular.
-fn inverse3(m: [[f64; 3]; 3]) -> Option<[[f64; 3]; 3]> {
-    let cofactor = |r: usize, c: usize| {
-        let (r1, r2) = ((r + 1) % 3, (r + 2) % 3);
-        let (c1, c2) = ((c + 1) % 3, (c + 2) % 3);
-        m[r1][c1] * m[r2][c2] - m[r1][c2] * m[r2][c1]
-    };
-    let determinant = m[0][0] * cofactor(0, 0) + m[0][1] * cofactor(0, 1) + m[0][2] * cofactor(0, 2);
-    if determinant.abs() < 1e-12 {
-        return None;
+/// 1, x, x² and so on.
+fn powers<const N: usize>(x: f64) -> [f64; N] {
+    let mut powers = [1.0; N];
+    for k in 1..N {
+        powers[k] = powers[k - 1] * x;
     }
-    Some(std::array::from_fn(|r| std::array::from_fn(|c| cofactor(c, r) / determinant)))
+    powers
+}
+
+/// Inverse of a symmetric positive matrix by Gauss-Jordan elimination; `None` if it is singular.
+fn inverse<const N: usize>(mut m: [[f64; N]; N]) -> Option<[[f64; N]; N]> {
+    let mut inverse: [[f64; N]; N] = std::array::from_fn(|r| std::array::from_fn(|c| f64::from(u8::from(r == c))));
+    for k in 0..N {
+        let pivot = m[k][k];
+        if pivot < 1e-12 {
+            return None;
+        }
+        for c in 0..N {
+            m[k][c] /= pivot;
+            inverse[k][c] /= pivot;
+        }
+        for r in (0..N).filter(|&r| r != k) {
+            let factor = m[r][k];
+            for c in 0..N {
+                m[r][c] -= factor * m[k][c];
+                inverse[r][c] -= factor * inverse[k][c];
+            }
+        }
+    }
+    Some(inverse)
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The PostgreSQL wire by psql, by the usual driver, and by SQLAlchemy as BI tools use it.
+"""The PostgreSQL wire by psql, by the usual driver, by ADBC and connectorx, and by SQLAlchemy as BI tools use it.
 
 Asks a running service: psql's own questions about tables, scripts, errors with their places, a statement that is given up
 with Ctrl-C; values of every kind in prepared statements, in text and in binary; the same answers as `volant sql`; reading
-only; SQLAlchemy's inspection of schemas, tables, views and columns; rights.
+only; `COPY`, by hand and as ADBC's driver and Polars by connectorx ask for it; SQLAlchemy's inspection of schemas, tables, views and columns; rights.
 
 Usage: postgres.py VOLANT_BINARY PSQL
 """
@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import adbc_driver_postgresql.dbapi as adbc
+import polars
 import psycopg
 import sqlalchemy
 from service import Service, running
@@ -197,6 +199,88 @@ def by_looking_around(url: str) -> None:
         check("a placeholder that is not used", answer.get_value(0, 0) == b"42", answer.error_message)
 
 
+# Lists of which the driver does not say the type, as text.
+LISTS = [
+    ("SELECT count(*) FROM frames WHERE sensor = ANY(%s)", ["wrist", "racket"], "sensor IN ('wrist', 'racket')"),
+    ("SELECT count(*) FROM frames WHERE sensor <> ALL(%s)", ["wrist"], "sensor <> 'wrist'"),
+    ("SELECT count(*) FROM frames WHERE sensor = ANY(%s::text[])", ["wrist", "a,b"], "sensor = 'wrist'"),
+    ("SELECT count(*) FROM frames WHERE session_id = ANY(%s)", [1, 7], "session_id IN (1, 7)"),
+]
+
+
+def by_copy(psql: Psql, url: str, service: Service) -> None:
+    delay = "CASE WHEN stroke_index > 0 THEN delay_wrist_racket_ms END AS delay"
+    question = f"SELECT stroke, session_id, {delay} FROM strokes ORDER BY session_id, stroke_index"
+    right = [tuple(row.values()) for row in service.sql(question)]
+    check("there are values and NULL", right and any(row[2] is None for row in right), right)
+    lines = psql.says("--command", rf"\copy ({question}) TO STDOUT (FORMAT csv, HEADER)").splitlines()
+    check("a CSV by psql", lines[0] == "stroke,session_id,delay" and len(lines) == 1 + len(right), lines[:3])
+    check("nothing for NULL", [line.endswith(",") for line in lines[1:]] == [row[2] is None for row in right], lines[:3])
+    counted = psql.says("--command", rf"\copy ({question}) TO '/dev/null'").strip()
+    check("rows are counted", counted == f"COPY {len(right)}", counted)
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.cursor()
+        for form in ("text", "binary"):
+            with cursor.copy(f"COPY ({question}) TO STDOUT (FORMAT {form})") as copy:
+                copy.set_types(["text", "int8", "float8"])
+                rows = list(copy.rows())
+            check(f"COPY as {form}", rows == right, rows[:2])
+        with cursor.copy("COPY (SELECT stroke FROM strokes WHERE false) TO STDOUT (FORMAT binary)") as copy:
+            check("no rows, and the end of them", list(copy.rows()) == [])
+        whole = service.sql("SELECT count(*) AS n FROM frames")[0]["n"]
+        with cursor.copy("COPY frames (session_id, sensor) TO STDOUT") as copy:
+            check("a table's columns", sum(1 for _ in copy.rows()) == whole)
+        for statement, code in [
+            # More than one batch of rows has gone when the division fails.
+            ("COPY (SELECT 1 / (row_number() OVER () - 10000) FROM frames) TO STDOUT", "22000"),
+            ("COPY strokes FROM STDIN", "25006"),
+            ("COPY strokes TO '/tmp/strokes'", "25006"),
+            ("COPY strokes TO STDOUT (FORMAT parquet)", "0A000"),
+        ]:
+            try:
+                with cursor.copy(statement) as copy:
+                    for _ in copy:
+                        pass
+                sys.exit(f"FAILED: {statement} went to its end")
+            except psycopg.Error as error:
+                check(f"{statement}: its code", error.sqlstate == code, (error.sqlstate, error))
+            check("the connection goes on", cursor.execute("SELECT 1").fetchone() == (1,))
+        for statement, values, condition in LISTS:
+            (count,) = cursor.execute(statement, (values,)).fetchone()
+            right = service.sql(f"SELECT count(*) AS n FROM frames WHERE {condition}")[0]["n"]
+            check(f"{statement} of {values}", count == right > 0, (count, right))
+
+
+def by_adbc_and_connectorx(url: str, service: Service) -> None:
+    with adbc.connect(url) as connection:
+        with connection.cursor() as cursor:
+            for question in QUESTIONS:
+                cursor.execute(question)
+                rows = cursor.fetch_arrow_table().to_pylist()
+                check(f"{question}: ADBC", rows == service.sql(question), rows[:2])
+            cursor.execute("SELECT count(*) FROM frames WHERE session_id = $1 AND sensor = $2", (1, "wrist"))
+            check("ADBC: values", cursor.fetchone()[0] > 1000)
+        schema = connection.adbc_get_table_schema("strokes")
+        check("ADBC: a table's types", (str(schema.field("session_id").type), str(schema.field("stroke").type)) == ("int64", "string"))
+        (catalog, *_) = connection.adbc_get_objects(depth="all").read_all().to_pylist()
+        tables = {table["table_name"]: table for table in catalog["catalog_db_schemas"][0]["db_schema_tables"]}
+        remarks = {column["column_name"]: column["remarks"] for column in tables["frames"]["table_columns"]}
+        check("ADBC: comments", remarks["gyro_x"] == "angular velocity x, °/s; null: not finite", remarks)
+        check("ADBC: views", tables["swings"]["table_type"] == "view", tables.keys())
+    # Polars' own way, over partitions of a key, by the four protocols that connectorx has.
+    question = "SELECT session_id, t_ns, gyro_x FROM frames WHERE sensor = 'wrist'"
+    right = sorted(tuple(row.values()) for row in service.sql(question))
+    for protocol in ("binary", "csv", "cursor", "simple"):
+        frame = polars.read_database_uri(
+            question, f"{url}?cxprotocol={protocol}", engine="connectorx", partition_on="session_id", partition_num=2
+        )
+        rows = sorted(frame.rows())
+        same = len(rows) == len(right) and all(
+            a[:2] == b[:2] and abs(a[2] - b[2]) <= 1e-6 * abs(b[2]) for a, b in zip(rows, right)
+        )
+        check(f"connectorx, {protocol}", same, rows[:2])
+
+
 def by_sqlalchemy(url: str, service: Service) -> None:
     engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     inspector = sqlalchemy.inspect(engine)
@@ -264,10 +348,12 @@ def main(volant: str, binary: str) -> None:
             by_psql(psql)
             by_driver(url, service)
             by_looking_around(url)
+            by_copy(psql, url, service)
+            by_adbc_and_connectorx(url, service)
             by_sqlalchemy(url, service)
             given_up(psql, service)
         by_rights(volant, data, binary)
-    print("postgres: psql, psycopg and SQLAlchemy agree with the service")
+    print("postgres: psql, psycopg, ADBC, connectorx and SQLAlchemy agree with the service")
 
 
 main(sys.argv[1], sys.argv[2])

@@ -24,6 +24,7 @@ use pgwire::api::Type;
 use super::super::engine::CATALOG;
 use super::super::functions::FUNCTIONS;
 use super::super::views::{VIEWS, View, plan_of};
+use super::arrays::ListFromText;
 use super::dialect::{SETTINGS, VERSION_TEXT, setting};
 
 /// The schema of PostgreSQL's own tables.
@@ -76,6 +77,9 @@ pub(in crate::query) fn add_catalog(context: &SessionContext) -> Result<(), Data
         let udf = SimpleScalarUDF::new_with_signature(name, any, DataType::Boolean, yes);
         context.register_udf(ScalarUDF::new_from_impl(udf));
     }
+    context.register_udf(ScalarUDF::new_from_impl(ListFromText::new()));
+    let none = Arc::new(|_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::from(0_i32))));
+    context.register_udf(create_udf("pg_my_temp_schema", Vec::new(), DataType::Int32, Volatility::Stable, none));
     for (name, arguments) in NOTHING_SUCH {
         let none = Arc::new(|_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::Utf8(None))));
         let udf = SimpleScalarUDF::new_with_signature(

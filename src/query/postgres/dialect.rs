@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, Array, ArrayElemTypeDef, CastKind, CloseCursor, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, Query, SelectItem, SetExpr, Statement as Sql, TableFactor,
-    TableWithJoins, Value, ValueWithSpan, VisitMut as _, VisitorMut, visit_expressions_mut,
+    FunctionArgumentList, FunctionArguments, Ident, Query, SelectItem, SetExpr, Statement as Sql, TableAliasColumnDef,
+    TableFactor, TableWithJoins, Value, ValueWithSpan, VisitMut as _, VisitorMut, visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -85,17 +85,47 @@ impl Said {
 /// Reads statements.
 ///
 /// Those about PostgreSQL's catalog are put in the engine's words, which among other things takes lookups from rows of another
-/// table for NULL. All others mean what they say.
+/// table for NULL. All others mean what they say, but for lists that came as text.
 pub(super) fn read(parser: &PostgresCompatibilityParser, sql: &str) -> Result<Vec<Sql>, ParserError> {
     let lower = sql.to_ascii_lowercase();
     if !["pg_", "regclass", "regtype", "regproc"].iter().any(|word| lower.contains(word)) {
-        return Parser::parse_sql(&PostgreSqlDialect {}, sql);
+        let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql)?;
+        statements.iter_mut().for_each(read_lists);
+        return Ok(statements);
     }
     // The schema is meant, and the library looks for the name in ours.
     let sql = sql.replace("'pg_class'::regclass", "'pg_catalog.pg_class'::regclass");
     let mut statements = parser.parse(&sql)?;
     statements.iter_mut().for_each(plainly);
+    statements.iter_mut().for_each(read_lists);
     Ok(statements)
+}
+
+/// Takes placeholders and texts for lists where a list is meant; see [`super::arrays`].
+fn read_lists(statement: &mut Sql) {
+    let is_text = |expression: &Expr| {
+        let Expr::Value(value) = expression else { return false };
+        matches!(value.value, Value::Placeholder(_) | Value::SingleQuotedString(_))
+    };
+    let flow: ControlFlow<()> = visit_expressions_mut(statement, |expression| {
+        if let Expr::AnyOp { right: list, .. }
+        | Expr::AllOp { right: list, .. }
+        | Expr::Cast { expr: list, data_type: DataType::Array(_), .. } = expression
+            && is_text(list)
+        {
+            **list = call(super::arrays::NAME, vec![(**list).clone()]);
+        }
+        // What the library makes of `= ANY` in statements about the catalog.
+        if let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expression
+            && name.to_string() == "array_contains"
+            && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(list))) = list.args.first_mut()
+            && is_text(list)
+        {
+            *list = call(super::arrays::NAME, vec![list.clone()]);
+        }
+        ControlFlow::Continue(())
+    });
+    debug_assert!(flow.is_continue());
 }
 
 /// The statement in the engine's words: clients ask for settings of PostgreSQL's that no engine has.
@@ -139,7 +169,7 @@ const LOOKUPS: [(&str, usize, &str); 4] = [
 
 /// Puts plainly what clients ask in ways that the engine cannot plan: one value looked up where nothing is is NULL, a list
 /// there is one of numbers or NULL, its members are NULL, a description is looked up, the one value of a row of another table is
-/// its largest, columns have names of their own, and a pattern is escaped by a backslash.
+/// its largest, columns have names of their own, a function in an answer is its name, and a pattern is escaped by a backslash.
 fn plainly(statement: &mut Sql) {
     let null_of = |data_type| Expr::Cast {
         kind: CastKind::Cast,
@@ -148,6 +178,7 @@ fn plainly(statement: &mut Sql) {
         array: false,
         format: None,
     };
+    read_functions(statement);
     let flow = statement.visit(&mut NameColumns);
     debug_assert!(flow.is_continue());
     let flow: ControlFlow<()> = visit_expressions_mut(statement, |expression| {
@@ -161,12 +192,12 @@ fn plainly(statement: &mut Sql) {
                 *expression = null_of(DataType::SmallInt(None));
             }
             Expr::Function(Function { name, args: FunctionArguments::List(list), .. })
-                if ["unnest", "generate_subscripts"].iter().any(|of_list| name.to_string().ends_with(of_list))
+                if ["unnest", "generate_subscripts"]
+                    .iter()
+                    .any(|of_list| name.to_string().to_ascii_lowercase().ends_with(of_list))
                     && list.args.iter().any(is_list_of_nothing) =>
             {
-                let zero = Expr::Value(Value::Number("0".to_owned(), false).into());
-                let numbers = Expr::Array(Array { elem: vec![zero], named: true });
-                list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(numbers))];
+                list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(list_of_zero()))];
                 *name = vec![Ident::new("unnest")].into();
             }
             Expr::Function(function) if is_text_of_rights(function) => *expression = Expr::Value(Value::Null.into()),
@@ -177,6 +208,11 @@ fn plainly(statement: &mut Sql) {
             Expr::Function(function) => {
                 if let Some(question) = looked_up(function) {
                     *expression = question;
+                }
+            }
+            Expr::Cast { expr, data_type: DataType::Text, .. } => {
+                if let Some(name) = name_of_function(expr) {
+                    *expression = name;
                 }
             }
             Expr::Like { pattern, escape_char, .. } => escape_by_backslash(pattern, escape_char),
@@ -212,6 +248,26 @@ impl VisitorMut for NameColumns {
         }
         ControlFlow::Continue(())
     }
+
+    /// Members of a list of [`LISTS`] as rows: there are none that an object has, so one of number 0 stands for them. A column is
+    /// called as its table, as PostgreSQL does.
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::UNNEST { alias: Some(alias), array_exprs, .. } = factor
+            && array_exprs.iter().all(is_list)
+        {
+            *array_exprs = vec![list_of_zero()];
+            if alias.columns.is_empty() {
+                alias.columns = vec![TableAliasColumnDef { name: alias.name.clone(), data_type: None }];
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A list of the number 0, which no object has.
+fn list_of_zero() -> Expr {
+    let zero = Expr::Value(Value::Number("0".to_owned(), false).into());
+    Expr::Array(Array { elem: vec![zero], named: true })
 }
 
 /// One value of one row of PostgreSQL's tables, asked for without saying that there is one.
@@ -277,6 +333,40 @@ fn lookup_named(function: &Function) -> Option<(&'static str, usize, &'static st
     LOOKUPS.iter().copied().find(|(known, count, _)| *known == name && *count == taken)
 }
 
+/// Columns that hold functions: numbers to compare and join by, names to read.
+const FUNCTION_COLUMNS: [&str; 4] = ["typinput", "typoutput", "typreceive", "typsend"];
+
+/// The name of the function that such a column holds.
+fn name_of_function(column: &Expr) -> Option<Expr> {
+    let name = match column {
+        Expr::Identifier(name) => name,
+        Expr::CompoundIdentifier(path) => path.last()?,
+        _ => return None,
+    };
+    let of = "SELECT max(found.proname) FROM pg_catalog.pg_proc found WHERE found.oid = $1";
+    FUNCTION_COLUMNS.contains(&name.value.as_str()).then(|| question_of(of, &[column]))?
+}
+
+/// Gives the names of functions where the columns of an answer hold them.
+fn read_functions(statement: &mut Sql) {
+    let Sql::Query(query) = statement else { return };
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(column) = item else { continue };
+        if let Some(expr) = name_of_function(column) {
+            let alias = match column {
+                Expr::CompoundIdentifier(path) => path.pop(),
+                Expr::Identifier(name) => Some(name.clone()),
+                _ => None,
+            };
+            *item = match alias {
+                Some(alias) => SelectItem::ExprWithAlias { expr, alias },
+                None => SelectItem::UnnamedExpr(expr),
+            };
+        }
+    }
+}
+
 /// A function of [`LOOKUPS`] as its question.
 fn looked_up(function: &Function) -> Option<Expr> {
     let FunctionArguments::List(list) = &function.args else { return None };
@@ -289,6 +379,11 @@ fn looked_up(function: &Function) -> Option<Expr> {
         })
         .collect();
     let (_, _, question) = lookup_named(function)?;
+    question_of(question, &arguments)
+}
+
+/// A question of [`LOOKUPS`]' kind with its arguments.
+fn question_of(question: &str, arguments: &[&Expr]) -> Option<Expr> {
     let Sql::Query(mut query) = Parser::parse_sql(&PostgreSqlDialect {}, question).ok()?.pop()? else { return None };
     let flow: ControlFlow<()> = visit_expressions_mut(&mut query, |expression| {
         let place = match expression {
@@ -309,8 +404,11 @@ fn is_list_of_nothing(argument: &FunctionArg) -> bool {
 }
 
 fn is_list(expression: &Expr) -> bool {
-    let Expr::CompoundIdentifier(path) = expression else { return false };
-    path.last().is_some_and(names_list)
+    match expression {
+        Expr::CompoundIdentifier(path) => path.last().is_some_and(names_list),
+        Expr::Identifier(column) => names_list(column),
+        _ => false,
+    }
 }
 
 /// Clients put a word of their own before the column's name.
@@ -382,10 +480,25 @@ mod tests {
         );
         let text = put("SELECT pg_catalog.pg_get_viewdef('7'::pg_catalog.oid, true)");
         assert!(text.contains("max(found.definition)"), "{text}");
+        let functions =
+            put("SELECT t.oid, t.typreceive FROM pg_type t WHERE t.typreceive != 0 AND t.typsend::TEXT <> 'a'");
+        assert!(functions.starts_with("SELECT t.oid, (SELECT max(found.proname)"), "{functions}");
+        assert!(functions.contains("WHERE t.typreceive <> 0 AND (SELECT max("), "{functions}");
         let none = put("SELECT con.conkey[pos.n], (result.KEYS).x FROM pg_constraint con, pos, result");
         assert!(!none.contains("conkey") && !none.contains("KEYS"), "{none}");
         let own = put("SELECT 1, 1 FROM frames");
         assert_eq!(own, "SELECT 1, 1 FROM frames", "other statements mean what they say");
+    }
+
+    #[test]
+    fn a_list_that_comes_as_text_is_read() {
+        assert_eq!(
+            put("SELECT count(*) FROM frames WHERE sensor = ANY($1)"),
+            "SELECT count(*) FROM frames WHERE sensor = ANY(list_from_text($1))"
+        );
+        let cast = put("SELECT $1::bigint[], 'a'::text, ARRAY[1]::text[] FROM pg_class WHERE relkind <> ALL('{r}')");
+        assert!(cast.contains("list_from_text($1)::BIGINT[]") && cast.contains("ALL(list_from_text('{r}'))"), "{cast}");
+        assert!(cast.contains("'a'::TEXT") && cast.contains("ARRAY[1]::TEXT[]"), "{cast}");
     }
 
     #[test]

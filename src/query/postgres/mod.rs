@@ -7,9 +7,13 @@
 //! Who may come in is the caller's question: [`Gate`] is asked without a password first, with one then. The wire is not
 //! encrypted; on other machines' networks it belongs behind a tunnel, like HTTP behind its proxy.
 //!
-//! Absent: `COPY`, cursors, `LISTEN`, several statements with values in one message (the protocol has none).
+//! Much at once leaves by `COPY … TO STDOUT`, in text, CSV or binary, as ADBC, connectorx and psql's `\copy` ask for it.
+//!
+//! Absent: `COPY … FROM`, cursors, `LISTEN`, several statements with values in one message (the protocol has none).
 
+mod arrays;
 mod catalog;
+mod copy;
 mod dialect;
 
 pub(super) use catalog::add_catalog;
@@ -34,7 +38,7 @@ use pgwire::api::auth::{
 use pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
 use pgwire::api::portal::{Format, Portal};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use pgwire::api::results::{FieldInfo, QueryResponse, Response};
+use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
 use pgwire::api::stmt::QueryParser;
 use pgwire::api::store::PortalStore;
 use pgwire::api::{
@@ -42,12 +46,14 @@ use pgwire::api::{
     PgWireServerHandlers, PidSecretKeyGenerator, RandomPidSecretKeyGenerator, Type,
 };
 use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::startup::Authentication;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use copy::Copy;
 use dialect::{SETTINGS, Said, VERSION, asked, read};
 
 use super::engine::{Answer, Described, Handle};
@@ -264,6 +270,8 @@ struct Reader {
 enum Prepared {
     /// Answered by the engine.
     Query { sql: String, described: Described },
+    /// Answered by the engine, as a stream.
+    Copy(Copy),
     /// Answered with these words.
     Said(Said),
 }
@@ -271,10 +279,15 @@ enum Prepared {
 impl Reader {
     /// The statements of a message, put as the engine understands them.
     fn parse(&self, sql: &str) -> PgWireResult<Vec<Sql>> {
-        read(&self.parser, sql).map_err(|error| {
+        let statements = read(&self.parser, sql).map_err(|error| {
             // syntax_error
             PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".into(), "42601".into(), error.to_string())))
-        })
+        })?;
+        // The engine would stumble over its words before it refused it.
+        if statements.iter().any(|statement| matches!(statement, Sql::Copy { to: false, .. })) {
+            return Err(said(&Error::NotReadOnly { statement: "COPY FROM".to_owned() }));
+        }
+        Ok(statements)
     }
 }
 
@@ -283,6 +296,45 @@ impl Service {
         let answer = self.handle.query_with(sql, values, self.handle.limits()).await.map_err(|error| said(&error))?;
         Ok(Response::Query(rows(answer, format)?))
     }
+
+    /// Sends an answer as a stream. An error on the way ends it with the error, which a client takes for the end of the copy.
+    async fn copy<C>(&self, client: &mut C, copy: &Copy) -> PgWireResult<Response>
+    where
+        C: Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let answer = self.handle.query_with(&copy.sql, Vec::new(), self.handle.limits()).await;
+        let answer = answer.map_err(|error| said(&error))?;
+        let names: Vec<String> = answer.schema.fields().iter().map(|field| field.name().clone()).collect();
+        let mut rows = rows(answer, &copy.format())?;
+        let columns = i16::try_from(names.len()).unwrap_or(i16::MAX);
+        let formats = vec![i16::from(copy.format_code()); names.len()];
+        let begins = CopyOutResponse::new(copy.format_code(), columns, formats);
+        client.send(PgWireBackendMessage::CopyOutResponse(begins)).await?;
+        // The binary form's beginning comes with the first row, as PostgreSQL sends it and drivers expect it.
+        let mut out = copy.begin(names.iter().map(String::as_str));
+        if copy.format_code() == 0 && !out.is_empty() {
+            client.feed(PgWireBackendMessage::CopyData(CopyData::new(out.split().freeze()))).await?;
+        }
+        let mut count = 0;
+        while let Some(row) = rows.data_rows().next().await {
+            copy.row(&mut out, &row?);
+            client.feed(PgWireBackendMessage::CopyData(CopyData::new(out.split().freeze()))).await?;
+            count += 1;
+        }
+        copy.end(&mut out);
+        if !out.is_empty() {
+            client.feed(PgWireBackendMessage::CopyData(CopyData::new(out.freeze()))).await?;
+        }
+        client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
+        Ok(Response::Execution(Tag::new("COPY").with_rows(count)))
+    }
+}
+
+/// What cannot be sent as a stream in the way that was asked for.
+fn refused(message: String) -> PgWireError {
+    // feature_not_supported
+    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".into(), "0A000".into(), message)))
 }
 
 /// The type of a placeholder, if the statement tells it.
@@ -314,6 +366,7 @@ fn said(error: &Error) -> PgWireError {
         Error::Memory { .. } => "53200",
         Error::Busy { .. } => "53300",
         Error::Rows { .. } | Error::TooLong { .. } => "54000",
+        Error::Evaluate { .. } => "22000",
         Error::Encode { .. } => "0A000",
         _ => "58000",
     };
@@ -324,7 +377,7 @@ fn said(error: &Error) -> PgWireError {
 
 #[async_trait]
 impl SimpleQueryHandler for Service {
-    async fn do_query<C>(&self, _client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
+    async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore,
@@ -332,7 +385,15 @@ impl SimpleQueryHandler for Service {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let mut responses = Vec::new();
-        for statement in self.reader.parse(query)? {
+        let statements = self.reader.parse(query)?;
+        if let Some(copy) = statements.iter().find_map(Copy::of) {
+            // Its stream is sent here, before answers to others could be.
+            if statements.len() > 1 {
+                return Err(refused("COPY must be the only statement of its message".to_owned()));
+            }
+            return Ok(vec![self.copy(client, &copy.map_err(refused)?).await?]);
+        }
+        for statement in statements {
             responses.push(match Said::of(&statement) {
                 Some(said) => said.response(),
                 None => self.answer(&asked(&statement), Vec::new(), &Format::UnifiedText).await?,
@@ -361,6 +422,11 @@ impl QueryParser for Reader {
         if let Some(said) = Said::of(&statement) {
             return Ok(Some(Prepared::Said(said)));
         }
+        if let Some(copy) = Copy::of(&statement) {
+            let copy = copy.map_err(refused)?;
+            self.handle.describe(&copy.sql).await.map_err(|error| said(&error))?;
+            return Ok(Some(Prepared::Copy(copy)));
+        }
         let sql = asked(&statement);
         let described = self.handle.describe(&sql).await.map_err(|error| said(&error))?;
         Ok(Some(Prepared::Query { sql, described }))
@@ -373,14 +439,14 @@ impl QueryParser for Reader {
                 .iter()
                 .map(|field| known_type(field).map_or(Ok(Type::UNKNOWN), into_pg_type))
                 .collect(),
-            Prepared::Said(_) => Ok(Vec::new()),
+            Prepared::Copy(_) | Prepared::Said(_) => Ok(Vec::new()),
         }
     }
 
     fn get_result_schema(&self, statement: &Prepared, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
         let schema: &Schema = match statement {
             Prepared::Query { described, .. } => &described.schema,
-            Prepared::Said(_) => return Ok(Vec::new()),
+            Prepared::Copy(_) | Prepared::Said(_) => return Ok(Vec::new()),
         };
         arrow_schema_to_pg_fields(schema, format.unwrap_or(&Format::UnifiedText), None)
     }
@@ -395,7 +461,7 @@ impl ExtendedQueryHandler for Service {
         Arc::clone(&self.reader)
     }
 
-    async fn do_query<C>(&self, _client: &mut C, portal: &Portal<Prepared>, _rows_max: usize) -> PgWireResult<Response>
+    async fn do_query<C>(&self, client: &mut C, portal: &Portal<Prepared>, _rows_max: usize) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore<Statement = Prepared>,
@@ -404,6 +470,7 @@ impl ExtendedQueryHandler for Service {
     {
         match &portal.statement.statement {
             Prepared::Said(said) => Ok(said.response()),
+            Prepared::Copy(copy) => self.copy(client, copy).await,
             Prepared::Query { sql, described } => {
                 // What neither the statement nor the client gives a type is text.
                 let given = |at: usize| portal.statement.parameter_types.get(at).and_then(Option::as_ref);
