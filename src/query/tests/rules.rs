@@ -272,7 +272,36 @@ async fn joins_pause_between_their_batches_and_a_small_statement_has_one_thread(
         let at = lines.iter().position(|line| line.contains(join)).unwrap_or_else(|| panic!("no {join}: {plan}"));
         assert!(lines[at - 1].contains("CooperativeExec"), "{plan}");
     }
+    let every = plan("SELECT a.t_ns, b.t_ns FROM frames a JOIN frames b ON a.gyro_x < b.gyro_x").await;
+    assert!(every.contains("PortionsExec"), "{every}");
     assert!(!plan("SELECT seq % 7, max(gyro_x) FROM frames GROUP BY 1").await.contains("RepartitionExec"));
     let much_of_little = "SELECT a.seq % 7, count(*) FROM frames a CROSS JOIN frames b GROUP BY 1";
     assert!(plan(much_of_little).await.contains("RepartitionExec"));
+}
+
+/// Eight thousand million threes of rows of which none fits: minutes of work that hands out nothing.
+#[tokio::test]
+async fn a_join_that_finds_nothing_ends_with_its_time_and_the_threads_are_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = Arc::new(vec![sealed(dir.path(), 1, DAY, 2_000)]);
+    let handle = start(dir.path(), options(), vec![Snapshot { frames, ..Snapshot::default() }]);
+    let limits = Limits { wall_time: Duration::from_millis(200), ..handle.limits() };
+    let none = "SELECT count(*) FROM frames a CROSS JOIN frames b CROSS JOIN frames c WHERE a.seq + b.seq + c.seq = -1";
+    let patience = Duration::from_secs(60);
+    let error = tokio::time::timeout(patience, async {
+        match handle.query(none, limits).await {
+            Ok(mut answer) => answer.batches.next().await.unwrap().unwrap_err(),
+            Err(error) => error,
+        }
+    });
+    assert!(matches!(error.await.unwrap(), Error::Time { .. }));
+    let counted = tokio::time::timeout(patience, csv(&handle, "SELECT count(*) AS n FROM frames"));
+    assert_eq!(counted.await.unwrap(), "n\n2000\n");
+    // Rows that fit are all found, in any portions: each number but the last has those above it.
+    let pairs = csv(
+        &handle,
+        "SELECT count(*) AS n, sum(a.seq - b.seq) > 0 AS larger FROM frames a JOIN frames b ON a.seq > b.seq",
+    )
+    .await;
+    assert_eq!(pairs, "n,larger\n1999000,true\n");
 }
