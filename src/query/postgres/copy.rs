@@ -336,7 +336,7 @@ mod tests {
             ("COPY t TO STDOUT (FORMAT parquet)", "parquet"),
             ("COPY t TO STDOUT (FORMAT binary, HEADER)", "binary"),
             ("COPY t TO STDOUT (FORMAT csv, DELIMITER '\"')", "differ"),
-            ("COPY t TO STDOUT (DELIMITER 'ü')", "one byte"),
+            ("COPY t TO STDOUT (DELIMITER '\n')", "one byte"),
             ("COPY t TO STDOUT (ENCODING 'latin1')", "latin1"),
             ("COPY t TO STDOUT CSV FORCE QUOTE a", "FORCE QUOTE"),
         ] {
