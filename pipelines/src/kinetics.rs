@@ -261,7 +261,9 @@ fn rung_s2(swing: &Swing, signal: &Signal, samples: &Samples<'_>, summit: &RateP
     if !hit || !near || !samples.shaken_at(swing.impact_ns) {
         return 0.0;
     }
-    samples.highest_until(swing.impact_ns - LATE_NS).map_or(0.0, |t_ns| ((summit.t_ns - t_ns) / 1e9).powi(2))
+    samples
+        .highest_until(swing.impact_ns.saturating_sub(LATE_NS))
+        .map_or(0.0, |t_ns| ((summit.t_ns - t_ns) / 1e9).powi(2))
 }
 
 /// Time from the deepest point of the backswing to the impact, s: from where the rotation about the swing's own axis last

@@ -345,7 +345,7 @@ impl<'a> Samples<'a> {
     /// 0.6 of that. The errors of two sensors may add: two deviations of both then reach their sum if each is move/(0.6 √2).
     fn summit(&self, top: usize, period_s: f64) -> Option<(Summit, f64, f64)> {
         const WIDER: f64 = 1.6;
-        // Residuals that are so many times the noise are the pulse's shape: no parabola fits so wide.
+        // Residuals that are so many times the noise are the pulse's shape: no polynomial fits so wide.
         const LACK: f64 = 2.0;
         // A curvature must be known this well, or it may be one of the noise's bumps, which look sharp and so sure of themselves.
         const BEND_ERROR_MAX: f64 = 0.25;
