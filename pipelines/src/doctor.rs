@@ -4,7 +4,7 @@
 //! join late, rates that differ, an accelerometer that reads no 1 g at rest, delays that drift as clocks do), and gives
 //! every finding a remedy.
 
-use schemas::{SensorRole, Track};
+use schemas::{ClockNote, SensorRole, Track};
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Analysis, IssueCode, Severity};
@@ -67,6 +67,7 @@ pub fn diagnose(track: &Track, analysis: &Analysis, params: &Params) -> Vec<Find
         .collect();
     let mut own = Own(&mut findings);
     own.presence(track);
+    own.clocks(track);
     own.rates(analysis);
     own.stuck(track);
     own.rest(track, analysis);
@@ -230,6 +231,48 @@ impl Own<'_> {
                     ],
                 );
             }
+        }
+    }
+
+    /// Clocks that were put right before the analysis: each sensor once, by the worst that was found.
+    fn clocks(&mut self, track: &Track) {
+        for role in SensorRole::CHAIN {
+            let notes: Vec<&ClockNote> = track.clocks.iter().filter(|note| note.sensor == role).collect();
+            let Some(worst) = notes.iter().max_by(|a, b| a.ahead_ms.abs().total_cmp(&b.ahead_ms.abs())) else {
+                continue;
+            };
+            let zh = name_zh(role);
+            let text = if worst.calibrated {
+                let (ahead_ms, ppm) = (worst.ahead_ms, worst.drift_ppm);
+                [
+                    format!(
+                        "The {role} sensor's clock was {ahead_ms:+.0} ms off and drifted by {ppm:+.0} ppm against the others; its \
+                         times were put right by the order in which samples arrived."
+                    ),
+                    format!(
+                        "{zh}传感器的时钟偏差 {ahead_ms:+.0} 毫秒、漂移 {ppm:+.0} ppm；已按样本到达顺序校正其时间。"
+                    ),
+                ]
+            } else {
+                [
+                    format!(
+                        "The {role} sensor's clock was never set; its times come from the order in which samples arrived."
+                    ),
+                    format!("{zh}传感器未校时；其时间由样本到达顺序推定。"),
+                ]
+            };
+            self.add(
+                "clock_put_right",
+                Severity::Info,
+                Some(role),
+                text,
+                CHAIN,
+                [
+                    "Nothing to do for this recording: the delays' intervals hold what is left. Switch the gateway off and on \
+                     before long sessions, so that it sets the clocks anew.",
+                    "本次无需处理，延迟区间已包含剩余误差。长时间训练前请重启网关以重新校时。",
+                ],
+            );
         }
     }
 
@@ -544,6 +587,22 @@ mod tests {
             assert!(!finding.remedy.is_empty() && !finding.remedy_zh.is_empty());
         }
         assert!(findings.windows(2).all(|pair| pair[0].severity >= pair[1].severity));
+    }
+
+    #[test]
+    fn a_clock_that_was_put_right_is_told_once() {
+        let mut track = generate(&SynthSpec { duration_s: 30.0, ..SynthSpec::new(73) }).track;
+        let note =
+            ClockNote { sensor: SensorRole::Wrist, calibrated: true, from_s: 0.0, ahead_ms: -3.0, drift_ppm: 4.0 };
+        track.clocks = vec![note.clone(), ClockNote { ahead_ms: 41.6, from_s: 12.0, ..note }];
+        track.clocks.push(ClockNote { sensor: SensorRole::Waist, calibrated: false, ..track.clocks[0].clone() });
+        let findings = found(&track);
+        let told: Vec<&Finding> = findings.iter().filter(|finding| finding.code == "clock_put_right").collect();
+        assert_eq!(
+            told.iter().map(|f| f.sensor).collect::<Vec<_>>(),
+            [Some(SensorRole::Waist), Some(SensorRole::Wrist)]
+        );
+        assert!(told[0].text.contains("never set") && told[1].text.contains("+42 ms"), "{told:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod adapt;
 mod advice;
+mod alignment;
 mod analysis;
 pub mod calibrate;
 #[cfg(test)]
@@ -43,6 +44,7 @@ mod trend;
 
 pub use adapt::{ADAPT_SWINGS_MAX, AdaptError, adapt};
 pub use advice::{Advice, AdviceError, EVIDENCE_STROKES_MAX, Evidence, Rules};
+pub use alignment::{Alignment, CALIBRATED_S, ClockFix, ClockRun, align};
 pub use analysis::{
     Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
     Stroke,

@@ -759,7 +759,7 @@ proptest! {
         sync_error_ns in any::<i64>(),
     ) {
         let sensors: [Option<SensorTrack>; 4] = sensors.try_into().unwrap();
-        let track = Track { sensors, sync_error_ns };
+        let track = Track { sensors, sync_error_ns, ..Track::default() };
         let found = analyze(&track, Params::builtin(), Some(Model::builtin()));
         let text = serde_json::to_string(&found).unwrap();
         prop_assert!(!text.contains("NaN"));

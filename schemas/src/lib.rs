@@ -17,4 +17,4 @@ pub use ids::{AnalysisId, DeviceCode, NotificationId, SessionId, UserId};
 pub use sensor::SensorRole;
 pub use session::SessionStatus;
 pub use stroke::StrokeKind;
-pub use track::{SensorTrack, Track};
+pub use track::{ClockNote, SensorTrack, Track};

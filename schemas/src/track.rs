@@ -1,5 +1,7 @@
 //! What the pipelines read: the samples of a recording, one track a sensor.
 
+use serde::{Deserialize, Serialize};
+
 use crate::SensorRole;
 
 /// The samples of one sensor in time order. All vectors have the same length.
@@ -41,6 +43,21 @@ impl SensorTrack {
     }
 }
 
+/// How a stretch of a sensor's stamps was put on the clock common to all sensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClockNote {
+    /// Which sensor.
+    pub sensor: SensorRole,
+    /// False: the sensor only counts, and `ahead_ms` is against where its count was first put.
+    pub calibrated: bool,
+    /// Begin of the stretch on the sensor's clock, s since session start.
+    pub from_s: f64,
+    /// The sensor's clock was ahead by so much then, ms.
+    pub ahead_ms: f64,
+    /// And ran so much faster, parts per million.
+    pub drift_ppm: f64,
+}
+
 /// A recording as the pipelines see it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Track {
@@ -48,6 +65,8 @@ pub struct Track {
     pub sensors: [Option<SensorTrack>; 4],
     /// Estimated error between the clocks of different sensors, ns (one standard deviation).
     pub sync_error_ns: i64,
+    /// Clocks that were not on the common one and were put on it: `t_ns` is put right already.
+    pub clocks: Vec<ClockNote>,
 }
 
 impl Track {

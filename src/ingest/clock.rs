@@ -6,8 +6,10 @@
 //! sensor's stamps jump; midnight wraps to 0. So a stamp is read by plausibility: against its neighbours first, against
 //! the time of arrival second. The raw value is always kept, so that a better reading stays possible.
 //!
-//! [`SessionClock::decode`] works frame by frame and gives the live time. [`SessionClock::corrections`] then says, from
-//! the whole session, by how much the sensors that only have a counter must be shifted.
+//! [`SessionClock::decode`] works frame by frame and gives the live time. [`CommonClock`](super::common_clock::CommonClock)
+//! then puts the sensors on one clock, from the whole session's [runs](SessionClock::runs).
+
+use std::ops::Range;
 
 use schemas::frames::{ClockKind, NO_DEVICE_TIME};
 
@@ -26,14 +28,6 @@ const UTC_PLUS_8_MS: i64 = 8 * 3_600_000;
 const DAY_MS: i64 = 86_400_000;
 /// Sensors by their byte, [`schemas::SensorRole::to_byte`].
 const SENSORS: usize = 5;
-
-/// Estimated error between sensors that share a calibrated clock: stamps are whole milliseconds and the firmware's
-/// calibration rounds to a few more.
-const SYNC_ERROR_CALIBRATED_NS: i64 = 3_000_000;
-/// With a counter mapped by its smallest delay, the error is what network and block buffering leave.
-const SYNC_ERROR_COUNTER_NS: i64 = 30_000_000;
-/// Arrival times say nothing finer than the packet interval.
-const SYNC_ERROR_ARRIVAL_NS: i64 = 100_000_000;
 
 /// Reads HHMMSSmmm (leading zeros lost) as ms since midnight; `None` if a field is out of range.
 fn time_of_day_ms(raw: i64) -> Option<i64> {
@@ -108,15 +102,17 @@ struct SensorClock {
     without_stamp: bool,
 }
 
-/// A shift for the frames of one sensor from one row up to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Correction {
+/// Frames of one sensor on one clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
     /// Sensor byte.
-    pub sensor: u8,
-    pub first_row: usize,
-    /// Exclusive.
-    pub end_row: usize,
-    pub shift_ns: i64,
+    pub(super) sensor: u8,
+    /// Between these rows, others' among them.
+    pub(super) rows: Range<usize>,
+    /// The clock has no zero that is known.
+    pub(super) counter: bool,
+    /// What puts a counter's frame with the smallest delay to where it arrived.
+    pub(super) shift_ns: i64,
 }
 
 /// The clocks of all sensors of one session.
@@ -146,68 +142,28 @@ impl SessionClock {
         (t_ms.saturating_mul(1_000_000), kind)
     }
 
-    /// What the whole session says about the sensors that only have a counter: each run is shifted so that its frame
-    /// with the smallest delay arrived when it was measured. `rows` is the number of rows decoded so far.
-    #[must_use]
-    pub fn corrections(&self, rows: usize) -> Vec<Correction> {
-        let mut corrections = Vec::new();
-        for (sensor, clock) in self.sensors.iter().enumerate() {
-            for (index, segment) in clock.segments.iter().enumerate() {
-                let duration_ms = segment.last_ms - segment.first_ms;
+    /// The runs of all sensors among the first `rows` rows.
+    pub(super) fn runs(&self, rows: usize) -> Vec<Run> {
+        let runs_of = |(sensor, clock): (usize, &SensorClock)| {
+            let ends = clock.segments.iter().skip(1).map(|next| next.first_row).chain([rows]);
+            let runs = clock.segments.iter().zip(ends).map(|(segment, end)| {
+                let counter = segment.mode == Mode::Counter;
                 // Counters that run away from arrival are a replay at another speed or a broken counter: the first
                 // arrival then stays the anchor.
+                let duration_ms = segment.last_ms - segment.first_ms;
                 let credible = segment.lag_min_ms > -(PAUSE_MS + duration_ms / 20);
-                if segment.mode == Mode::Counter && segment.lag_min_ms != 0 && credible {
-                    corrections.push(Correction {
-                        sensor: sensor as u8,
-                        first_row: segment.first_row,
-                        end_row: clock.segments.get(index + 1).map_or(rows, |next| next.first_row),
-                        shift_ns: segment.lag_min_ms * 1_000_000,
-                    });
-                }
-            }
-        }
-        corrections
-    }
-
-    /// The clocks after the [corrections](Self::corrections) were applied to the rows: they start from the shifted times,
-    /// so that applying the corrections of a later look moves nothing twice.
-    #[must_use]
-    pub fn corrected(&self) -> Self {
-        let mut clocks = self.clone();
-        for correction in self.corrections(usize::MAX) {
-            let Some(clock) = clocks.sensors.get_mut(usize::from(correction.sensor)) else { continue };
-            let shift_ms = correction.shift_ns / 1_000_000;
-            let newest = clock.segments.len().saturating_sub(1);
-            for (index, segment) in clock.segments.iter_mut().enumerate() {
-                if segment.first_row == correction.first_row {
-                    segment.first_ms += shift_ms;
-                    segment.last_ms += shift_ms;
-                    segment.lag_min_ms -= shift_ms;
-                    if let Some(last) = clock.last.as_mut().filter(|_| index == newest) {
-                        last.t_ms += shift_ms;
-                    }
-                }
-            }
-        }
-        clocks
-    }
-
-    /// Estimated error between the clocks of different sensors, one standard deviation, ns.
-    #[must_use]
-    pub fn sync_error_ns(&self) -> i64 {
-        let error = |clock: &SensorClock| {
-            if clock.without_stamp {
-                SYNC_ERROR_ARRIVAL_NS
-            } else if clock.segments.iter().any(|segment| segment.mode == Mode::Counter) {
-                SYNC_ERROR_COUNTER_NS
-            } else if clock.segments.is_empty() {
-                0
-            } else {
-                SYNC_ERROR_CALIBRATED_NS
-            }
+                let shift_ms = if counter && credible { segment.lag_min_ms } else { 0 };
+                let sensor = sensor as u8;
+                Run { sensor, rows: segment.first_row..end, counter, shift_ns: shift_ms.saturating_mul(1_000_000) }
+            });
+            runs.collect::<Vec<_>>()
         };
-        self.sensors.iter().map(error).max().unwrap_or(0)
+        self.sensors.iter().enumerate().flat_map(runs_of).collect()
+    }
+
+    /// True if frames came without a time.
+    pub(super) fn without_stamp(&self) -> bool {
+        self.sensors.iter().any(|clock| clock.without_stamp)
     }
 }
 
@@ -352,8 +308,7 @@ mod tests {
         let (times, kinds, clock) = decode_all(&[(154501651, 1700), (154501661, 1700), (154501671, 1700)]);
         assert_eq!(times, [1651, 1661, 1671]);
         assert!(kinds.iter().all(|&kind| kind == ClockKind::TimeOfDay));
-        assert_eq!(clock.sync_error_ns(), SYNC_ERROR_CALIBRATED_NS);
-        assert!(clock.corrections(3).is_empty());
+        assert_eq!(clock.runs(3), [Run { sensor: 1, rows: 0..3, counter: false, shift_ns: 0 }]);
     }
 
     #[test]
@@ -400,7 +355,7 @@ mod tests {
         let (times, kinds, clock) = decode_all(&stamps);
         assert!(kinds.iter().all(|&kind| kind == ClockKind::Counter), "{kinds:?}");
         assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 10), "{times:?}");
-        assert_eq!(clock.sync_error_ns(), SYNC_ERROR_COUNTER_NS);
+        assert!(clock.runs(200)[0].counter);
     }
 
     #[test]
@@ -417,16 +372,9 @@ mod tests {
         let stamps: Vec<(i64, i64)> =
             (0..100).map(|i| (500_000 + i * 10, 1_000 + (i / 10 * 10 + 9) * 10 + 20)).collect();
         let (times, _, clock) = decode_all(&stamps);
-        let corrections = clock.corrections(100);
-        assert_eq!(corrections.len(), 1);
-        let corrected_ms = times[0] + corrections[0].shift_ns / 1_000_000;
-        assert_eq!(corrected_ms, 1_020);
-
-        // Applied once, it is not due again, and the next frame goes on from the shifted times.
-        let mut corrected = clock.corrected();
-        assert!(corrected.corrections(100).is_empty());
-        let (next_ns, _) = corrected.decode(100, 1, 501_000, START_US + 2_110_000);
-        assert_eq!(next_ns / 1_000_000, 2_020);
+        let runs = clock.runs(100);
+        assert_eq!((runs.len(), runs[0].counter, &runs[0].rows), (1, true, &(0..100)));
+        assert_eq!(times[0] + runs[0].shift_ns / 1_000_000, 1_020);
     }
 
     #[test]

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
 use pipelines::calibrate;
-use schemas::{DeviceCode, FrameColumns, FrameFlags, SessionId, SessionStatus, Track};
+use schemas::{ClockNote, DeviceCode, FrameColumns, FrameFlags, SessionId, SessionStatus, Track};
 use tokio::sync::Notify;
 
 use super::Packet;
 use super::clock::SessionClock;
+use super::common_clock::CommonClock;
 use crate::store::catalog::{SessionKind, SessionRow};
+use crate::store::seal;
 
 /// Rows of one live batch; a full one is built once and kept.
 const LIVE_BATCH_ROWS: usize = 16_384;
@@ -337,49 +339,14 @@ impl State {
             .to_batch(session_id, 0, &order, |sensor| self.acc_to_mps2.get(usize::from(sensor)).copied().flatten())
     }
 
-    /// Makes the columns ready for sealing: counters are shifted to where the whole session says they belong, units are
-    /// decided, rows that the log refused are left out. Call it when every row is settled.
-    pub(super) fn finish(&mut self) -> Finished {
-        let corrections = self.clock.corrections(self.frames.len());
-        if !corrections.is_empty() {
-            let frames = Arc::make_mut(&mut self.frames);
-            for correction in corrections {
-                for row in correction.first_row..correction.end_row.min(frames.len()) {
-                    if frames.sensor[row] == correction.sensor && frames.clock[row] != schemas::ClockKind::Arrival as u8
-                    {
-                        frames.t_ns[row] += correction.shift_ns;
-                    }
-                }
-            }
-            // The shift is in the rows now; a later revision starts from decoded times again.
-            self.clock = self.clock.corrected();
-        }
-        let frames = self.kept();
-        Finished {
-            acc_to_mps2: units(&frames),
-            frames,
-            sync_error_ns: self.clock.sync_error_ns(),
-            taken_rows: self.frames.len(),
-        }
-    }
-
-    /// The rows without those that the log refused. The recording itself keeps the refused ones in their place: its row
-    /// numbers are those of the clock, of repeats and of what is settled.
-    pub(super) fn kept(&self) -> Arc<FrameColumns> {
-        if self.void.is_empty() {
-            return Arc::clone(&self.frames);
-        }
-        Arc::new(self.frames.gather((0..self.frames.len()).filter(|&row| !self.is_void(row))))
+    /// What the recording holds now, to be looked at without its lock.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot { frames: Arc::clone(&self.frames), void: self.void.clone(), clock: self.clock.clone() }
     }
 
     /// Number of rows without those that the log refused.
     pub(super) fn kept_rows(&self) -> usize {
         self.frames.len() - self.void.iter().map(ExactSizeIterator::len).sum::<usize>()
-    }
-
-    /// Estimated error between the clocks of different sensors, ns.
-    pub(super) fn sync_error_ns(&self) -> i64 {
-        self.clock.sync_error_ns()
     }
 
     /// Notes that what was kept of the first `taken_rows` rows is in the sealed file.
@@ -392,24 +359,50 @@ impl State {
     }
 }
 
-/// A recording's columns as they are sealed and analysed.
-#[derive(Clone, Debug)]
-pub(super) struct Finished {
-    pub(super) frames: Arc<FrameColumns>,
-    pub(super) acc_to_mps2: [Option<f32>; SENSORS],
-    pub(super) sync_error_ns: i64,
-    /// Rows of the recording that this answers for, those that the log refused included.
-    pub(super) taken_rows: usize,
+/// The rows of a recording at one moment, with the times that were decoded.
+pub(super) struct Snapshot {
+    frames: Arc<FrameColumns>,
+    void: Vec<Range<usize>>,
+    clock: SessionClock,
 }
 
-/// A whole recording that did not come through [`super::Handle::append`], ready for sealing.
+impl Snapshot {
+    /// The frames as they are sealed and analysed: on one clock, units decided, without the rows that the log refused. (The
+    /// recording itself keeps the refused ones in their place: its row numbers are those of the clock, of repeats and of
+    /// what is settled.)
+    pub(super) fn finish(self) -> FinishedRecording {
+        let Self { mut frames, void, clock } = self;
+        let is_void = |row: usize| void.iter().any(|rows| rows.contains(&row));
+        let common = CommonClock::of(&frames, &clock, is_void);
+        let taken_rows = frames.len();
+        if !common.is_decoded() {
+            common.apply(Arc::make_mut(&mut frames));
+        }
+        if !void.is_empty() {
+            frames = Arc::new(frames.gather((0..taken_rows).filter(|&row| !is_void(row))));
+        }
+        FinishedRecording {
+            acc_to_mps2: units(&frames),
+            frames,
+            sync_error_ns: common.sync_error_ns,
+            clocks: common.notes,
+            taken_rows,
+        }
+    }
+}
+
+/// A recording's columns as they are sealed and analysed.
 #[derive(Clone, Debug)]
 pub struct FinishedRecording {
-    /// With times since session start.
+    /// With times since session start, on one clock.
     pub frames: Arc<FrameColumns>,
     acc_to_mps2: [Option<f32>; SENSORS],
     /// Estimated error between the clocks of different sensors, ns.
     pub sync_error_ns: i64,
+    /// The clocks that were not on the common one.
+    pub clocks: Vec<ClockNote>,
+    /// Rows of the recording that this answers for, those that the log refused included.
+    pub(super) taken_rows: usize,
 }
 
 impl FinishedRecording {
@@ -418,6 +411,28 @@ impl FinishedRecording {
     pub fn acc_to_mps2(&self, sensor: u8) -> Option<f32> {
         self.acc_to_mps2.get(usize::from(sensor)).copied().flatten()
     }
+
+    /// What its sealed file says about it.
+    #[must_use]
+    pub fn metadata(&self, device: &DeviceCode) -> Vec<(String, String)> {
+        let mut metadata = vec![
+            (seal::KEY_SYNC_ERROR_NS.to_owned(), self.sync_error_ns.to_string()),
+            (seal::KEY_DEVICE_CODE.to_owned(), device.to_string()),
+        ];
+        if !self.clocks.is_empty() {
+            // Plain numbers and names: it cannot fail.
+            let clocks = serde_json::to_string(&self.clocks).unwrap_or_default();
+            metadata.push((seal::KEY_CLOCKS.to_owned(), clocks));
+        }
+        metadata
+    }
+
+    /// The samples of each sensor in time order, as the pipelines read them.
+    pub(super) fn track(&self) -> Track {
+        let mut track = track_of(&self.frames, self.sync_error_ns);
+        track.clocks.clone_from(&self.clocks);
+        track
+    }
 }
 
 /// Reads clocks and units of a session's frames, which are all there and in arrival order with `received_at_us` filled,
@@ -425,10 +440,13 @@ impl FinishedRecording {
 #[must_use]
 pub fn finish_recording(session: &SessionRow, frames: FrameColumns) -> FinishedRecording {
     let recording = Recording::new(session);
-    let mut state = recording.lock();
-    state.restore(frames, None);
-    let Finished { frames, acc_to_mps2, sync_error_ns, .. } = state.finish();
-    FinishedRecording { frames, acc_to_mps2, sync_error_ns }
+    let snapshot = {
+        let mut state = recording.lock();
+        state.restore(frames, None);
+        state.snapshot()
+    };
+    drop(recording);
+    snapshot.finish()
 }
 
 /// The acceleration unit of each sensor, by sensor byte, from all its samples.
@@ -445,8 +463,7 @@ fn units(frames: &FrameColumns) -> [Option<f32>; SENSORS] {
     })
 }
 
-/// The samples of each sensor in time order, as the pipelines read them.
-pub(crate) fn track_of(frames: &FrameColumns, sync_error_ns: i64) -> Track {
+fn track_of(frames: &FrameColumns, sync_error_ns: i64) -> Track {
     let mut rows: [Vec<usize>; SENSORS] = Default::default();
     for (row, &sensor) in frames.sensor.iter().enumerate() {
         if let Some(rows) = rows.get_mut(usize::from(sensor)) {
@@ -533,7 +550,7 @@ mod tests {
             let rows = take(&recording, first_ms);
             recording.settle(rows, kept);
         }
-        let finished = recording.lock().finish();
+        let finished = recording.lock().snapshot().finish();
         let times = &finished.frames.device_time_raw;
         assert_eq!((times.len(), times[0], times[10], finished.taken_rows), (20, 1000, 3000, 30));
         // That file could not be written; what comes now is not settled before the log says so.
@@ -546,10 +563,10 @@ mod tests {
         recording.settle(rows, true);
         assert_eq!(live(&recording), Some(30));
 
-        let finished = recording.lock().finish();
+        let finished = recording.lock().snapshot().finish();
         assert_eq!((finished.frames.len(), finished.taken_rows), (30, 40));
         recording.lock().sealed(1, finished.taken_rows);
         let state = recording.lock();
-        assert_eq!((state.kept().len(), state.kept_rows(), state.frames.len()), (30, 30, state.sealed_rows));
+        assert_eq!((state.kept_rows(), state.frames.len()), (30, state.sealed_rows));
     }
 }

@@ -8,7 +8,7 @@ use schemas::{DeviceCode, FrameColumns, SessionId, SessionStatus, Track};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::recording::{Finished, Recording, SENSORS, Taken, track_of};
+use super::recording::{Recording, SENSORS, Taken};
 use super::{Accepted, Durable, Error, Event, Packet};
 use crate::clock::Clock;
 use crate::store::catalog::{Catalog, NewSession, Sealed, SessionKind, SessionRow};
@@ -370,18 +370,20 @@ impl Handle {
     pub async fn seal(&self, session: SessionId) -> Result<Option<Sealed>, Error> {
         let Some(recording) = self.get(session) else { return Ok(None) };
         let _sealing = recording.sealing.lock().await;
-        let (finished, revision) = loop {
+        let (snapshot, revision) = loop {
             let taken = recording.lock().frames.len();
             recording.wait_settled(taken).await;
-            let mut state = recording.lock();
+            let state = recording.lock();
             if state.frames.len() <= state.sealed_rows {
                 return Ok(None);
             }
             // Appends that came in between are settled soon.
             if recording.settled_rows() >= state.frames.len() {
-                break (state.finish(), state.revision + 1);
+                break (state.snapshot(), state.revision + 1);
             }
         };
+        let broke = |_| Error::Broke { session_id: session };
+        let finished = tokio::task::spawn_blocking(|| snapshot.finish()).await.map_err(broke)?;
         let (rows, taken_rows) = (finished.frames.len(), finished.taken_rows);
         if rows == 0 {
             // The log refused everything: there is no file to write.
@@ -390,17 +392,13 @@ impl Handle {
         }
         let (paths, started_at_us) = (self.0.paths.clone(), recording.started_at_us);
         let sync_error_ns = finished.sync_error_ns;
-        let metadata = [
-            (seal::KEY_SYNC_ERROR_NS.to_owned(), sync_error_ns.to_string()),
-            (seal::KEY_DEVICE_CODE.to_owned(), recording.device.to_string()),
-        ];
+        let metadata = finished.metadata(&recording.device);
         let manifest = tokio::task::spawn_blocking(move || {
-            let Finished { frames, acc_to_mps2, .. } = finished;
-            let unit = |sensor: u8| acc_to_mps2.get(usize::from(sensor)).copied().flatten();
-            seal::write_frames(&paths, session, started_at_us, revision as u32, &frames, unit, &metadata)
+            let unit = |sensor: u8| finished.acc_to_mps2(sensor);
+            seal::write_frames(&paths, session, started_at_us, revision as u32, &finished.frames, unit, &metadata)
         })
         .await
-        .map_err(|_| Error::Broke { session_id: session })?
+        .map_err(broke)?
         .map_err(|source| Error::Seal { session_id: session, source })?;
         let sealed = Sealed {
             session_id: session,
@@ -442,25 +440,21 @@ impl Handle {
     #[must_use]
     pub fn track(&self, session: SessionId, revision: i64) -> Option<Track> {
         let recording = self.get(session)?;
-        let (frames, sync_error_ns) = {
+        let snapshot = {
             let state = recording.lock();
             if state.revision != revision || state.sealed_rows != state.frames.len() {
                 return None;
             }
-            (state.kept(), state.sync_error_ns())
+            state.snapshot()
         };
-        Some(track_of(&frames, sync_error_ns))
+        Some(snapshot.finish().track())
     }
 
     /// The samples that an open session holds, as the pipelines read them.
     #[must_use]
     pub fn live_track(&self, session: SessionId) -> Option<Track> {
-        let recording = self.get(session)?;
-        let (frames, sync_error_ns) = {
-            let state = recording.lock();
-            (state.kept(), state.sync_error_ns())
-        };
-        Some(track_of(&frames, sync_error_ns))
+        let snapshot = self.get(session)?.lock().snapshot();
+        Some(snapshot.finish().track())
     }
 
     /// The rows of an open session from `from` on, as far as they are on disk, `limit` at most, and the row to go on with.

@@ -624,10 +624,7 @@ fn take(row: &Texts, read: &mut Read, limit: usize) -> Result<Option<Note>, Reas
 fn seal(paths: &Paths, session: &SessionRow, columns: FrameColumns) -> Result<Sealed, Error> {
     let finished = ingest::finish_recording(session, columns);
     let revision = session.revision + 1;
-    let metadata = [
-        (seal::KEY_SYNC_ERROR_NS.to_owned(), finished.sync_error_ns.to_string()),
-        (seal::KEY_DEVICE_CODE.to_owned(), session.device_code.to_string()),
-    ];
+    let metadata = finished.metadata(&session.device_code);
     let manifest = seal::write_frames(
         paths,
         session.session_id,

@@ -342,7 +342,7 @@ impl<'a> Collector<'a> {
                     unsorted += samples.unsorted;
                     Some(if samples.unsorted == 0 { samples.track } else { sorted(&samples.track) })
                 });
-                Recording { name, track: Track { sensors, sync_error_ns: 0 }, unsorted, started_at_us: None }
+                Recording { name, track: Track { sensors, ..Track::default() }, unsorted, started_at_us: None }
             })
             .collect()
     }

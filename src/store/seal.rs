@@ -50,6 +50,8 @@ pub const ROW_GROUP_ROWS: usize = 1 << 17;
 /// Metadata key under which a caller of [`write_frames`] may leave the estimated error between the clocks of different
 /// sensors, in ns as a decimal; [`read_track`] gives it back.
 pub const KEY_SYNC_ERROR_NS: &str = "volant.sync_error_ns";
+/// The clocks that were put on the common one, as JSON ([`schemas::ClockNote`]); absent: none was off.
+pub const KEY_CLOCKS: &str = "volant.clocks";
 
 /// Metadata key of the device that recorded the session.
 pub const KEY_DEVICE_CODE: &str = "volant.device_code";
@@ -437,7 +439,8 @@ fn track_of(file: &TableFile) -> Result<Track, Error> {
     let reader = open_table(file, Table::Frames, &frames_schema())?;
     let sync_error_ns =
         value_of(reader.metadata(), KEY_SYNC_ERROR_NS).and_then(|value| value.parse().ok()).unwrap_or(0);
-    let mut track = Track { sync_error_ns, ..Track::default() };
+    let clocks = value_of(reader.metadata(), KEY_CLOCKS).and_then(|notes| serde_json::from_str(notes).ok());
+    let mut track = Track { sync_error_ns, clocks: clocks.unwrap_or_default(), ..Track::default() };
     let wanted = ["sensor", "t_ns"].into_iter().chain(SAMPLES);
     let mask = ProjectionMask::columns(reader.parquet_schema(), wanted);
     for batch in batches(reader.with_projection(mask), path)? {
