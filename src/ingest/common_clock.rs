@@ -138,3 +138,112 @@ fn sync_error_ns(clock: &SessionClock, runs: &[Run], error_s: &[Option<f64>]) ->
     let worst_s = runs.iter().zip(error_s).map(of_run).fold(unstamped_s, f64::max);
     (worst_s * NS_PER_S).round() as i64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2025-09-27 15:45:00 in UTC+8.
+    const START_US: i64 = 1_758_959_100_000_000;
+
+    /// A minute of two sensors at 100 Hz that take turns; `stamp` turns a sensor and its true time (ms) into what it sends.
+    fn hear(stamp: impl Fn(u8, i64) -> i64) -> (FrameColumns, SessionClock) {
+        let mut frames = FrameColumns::default();
+        for tick in 0..6000 {
+            for (sensor, role) in [(1, SensorRole::Waist), (2, SensorRole::Shoulder)] {
+                let true_ms = 10 * tick + 5 * (sensor - 1);
+                frames.push_decoded(sensor as i32, role, Some(stamp(sensor as u8, true_ms)), [[1.0; 3]; 3]);
+            }
+        }
+        let mut clock = SessionClock::new(START_US);
+        for row in 0..frames.len() {
+            let arrived_us = START_US + (row as i64 / 30 + 1) * 150_000;
+            let (t_ns, kind) = clock.decode(row, frames.sensor[row], frames.device_time_raw[row], arrived_us);
+            (frames.t_ns[row], frames.clock[row], frames.received_at_us[row]) = (t_ns, kind as u8, arrived_us);
+        }
+        (frames, clock)
+    }
+
+    /// The largest distance of a frame's time from the true one, ms, after the mean distance is taken off.
+    fn apart_ms(frames: &FrameColumns) -> f64 {
+        let ahead = |row: usize| frames.t_ns[row] as f64 / 1e6 - 5.0 * row as f64;
+        let mean = (0..frames.len()).map(ahead).sum::<f64>() / frames.len() as f64;
+        (0..frames.len()).map(|row| (ahead(row) - mean).abs()).fold(0.0, f64::max)
+    }
+
+    fn unix_ms(true_ms: i64) -> i64 {
+        START_US / 1000 + true_ms
+    }
+
+    #[test]
+    fn clocks_that_agree_are_left_as_they_were_decoded() {
+        let (frames, clock) = hear(|_, true_ms| unix_ms(true_ms));
+        let common = CommonClock::of(&frames, &clock, |_| false);
+        assert!(common.is_decoded() && common.notes.is_empty());
+        assert_eq!(common.sync_error_ns, 3_000_000);
+    }
+
+    #[test]
+    fn an_old_calibration_that_drifts_is_put_right_and_told() {
+        // 40 ms behind, and 500 ppm slow.
+        let (mut frames, clock) =
+            hear(|sensor, true_ms| unix_ms(if sensor == 2 { true_ms - 40 - true_ms / 2000 } else { true_ms }));
+        assert!(apart_ms(&frames) > 30.0);
+        let common = CommonClock::of(&frames, &clock, |_| false);
+        common.apply(&mut frames);
+        assert!(apart_ms(&frames) < 4.0, "{}", apart_ms(&frames));
+        let [note] = common.notes.as_slice() else { panic!("{:?}", common.notes) };
+        assert_eq!((note.sensor, note.calibrated), (SensorRole::Shoulder, true));
+        assert!((note.ahead_ms + 40.0).abs() < 3.0 && (note.drift_ppm + 500.0).abs() < 50.0, "{note:?}");
+        assert!((3_000_000..7_000_000).contains(&common.sync_error_ns), "{}", common.sync_error_ns);
+
+        // The next look starts from decoded times again, and says the same.
+        let (again, clock) =
+            hear(|sensor, true_ms| unix_ms(if sensor == 2 { true_ms - 40 - true_ms / 2000 } else { true_ms }));
+        let common = CommonClock::of(&again, &clock, |_| false);
+        let mut twice = again;
+        common.apply(&mut twice);
+        assert_eq!(twice.t_ns, frames.t_ns);
+    }
+
+    #[test]
+    fn a_counter_beside_a_calibrated_clock_follows_it() {
+        let (mut frames, clock) =
+            hear(|sensor, true_ms| if sensor == 2 { 777_000 + true_ms } else { unix_ms(true_ms) });
+        let before_ms = apart_ms(&frames);
+        let common = CommonClock::of(&frames, &clock, |_| false);
+        common.apply(&mut frames);
+        assert!(apart_ms(&frames) < 4.0, "{before_ms} to {}", apart_ms(&frames));
+        // The calibrated one stays where it was.
+        assert_eq!((frames.t_ns[0], frames.t_ns[2]), (0, 10_000_000));
+        assert!(!common.notes[0].calibrated && common.sync_error_ns < 7_000_000);
+    }
+
+    #[test]
+    fn counters_alone_are_compared_and_one_alone_is_not() {
+        let (mut frames, clock) = hear(|sensor, true_ms| i64::from(sensor) * 500_000 + true_ms);
+        let common = CommonClock::of(&frames, &clock, |_| false);
+        common.apply(&mut frames);
+        assert!(apart_ms(&frames) < 4.0, "{}", apart_ms(&frames));
+        assert!(common.sync_error_ns < 7_000_000);
+        // Not one of the second sensor's frames is kept: nothing to compare with.
+        let second: Vec<bool> = frames.sensor.iter().map(|&sensor| sensor == 2).collect();
+        let common = CommonClock::of(&frames, &clock, |row| second[row]);
+        assert!(common.notes.is_empty());
+        assert_eq!(common.sync_error_ns, 30_000_000);
+    }
+
+    #[test]
+    fn frames_without_a_time_stay_where_they_arrived() {
+        let (mut frames, mut clock) = hear(|sensor, true_ms| unix_ms(if sensor == 2 { true_ms - 40 } else { true_ms }));
+        frames.push_decoded(2, SensorRole::Shoulder, None, [[1.0; 3]; 3]);
+        let row = frames.len() - 1;
+        let (t_ns, kind) = clock.decode(row, 2, schemas::frames::NO_DEVICE_TIME, START_US + 60_100_000);
+        (frames.t_ns[row], frames.clock[row]) = (t_ns, kind as u8);
+        let common = CommonClock::of(&frames, &clock, |_| false);
+        common.apply(&mut frames);
+        assert_eq!(frames.t_ns[row], 60_100_000_000);
+        assert!((frames.t_ns[row - 1] - 59_995_000_000).abs() < 4_000_000);
+        assert_eq!(common.sync_error_ns, 100_000_000);
+    }
+}
