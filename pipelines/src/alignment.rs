@@ -8,8 +8,8 @@
 //!
 //! So each sample gives a *residual*: its own stamp less the middle of the stamps about it. The residuals of a sensor lie on
 //! a line (offset and drift), within half a sample's period either way; where they step, somebody set the clock. A line is
-//! fitted to each stretch between steps by medians (Theil-Sen), and is taken off where it is more than the order of arrival
-//! leaves open.
+//! fitted to each stretch between steps (Theil-Sen, through means of parts), and is taken off where it is more than the order
+//! of arrival leaves open.
 
 use std::ops::Range;
 
@@ -77,7 +77,7 @@ const BLOCK: usize = 32;
 const STEP_MIN_S: f64 = 0.010;
 /// Drift shows in stretches of this length, s.
 const DRIFT_MIN_S: f64 = 20.0;
-/// Points to which a stretch is thinned for its line, each the middle of its part.
+/// Points to which a stretch is thinned for its line, each the mean of its part.
 const LINE_POINTS: usize = 64;
 
 /// Brings the clocks of the runs together.
@@ -236,7 +236,7 @@ fn tie(run: &ClockRun, by: &ClockRun, times: &[f64]) -> Option<Tie> {
     let (residuals, period_s) = residuals(run, by, times)?;
     let stretches: Vec<(Stretch, &[Residual])> = steps(&residuals, period_s)
         .windows(2)
-        .map(|bounds| (line(run, &residuals, bounds[0]..bounds[1]), &residuals[bounds[0]..bounds[1]]))
+        .map(|bounds| (line(run, &residuals, bounds[0]..bounds[1], period_s), &residuals[bounds[0]..bounds[1]]))
         .collect();
     let mut left: Vec<f64> = stretches
         .iter()
@@ -244,10 +244,8 @@ fn tie(run: &ClockRun, by: &ClockRun, times: &[f64]) -> Option<Tie> {
             residuals.iter().map(|r| r.ahead_s - (stretch.offset_s + stretch.slope * (r.t_s - stretch.from_s)))
         })
         .collect();
-    let mut sizes: Vec<f64> = left.iter().map(|r| r.abs()).collect();
-    let usual_s = median(&mut sizes)?;
-    // Late ones among them (a gateway that was busy) say nothing about the clock.
-    left.retain(|r| r.abs() <= 5.0 * usual_s);
+    let reach_s = reach_s(&left, period_s);
+    left.retain(|r| r.abs() <= reach_s);
     let variance = left.iter().map(|r| r * r).sum::<f64>() / left.len().max(1) as f64;
     let order = Order { period_s, scatter_s: (variance - period_s * period_s / 12.0).max(0.0).sqrt() };
     if order.error_s() > if run.calibrated { ERROR_MAX_S } else { COUNTER_ERROR_MAX_S } {
@@ -330,8 +328,28 @@ fn steps(residuals: &[Residual], period_s: f64) -> Vec<usize> {
     bounds
 }
 
+/// Residuals further from their middle than this, s, are those of samples that something held up (a gateway that was busy) and
+/// say nothing about the clock.
+fn reach_s(from_middle: &[f64], period_s: f64) -> f64 {
+    let mut sizes: Vec<f64> = from_middle.iter().map(|r| r.abs()).collect();
+    (2.0 * period_s).max(5.0 * median(&mut sizes).unwrap_or(0.0))
+}
+
+/// The mean of residuals without those that were held up. Not their median: stamps of even rhythms differ by whole periods, and
+/// only how often each difference occurs tells what is between.
+fn mean_s(residuals: &[Residual], period_s: f64) -> f64 {
+    let mut ahead: Vec<f64> = residuals.iter().map(|r| r.ahead_s).collect();
+    let middle_s = median(&mut ahead).unwrap_or(0.0);
+    for ahead_s in &mut ahead {
+        *ahead_s -= middle_s;
+    }
+    let reach_s = reach_s(&ahead, period_s);
+    ahead.retain(|r| r.abs() <= reach_s);
+    middle_s + ahead.iter().sum::<f64>() / ahead.len().max(1) as f64
+}
+
 /// The line through a stretch of residuals.
-fn line(run: &ClockRun, all: &[Residual], range: Range<usize>) -> Stretch {
+fn line(run: &ClockRun, all: &[Residual], range: Range<usize>, period_s: f64) -> Stretch {
     let residuals = &all[range.clone()];
     // A stretch reaches to the next one: samples that came between none go with those before.
     let first = if range.start == 0 { 0 } else { residuals.first().map_or(0, |r| r.sample) };
@@ -339,13 +357,7 @@ fn line(run: &ClockRun, all: &[Residual], range: Range<usize>) -> Stretch {
     let (from_s, to_s) = (residuals.first().map_or(0.0, |r| r.t_s), residuals.last().map_or(0.0, |r| r.t_s));
     let mut points: (Vec<f64>, Vec<f64>) = residuals
         .chunks(residuals.len().div_ceil(LINE_POINTS).max(1))
-        .map(|part| {
-            let middle = |of: fn(&Residual) -> f64| {
-                let mut values: Vec<f64> = part.iter().map(of).collect();
-                median(&mut values).unwrap_or(0.0)
-            };
-            (middle(|r| r.t_s), middle(|r| r.ahead_s))
-        })
+        .map(|part| (f64::midpoint(part[0].t_s, part[part.len() - 1].t_s), mean_s(part, period_s)))
         .unzip();
     let slope = if to_s - from_s >= DRIFT_MIN_S { theil_sen(&points.0, &points.1).unwrap_or(0.0) } else { 0.0 };
     for (t_s, ahead_s) in points.0.iter().zip(&mut points.1) {
