@@ -149,6 +149,8 @@ pub enum IssueCode {
     SensorSwapped,
     /// A sensor does not move as its place does: on the other arm, or loose.
     SensorMisplaced,
+    /// A delay moves steadily over the recording, as clocks that drift apart move it.
+    ClockDriftSuspected,
 }
 
 /// Something wrong with a recording.

@@ -9,10 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Analysis, IssueCode, Severity};
 use crate::calibrate::{G, median, span_s};
-use crate::params::Params;
 use crate::pipeline::name_zh;
-use crate::report::PAIRS;
-use crate::trend::{mann_kendall_p, theil_sen};
 
 /// One thing wrong with a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,11 +40,11 @@ pub struct Finding {
 /// use volant_pipelines::{Params, analyze, diagnose};
 ///
 /// let track = schemas::Track::default();
-/// let findings = diagnose(&track, &analyze(&track, Params::builtin(), None), Params::builtin());
+/// let findings = diagnose(&track, &analyze(&track, Params::builtin(), None));
 /// assert_eq!(findings[0].code, "no_data");
 /// ```
 #[must_use]
-pub fn diagnose(track: &Track, analysis: &Analysis, params: &Params) -> Vec<Finding> {
+pub fn diagnose(track: &Track, analysis: &Analysis) -> Vec<Finding> {
     let mut findings: Vec<Finding> = analysis
         .issues
         .iter()
@@ -73,7 +70,6 @@ pub fn diagnose(track: &Track, analysis: &Analysis, params: &Params) -> Vec<Find
     own.rest(track, analysis);
     own.radians(track, analysis);
     own.losses(analysis);
-    own.drift(analysis, params);
     own.names(analysis);
     own.few(analysis);
     // Stable: among equals the order of discovery.
@@ -160,6 +156,10 @@ fn remedy(code: IssueCode) -> [&'static str; 2] {
         IssueCode::SensorMisplaced => [
             "Check that this sensor sits on the arm that holds the racket, tight enough not to turn on it.",
             "确认该传感器佩戴在持拍手一侧，并固定牢靠。",
+        ],
+        IssueCode::ClockDriftSuspected => [
+            "Do not read the chain's delays as technique; let the gateway set the sensors' clocks again during long sessions.",
+            "暂勿将动力链延迟视为技术特点；长时间训练中应让网关重新校时。",
         ],
         IssueCode::Imported | IssueCode::ImportedConstants => {
             ["Analyse the session again here if its frames were imported too.", "若原始数据也已导入，可在此重新分析。"]
@@ -443,50 +443,6 @@ impl Own<'_> {
         }
     }
 
-    /// Delays that move steadily over the session as clocks that drift apart do.
-    fn drift(&mut self, analysis: &Analysis, params: &Params) {
-        const P_MAX: f64 = 0.001;
-        let first_ms = analysis.strokes.first().map_or(0.0, |stroke| stroke.impact_ms);
-        let last_ms = analysis.strokes.last().map_or(0.0, |stroke| stroke.impact_ms);
-        for pair in PAIRS {
-            let points: Vec<(f64, f64)> = analysis
-                .strokes
-                .iter()
-                .filter_map(|stroke| {
-                    let low = stroke.metrics.get(&format!("delay_{pair}_low_ms"))?;
-                    let high = stroke.metrics.get(&format!("delay_{pair}_high_ms"))?;
-                    Some((stroke.impact_ms, f64::midpoint(*low, *high)))
-                })
-                .collect();
-            let (times, delays): (Vec<f64>, Vec<f64>) = points.into_iter().unzip();
-            let (Some(slope), Some(p)) = (theil_sen(&times, &delays), mann_kendall_p(&times, &delays)) else {
-                continue;
-            };
-            let moved_ms = slope * (last_ms - first_ms);
-            if p < P_MAX && moved_ms.abs() > params.kinetics.sync_warn_ms {
-                let name = pair.replace('_', " → ");
-                let ppm = slope * 1e6;
-                self.add(
-                    "clock_drift_suspected",
-                    Severity::Warning,
-                    None,
-                    [
-                        format!(
-                            "The delay {name} moves steadily by {moved_ms:.0} ms over the session ({ppm:.0} ppm): clocks that \
-                             drift apart look like this."
-                        ),
-                        format!("{name} 的延迟在全程内持续变化 {moved_ms:.0} 毫秒（{ppm:.0} ppm），疑似时钟漂移。"),
-                    ],
-                    CHAIN,
-                    [
-                        "Do not read the chain's delays as technique; let the gateway set the sensors' clocks again during long sessions.",
-                        "暂勿将动力链延迟视为技术特点；长时间训练中应让网关重新校时。",
-                    ],
-                );
-            }
-        }
-    }
-
     /// Strokes that got no name.
     fn names(&mut self, analysis: &Analysis) {
         let named = analysis.strokes.iter().filter(|stroke| stroke.confidence.is_some()).count();
@@ -531,11 +487,11 @@ impl Own<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyze;
     use crate::synth::{SynthSpec, generate};
+    use crate::{Params, analyze};
 
     fn found(track: &Track) -> Vec<Finding> {
-        diagnose(track, &analyze(track, Params::builtin(), None), Params::builtin())
+        diagnose(track, &analyze(track, Params::builtin(), None))
     }
 
     fn has(findings: &[Finding], code: &str, sensor: Option<SensorRole>) -> bool {

@@ -431,3 +431,17 @@ fn unsaid_clocks_are_judged_by_their_stamps() {
     said.sync_error_ns = 6_000_000;
     assert!(width(&alike) < width(&apart) && width(&apart) < width(&said));
 }
+
+/// Clocks that drift apart unsaid move a delay from stroke to stroke; its intervals are wide enough for it, and only then.
+#[test]
+fn intervals_hold_while_a_clock_drifts_unsaid() {
+    let mut drifting = generate(&SynthSpec { duration_s: 300.0, ..spec(78) });
+    assert!(!says(&plain(&drifting.track), IssueCode::ClockDriftSuspected, None));
+    // 100 ppm on the wrist: 30 ms over five minutes.
+    let wrist = drifting.track.sensors[2].as_mut().unwrap();
+    wrist.t_ns.iter_mut().for_each(|t| *t += *t / 1_000_000 * 100);
+    let found = plain(&drifting.track);
+    assert!(says(&found, IssueCode::ClockDriftSuspected, None));
+    let (hits, all) = inside(&drifting, &found);
+    assert!(all > 100 && hits * 100 >= all * 95, "{hits} of {all}");
+}

@@ -1,6 +1,7 @@
 //! The way from a recording to its analysis, in one place.
 
 use std::collections::BTreeMap;
+use std::f64::consts::SQRT_2;
 
 use rayon::prelude::*;
 use schemas::{SensorRole, SensorTrack, Track};
@@ -17,12 +18,13 @@ use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Answer, Model, OTHER};
 use crate::params::Params;
 use crate::report::{
-    Session, median_of, phase_delay, range_of_motion, recommendations, scores, session_delays, session_metrics,
+    PAIRS, Session, median_of, phase_delay, range_of_motion, recommendations, scores, session_delays, session_metrics,
 };
 use crate::segment::{Swing, choose_sensor, segment};
+use crate::trend::{mann_kendall_p, theil_sen};
 
 /// Name and version of the pipeline in every provenance. The version changes with every change of what is computed.
-pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+5");
+pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+6");
 
 /// Analyses a recording. Uses the rayon pool that it is called in; the result does not depend on its size.
 ///
@@ -70,7 +72,7 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
         None => proposed.iter().map(|swing| (*swing, None)).collect(),
     };
     let swings: Vec<Swing> = seen.iter().map(|(swing, _)| *swing).collect();
-    let chain = Chain {
+    let mut chain = Chain {
         sensors,
         sync_s: sync_s(track, params),
         params,
@@ -85,7 +87,15 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
         };
         seen.par_iter().map(|(swing, views)| stroke(swing, signal, measured, &chain, track, answer(views))).collect()
     });
+    let drifts = drifts(&strokes, &chain);
     if let Some((signal, motion)) = chosen.filter(|_| runs(Stage::Kinetics)) {
+        if let Some(worst_ms) = drifts.iter().map(|drift| drift.moved_ms.abs()).max_by(f64::total_cmp) {
+            // Nobody knows when the clocks agreed: at worst at one end of the recording.
+            chain.sync_s = chain.sync_s.hypot(1e-3 * worst_ms / (params.kinetics.resolved_sigmas * SQRT_2));
+            strokes.par_iter_mut().zip(&swings).for_each(|(stroke, swing)| {
+                stroke.metrics = figures_of(swing, signal, motion, &chain, track);
+            });
+        }
         add_repeatability(signal, motion, &swings, &mut strokes);
     }
     // What nobody looked for is not missing.
@@ -94,6 +104,7 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     said.of_swings(&signals, chosen.map(|(signal, _)| signal), &strokes, params);
     if runs(Stage::Kinetics) {
         said.of_wearing(&strokes, &signals);
+        said.of_drifts(&drifts);
     }
     said.of_gate(proposed.len() - swings.len(), chosen.map(|(signal, _)| signal));
     if runs(Stage::Classify) {
@@ -152,6 +163,36 @@ fn sync_s(track: &Track, params: &Params) -> f64 {
         0 => params.kinetics.sync_assumed_ms / 1e3,
         stated => stated.max(0) as f64 / 1e9,
     }
+}
+
+/// A delay that moves steadily over the recording, as clocks that drift apart move it.
+struct Drift {
+    pair: &'static str,
+    /// From the first stroke to the last.
+    moved_ms: f64,
+    ppm: f64,
+}
+
+/// The delays that move by more than the clocks' error explains. Technique that tires moves them too, and cannot be told
+/// apart without another clock.
+fn drifts(strokes: &[Stroke], chain: &Chain<'_>) -> Vec<Drift> {
+    const P_MAX: f64 = 0.001;
+    let Some((first, last)) = strokes.first().zip(strokes.last()) else { return Vec::new() };
+    let explained_ms = chain.params.kinetics.resolved_sigmas * SQRT_2 * chain.sync_s * 1e3;
+    let drift = |pair: &'static str| {
+        let middle = |stroke: &Stroke| {
+            let low = stroke.metrics.get(&format!("delay_{pair}_low_ms"))?;
+            let high = stroke.metrics.get(&format!("delay_{pair}_high_ms"))?;
+            Some((stroke.impact_ms, f64::midpoint(*low, *high)))
+        };
+        let (times, delays): (Vec<f64>, Vec<f64>) = strokes.iter().filter_map(middle).unzip();
+        let (slope, p) = theil_sen(&times, &delays).zip(mann_kendall_p(&times, &delays))?;
+        let moved_ms = slope * (last.impact_ms - first.impact_ms);
+        // Sensors on one clock cannot drift apart.
+        let drifts = p < P_MAX && chain.sync_s > 0.0 && moved_ms.abs() > explained_ms;
+        drifts.then_some(Drift { pair, moved_ms, ppm: slope * 1e6 })
+    };
+    PAIRS.into_iter().filter_map(drift).collect()
 }
 
 /// True if nine of ten stamps of each sensor are stamps of the next one too.
@@ -331,6 +372,27 @@ impl Issues {
                     format!("各传感器时钟误差约 {sync_ms:.0} 毫秒，更短的延迟无法分辨。"),
                 ],
                 &["phase_delay"],
+            );
+        }
+    }
+
+    fn of_drifts(&mut self, drifts: &[Drift]) {
+        for Drift { pair, moved_ms, ppm } in drifts {
+            let name = pair.replace('_', " → ");
+            self.add(
+                IssueCode::ClockDriftSuspected,
+                Severity::Warning,
+                None,
+                [
+                    format!(
+                        "The delay {name} moves steadily by {moved_ms:.0} ms over the session ({ppm:.0} ppm): clocks that drift \
+                         apart look like this, and the delays' intervals are wide enough for it."
+                    ),
+                    format!(
+                        "{name} 的延迟在全程内持续变化 {moved_ms:.0} 毫秒（{ppm:.0} ppm），疑似时钟漂移，延迟区间已相应放宽。"
+                    ),
+                ],
+                &["phase_delay", "order_tau", "scores"],
             );
         }
     }

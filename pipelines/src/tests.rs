@@ -763,7 +763,7 @@ proptest! {
         let found = analyze(&track, Params::builtin(), Some(Model::builtin()));
         let text = serde_json::to_string(&found).unwrap();
         prop_assert!(!text.contains("NaN"));
-        for finding in crate::diagnose(&track, &found, Params::builtin()) {
+        for finding in crate::diagnose(&track, &found) {
             prop_assert!(!finding.code.is_empty() && !finding.remedy_zh.is_empty());
         }
         for stroke in &found.strokes {

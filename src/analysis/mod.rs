@@ -189,7 +189,7 @@ impl Handle {
                 Some(published) => published.analysis,
                 None => Arc::new(pipeline.analyze(&track, Some(pipelines::Model::builtin()))),
             };
-            pipelines::diagnose(&track, &analysis, &pipeline.params)
+            pipelines::diagnose(&track, &analysis)
         })
         .await
         .map_err(|_| Error::Broke { session_id: session })

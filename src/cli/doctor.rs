@@ -73,7 +73,7 @@ async fn stored(session: SessionId, folder: &Path) -> anyhow::Result<Track> {
 
 fn examine(track: &Track) -> Vec<Finding> {
     let pipeline = Pipeline::builtin();
-    diagnose(track, &pipeline.analyze(track, Some(Model::builtin())), &pipeline.params)
+    diagnose(track, &pipeline.analyze(track, Some(Model::builtin())))
 }
 
 fn print(findings: &Value, as_json: bool) -> anyhow::Result<ExitCode> {

@@ -235,8 +235,16 @@ pub(super) fn scores(analysis: &Analysis, lang: Lang) -> [(&'static str, &'stati
 pub(super) fn reason<'a>(analysis: &'a Analysis, name: &str, lang: Lang) -> &'a str {
     let names =
         |affected: &str| affected == name || name.strip_prefix(affected).is_some_and(|rest| rest.starts_with('.'));
-    let weakens =
-        |code| matches!(code, IssueCode::Gap | IssueCode::Saturation | IssueCode::ClockJump | IssueCode::ClockUnsynced);
+    let weakens = |code| {
+        matches!(
+            code,
+            IssueCode::Gap
+                | IssueCode::Saturation
+                | IssueCode::ClockJump
+                | IssueCode::ClockUnsynced
+                | IssueCode::ClockDriftSuspected
+        )
+    };
     let issue =
         analysis.issues.iter().rev().filter(|issue| issue.affects.iter().any(|affected| names(affected))).max_by_key(
             |issue| (!weakens(issue.code), issue.severity, issue.affects.iter().any(|affected| affected == name)),
