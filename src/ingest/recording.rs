@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
 use pipelines::calibrate;
-use schemas::{ClockNote, DeviceCode, FrameColumns, FrameFlags, SessionId, SessionStatus, Track};
+use schemas::{DeviceCode, FrameColumns, FrameFlags, SessionId, SessionStatus, Track};
 use tokio::sync::Notify;
 
 use super::Packet;
@@ -54,6 +54,8 @@ pub(super) struct State {
     /// Rows that the log refused: in no table, in no file.
     void: Vec<Range<usize>>,
     clock: SessionClock,
+    /// What the last seal found, and of how many rows.
+    common: Option<(usize, CommonClock)>,
     /// Content hash to the row after the packet's last.
     seen: HashMap<u64, usize>,
     seen_order: VecDeque<u64>,
@@ -93,6 +95,7 @@ impl Recording {
                 frames: Arc::default(),
                 void: Vec::new(),
                 clock: SessionClock::new(session.started_at_us),
+                common: None,
                 seen: HashMap::new(),
                 seen_order: VecDeque::new(),
                 sealed_rows: session.sealed_rows as usize,
@@ -341,7 +344,9 @@ impl State {
 
     /// What the recording holds now, to be looked at without its lock.
     pub(super) fn snapshot(&self) -> Snapshot {
-        Snapshot { frames: Arc::clone(&self.frames), void: self.void.clone(), clock: self.clock.clone() }
+        let common =
+            self.common.as_ref().filter(|(rows, _)| *rows == self.frames.len()).map(|(_, common)| common.clone());
+        Snapshot { frames: Arc::clone(&self.frames), void: self.void.clone(), clock: self.clock.clone(), common }
     }
 
     /// Number of rows without those that the log refused.
@@ -350,7 +355,8 @@ impl State {
     }
 
     /// Notes that what was kept of the first `taken_rows` rows is in the sealed file.
-    pub(super) fn sealed(&mut self, revision: i64, taken_rows: usize) {
+    pub(super) fn sealed(&mut self, revision: i64, taken_rows: usize, common: CommonClock) {
+        self.common = Some((taken_rows, common));
         self.revision = revision;
         self.sealed_rows = taken_rows;
         self.live.clear();
@@ -364,6 +370,7 @@ pub(super) struct Snapshot {
     frames: Arc<FrameColumns>,
     void: Vec<Range<usize>>,
     clock: SessionClock,
+    common: Option<CommonClock>,
 }
 
 impl Snapshot {
@@ -371,9 +378,9 @@ impl Snapshot {
     /// recording itself keeps the refused ones in their place: its row numbers are those of the clock, of repeats and of
     /// what is settled.)
     pub(super) fn finish(self) -> FinishedRecording {
-        let Self { mut frames, void, clock } = self;
+        let Self { mut frames, void, clock, common } = self;
         let is_void = |row: usize| void.iter().any(|rows| rows.contains(&row));
-        let common = CommonClock::of(&frames, &clock, is_void);
+        let common = common.unwrap_or_else(|| CommonClock::of(&frames, &clock, is_void));
         let taken_rows = frames.len();
         if !common.is_decoded() {
             common.apply(Arc::make_mut(&mut frames));
@@ -381,13 +388,7 @@ impl Snapshot {
         if !void.is_empty() {
             frames = Arc::new(frames.gather((0..taken_rows).filter(|&row| !is_void(row))));
         }
-        FinishedRecording {
-            acc_to_mps2: units(&frames),
-            frames,
-            sync_error_ns: common.sync_error_ns,
-            clocks: common.notes,
-            taken_rows,
-        }
+        FinishedRecording { acc_to_mps2: units(&frames), frames, clock: common, taken_rows }
     }
 }
 
@@ -397,10 +398,7 @@ pub struct FinishedRecording {
     /// With times since session start, on one clock.
     pub frames: Arc<FrameColumns>,
     acc_to_mps2: [Option<f32>; SENSORS],
-    /// Estimated error between the clocks of different sensors, ns.
-    pub sync_error_ns: i64,
-    /// The clocks that were not on the common one.
-    pub clocks: Vec<ClockNote>,
+    pub(super) clock: CommonClock,
     /// Rows of the recording that this answers for, those that the log refused included.
     pub(super) taken_rows: usize,
 }
@@ -412,16 +410,22 @@ impl FinishedRecording {
         self.acc_to_mps2.get(usize::from(sensor)).copied().flatten()
     }
 
+    /// Estimated error between the clocks of different sensors, ns.
+    #[must_use]
+    pub fn sync_error_ns(&self) -> i64 {
+        self.clock.sync_error_ns
+    }
+
     /// What its sealed file says about it.
     #[must_use]
     pub fn metadata(&self, device: &DeviceCode) -> Vec<(String, String)> {
         let mut metadata = vec![
-            (seal::KEY_SYNC_ERROR_NS.to_owned(), self.sync_error_ns.to_string()),
+            (seal::KEY_SYNC_ERROR_NS.to_owned(), self.sync_error_ns().to_string()),
             (seal::KEY_DEVICE_CODE.to_owned(), device.to_string()),
         ];
-        if !self.clocks.is_empty() {
+        if !self.clock.notes.is_empty() {
             // Plain numbers and names: it cannot fail.
-            let clocks = serde_json::to_string(&self.clocks).unwrap_or_default();
+            let clocks = serde_json::to_string(&self.clock.notes).unwrap_or_default();
             metadata.push((seal::KEY_CLOCKS.to_owned(), clocks));
         }
         metadata
@@ -429,8 +433,8 @@ impl FinishedRecording {
 
     /// The samples of each sensor in time order, as the pipelines read them.
     pub(super) fn track(&self) -> Track {
-        let mut track = track_of(&self.frames, self.sync_error_ns);
-        track.clocks.clone_from(&self.clocks);
+        let mut track = track_of(&self.frames, self.clock.sync_error_ns);
+        track.clocks.clone_from(&self.clock.notes);
         track
     }
 }
@@ -565,7 +569,7 @@ mod tests {
 
         let finished = recording.lock().snapshot().finish();
         assert_eq!((finished.frames.len(), finished.taken_rows), (30, 40));
-        recording.lock().sealed(1, finished.taken_rows);
+        recording.lock().sealed(1, finished.taken_rows, finished.clock);
         let state = recording.lock();
         assert_eq!((state.kept_rows(), state.frames.len()), (30, state.sealed_rows));
     }

@@ -387,11 +387,11 @@ impl Handle {
         let (rows, taken_rows) = (finished.frames.len(), finished.taken_rows);
         if rows == 0 {
             // The log refused everything: there is no file to write.
-            recording.lock().sealed(revision - 1, taken_rows);
+            recording.lock().sealed(revision - 1, taken_rows, finished.clock);
             return Ok(None);
         }
         let (paths, started_at_us) = (self.0.paths.clone(), recording.started_at_us);
-        let sync_error_ns = finished.sync_error_ns;
+        let common = finished.clock.clone();
         let metadata = finished.metadata(&recording.device);
         let manifest = tokio::task::spawn_blocking(move || {
             let unit = |sensor: u8| finished.acc_to_mps2(sensor);
@@ -407,10 +407,10 @@ impl Handle {
             path: manifest.path.to_string(),
             bytes: manifest.bytes as i64,
             sha256: manifest.sha256,
-            sync_error_ns,
+            sync_error_ns: common.sync_error_ns,
         };
         self.0.catalog.commit_seal(&sealed, self.0.clock.now_us()).await?;
-        recording.lock().sealed(revision, taken_rows);
+        recording.lock().sealed(revision, taken_rows, common);
         Ok(Some(sealed))
     }
 

@@ -642,7 +642,7 @@ fn seal(paths: &Paths, session: &SessionRow, columns: FrameColumns) -> Result<Se
         path: manifest.path.to_string(),
         bytes: manifest.bytes as i64,
         sha256: manifest.sha256,
-        sync_error_ns: finished.sync_error_ns,
+        sync_error_ns: finished.sync_error_ns(),
     })
 }
 
