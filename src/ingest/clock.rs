@@ -6,8 +6,8 @@
 //! sensor's stamps jump; midnight wraps to 0. So a stamp is read by plausibility: against its neighbours first, against
 //! the time of arrival second. The raw value is always kept, so that a better reading stays possible.
 //!
-//! [`SessionClock::decode`] works frame by frame and gives the live time. [`CommonClock`](super::common_clock::CommonClock)
-//! then puts the sensors on one clock, from the whole session's [runs](SessionClock::runs).
+//! [`SessionClock::decode`] works frame by frame and gives the live time. `common_clock` then puts the sensors on one clock,
+//! from the whole session's runs.
 
 use std::ops::Range;
 
