@@ -3,7 +3,8 @@
 
 Asks a running service: psql's own questions about tables, scripts, errors with their places, a statement that is given up
 with Ctrl-C; values of every kind in prepared statements, in text and in binary; the same answers as `volant sql`; reading
-only; `COPY`, by hand and as ADBC's driver and Polars by connectorx ask for it; SQLAlchemy's inspection of schemas, tables, views and columns; rights.
+only; `COPY`, by hand and as ADBC's driver and Polars by connectorx ask for it; cursors; statements that are cancelled while rows come,
+and whose client is killed; SQLAlchemy's inspection of schemas, tables, views and columns; rights.
 
 Usage: postgres.py VOLANT_BINARY PSQL
 """
@@ -31,6 +32,11 @@ QUESTIONS = [
     "SELECT session_id, (SELECT max(s.end_ns) FROM strokes s WHERE s.session_id = r.session_id) AS last FROM results r ORDER BY 1",
     "SELECT t_ns, CAST(gyro_x AS DOUBLE PRECISION) AS gyro_x, CAST(acc_z AS DOUBLE PRECISION) AS acc_z FROM frames WHERE session_id = 1 AND sensor = 'wrist' ORDER BY t_ns LIMIT 500",
 ]
+
+
+# Ten thousand million rows, and a count of none.
+ENDLESS = "SELECT a.x + b.y AS z FROM generate_series(1, 100000) a(x), generate_series(1, 100000) b(y) WHERE a.x + b.y > {}"
+LONG = "SELECT count(*) FROM generate_series(1, 200000) a(x), generate_series(1, 200000) b(y) WHERE a.x * b.y = {}"
 
 
 def check(what: str, holds: bool, said: object = "") -> None:
@@ -86,17 +92,18 @@ def by_psql(psql: Psql) -> None:
 
 def given_up(psql: Psql, service: Service) -> None:
     """Ctrl-C in psql sends a cancel request over a connection of its own."""
-    process = subprocess.Popen(
-        [*psql.command, "--command", "SELECT count(*) FROM frames a CROSS JOIN frames b CROSS JOIN frames c WHERE a.gyro_x + b.gyro_x = c.gyro_x"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    wait_for_running(service, 1)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
-    wait_for_running(service, 0)
-    check("psql says that it was given up", "cancel" in said.lower(), said)
+    nothing_yet = "SELECT count(*) FROM frames a CROSS JOIN frames b CROSS JOIN frames c WHERE a.gyro_x + b.gyro_x = c.gyro_x"
+    for statement in (nothing_yet, ENDLESS.format(0)):
+        process = subprocess.Popen(
+            [*psql.command, "--command", statement], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        wait_for_running(service, 1)
+        # Rows of the second are on their way.
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=30)
+        wait_for_running(service, 0)
+        check("psql says that it was given up", "cancel" in said.lower(), said)
 
 
 def wait_for_running(service: Service, statements: int) -> None:
@@ -251,6 +258,83 @@ def by_copy(psql: Psql, url: str, service: Service) -> None:
             check(f"{statement} of {values}", count == right > 0, (count, right))
 
 
+def by_cursor(psql: Psql, url: str, service: Service) -> None:
+    """Answers by portions, as psycopg and SQLAlchemy ask for them."""
+    question = "SELECT sensor, seq, gyro_x FROM frames WHERE session_id = {} ORDER BY sensor, seq"
+    right = [tuple(row.values()) for row in service.sql(question.format(1))]
+    with psycopg.connect(url) as connection:
+        for binary in (False, True):
+            with connection.cursor(name="season", binary=binary) as cursor:
+                cursor.execute(question.format("%s"), (1,))
+                names = [column.name for column in cursor.description]
+                check("a cursor's columns", names == ["sensor", "seq", "gyro_x"], names)
+                rows = cursor.fetchmany(7)
+                cursor.itersize = 1000
+                rows += list(cursor)
+                same = len(rows) == len(right) and all(row[:2] == other[:2] for row, other in zip(rows, right, strict=True))
+                check("a cursor's rows", same, rows[:3])
+                check("nothing is left", cursor.fetchmany(7) == [])
+        # Two at once, in turns.
+        with connection.cursor(name="a") as first, connection.cursor(name="b") as second:
+            first.execute("SELECT x FROM generate_series(1, 20000) t(x)")
+            second.execute("SELECT x FROM generate_series(1, 20000) t(x) WHERE x > %s", (10000,))
+            turns = [(first.fetchmany(4), second.fetchone()) for _ in range(3)]
+            check("in turns", turns[2] == ([(9,), (10,), (11,), (12,)], (10003,)), turns)
+            connection.commit()
+            try:
+                first.fetchone()
+                sys.exit("FAILED: a cursor outlived its transaction")
+            except psycopg.errors.InvalidCursorName:
+                connection.rollback()
+        with connection.cursor(name="held", withhold=True) as cursor:
+            cursor.execute("SELECT x FROM generate_series(1, 20000) t(x)")
+            connection.commit()
+            check("a cursor that is held", cursor.fetchone() == (1,) and cursor.fetchmany(20000)[-1] == (20000,))
+        try:
+            with connection.cursor(name="back", scrollable=True) as cursor:
+                cursor.execute("SELECT 1")
+            sys.exit("FAILED: a cursor that goes back")
+        except psycopg.errors.FeatureNotSupported:
+            connection.rollback()
+    said = psql.says(
+        "--tuples-only",
+        "--no-align",
+        "--command",
+        "BEGIN; DECLARE c CURSOR FOR SELECT x FROM generate_series(1, 5) t(x); FETCH 2 FROM c; FETCH ALL FROM c; CLOSE c; COMMIT",
+    )
+    check("cursors in a script", [line for line in said.split() if line.isdigit()] == ["1", "2", "3", "4", "5"], said)
+    engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.connect().execution_options(stream_results=True, max_row_buffer=500) as connection:
+        parts = [len(part) for part in connection.execute(sqlalchemy.text(question.format(1))).partitions(1000)]
+        check("SQLAlchemy by portions", sum(parts) == len(right) and max(parts) == 1000, parts)
+    engine.dispose()
+
+
+def statements_end(url: str, service: Service) -> None:
+    """Statements that are cancelled while their rows come, or whose client is killed."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        seen = 0
+        try:
+            for _ in connection.cursor().stream(ENDLESS.format("%s"), (0,)):
+                seen += 1
+                if seen == 10_000:
+                    connection.cancel()
+            sys.exit("FAILED: the statement went to its end")
+        except psycopg.errors.QueryCanceled:
+            check("rows came before all were made", seen >= 10_000, seen)
+        check("the connection goes on", connection.execute("SELECT 1").fetchone() == (1,))
+    wait_for_running(service, 0)
+    for what, values in [("prepared", "(-1,)"), ("plain", "None")]:
+        statement = LONG.format("%s" if what == "prepared" else "-1")
+        program = f"import psycopg; psycopg.connect({url!r}, autocommit=True).execute({statement!r}, {values})"
+        client = subprocess.Popen([sys.executable, "-c", program])
+        wait_for_running(service, 1)
+        client.kill()
+        client.wait()
+        # Long before its time limit.
+        wait_for_running(service, 0)
+
+
 def by_adbc_and_connectorx(url: str, service: Service) -> None:
     with adbc.connect(url) as connection:
         with connection.cursor() as cursor:
@@ -349,9 +433,11 @@ def main(volant: str, binary: str) -> None:
             by_driver(url, service)
             by_looking_around(url)
             by_copy(psql, url, service)
+            by_cursor(psql, url, service)
             by_adbc_and_connectorx(url, service)
             by_sqlalchemy(url, service)
             given_up(psql, service)
+            statements_end(url, service)
         by_rights(volant, data, binary)
     print("postgres: psql, psycopg, ADBC, connectorx and SQLAlchemy agree with the service")
 

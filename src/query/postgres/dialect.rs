@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Array, ArrayElemTypeDef, CastKind, CloseCursor, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    AccessExpr, Array, ArrayElemTypeDef, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, Query, SelectItem, SetExpr, Statement as Sql, TableAliasColumnDef,
     TableFactor, TableWithJoins, Value, ValueWithSpan, VisitMut as _, VisitorMut, visit_expressions_mut,
 };
@@ -75,7 +75,6 @@ impl Said {
             Sql::Reset(_) => Self::Nothing("RESET"),
             Sql::Discard { .. } => Self::Nothing("DISCARD ALL"),
             Sql::Deallocate { .. } => Self::Nothing("DEALLOCATE"),
-            Sql::Close { cursor: CloseCursor::All } => Self::Nothing("CLOSE CURSOR ALL"),
             Sql::UNLISTEN { .. } => Self::Nothing("UNLISTEN"),
             _ => return None,
         })

@@ -2,25 +2,32 @@
 //!
 //! Statements are those of the room, read only, within its limits; what clients say beside them (`BEGIN`, `SET`,
 //! `DISCARD` and the like) is answered as PostgreSQL would and changes nothing. Values of prepared statements go to the
-//! engine as values. A cancel request and a connection that ends both end the statement.
+//! engine as values. A cancel request and a connection that ends both end the statement, also while its rows are sent; rows are
+//! sent as the engine makes them, and none wait here.
 //!
 //! Who may come in is the caller's question: [`Gate`] is asked without a password first, with one then. The wire is not
 //! encrypted; on other machines' networks it belongs behind a tunnel, like HTTP behind its proxy.
 //!
-//! Much at once leaves by `COPY … TO STDOUT`, in text, CSV or binary, as ADBC, connectorx and psql's `\copy` ask for it.
+//! Much at once leaves by `COPY … TO STDOUT`, in text, CSV or binary, as ADBC, connectorx and psql's `\copy` ask for it, or by
+//! portions through a cursor, as psycopg and SQLAlchemy do.
 //!
-//! Absent: `COPY … FROM`, cursors, `LISTEN`, several statements with values in one message (the protocol has none).
+//! Absent: `COPY … FROM`, cursors that go back, `LISTEN`, several statements with values in one message (the protocol has none).
 
 mod arrays;
 mod catalog;
 mod copy;
+mod cursor;
 mod dialect;
 
 pub(super) use catalog::add_catalog;
 
 use std::collections::HashMap;
+use std::future::pending;
+use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow_pg::datatypes::df::deserialize_parameters;
@@ -29,35 +36,41 @@ use async_trait::async_trait;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::sql::sqlparser::ast::Statement as Sql;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
-use futures::future::BoxFuture;
-use futures::{Sink, SinkExt, StreamExt, stream};
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, Sink, SinkExt, StreamExt, stream};
 use pgwire::api::auth::{
     ServerParameterProvider, StartupHandler, finish_authentication, protocol_negotiation,
     save_startup_parameters_to_metadata,
 };
 use pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
-use pgwire::api::portal::{Format, Portal};
-use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
+use pgwire::api::portal::{Format, Portal, PortalExecutionState};
+use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_partial_query_response};
 use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
 use pgwire::api::stmt::QueryParser;
-use pgwire::api::store::PortalStore;
+use pgwire::api::store::{Entry, MemPortalStore, PortalStore};
 use pgwire::api::{
-    ClientInfo, ClientPortalStore, ConnectionGuard, ConnectionHandle, ConnectionManager, PgWireConnectionState,
-    PgWireServerHandlers, PidSecretKeyGenerator, RandomPidSecretKeyGenerator, Type,
+    ClientInfo, ClientPortalStore, ConnectionGuard, ConnectionHandle, ConnectionManager, DEFAULT_NAME,
+    PgWireConnectionState, PgWireServerHandlers, PidSecretKeyGenerator, RandomPidSecretKeyGenerator, Type,
 };
 use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
+use pgwire::messages::extendedquery::Execute;
 use pgwire::messages::startup::Authentication;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use tokio::net::TcpListener;
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use copy::Copy;
+use cursor::{Cursor, Declared, close_cursors};
 use dialect::{SETTINGS, Said, VERSION, asked, read};
 
 use super::engine::{Answer, Described, Handle};
 use super::error::Error;
+
+/// What a peer said before it hung up is heard for so long.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Connections at a time; each holds a task and a few buffers. PostgreSQL's own default.
 const CONNECTIONS_LIMIT: usize = 100;
@@ -122,10 +135,34 @@ pub async fn serve(
         connections.spawn(async move {
             let _place = place;
             let _count = Count::one_more();
-            if let Err(error) = pgwire::tokio::process_socket(socket, None, handlers).await {
+            if let Err(error) = converse(socket, handlers).await {
                 tracing::debug!("a PostgreSQL connection ended: {error}");
             }
         });
+    }
+}
+
+/// Answers a connection until it ends; what its statement does then, ends with it.
+async fn converse(socket: TcpStream, handlers: Arc<Handlers>) -> io::Result<()> {
+    // While a statement is answered nobody reads: a second handle of the socket sees the peer go.
+    let socket = socket.into_std()?;
+    let watched = TcpStream::from_std(socket.try_clone()?)?;
+    let mut conversation = pin!(pgwire::tokio::process_socket(TcpStream::from_std(socket)?, None, handlers));
+    tokio::select! {
+        ended = &mut conversation => return ended,
+        () = hung_up(&watched) => {}
+    }
+    // What was said before (a cancel request is sent so) is heard out.
+    tokio::time::timeout(LAST_WORDS, conversation).await.unwrap_or(Ok(()))
+}
+
+/// Returns when the peer closed its side of the connection.
+async fn hung_up(socket: &TcpStream) {
+    while let Ok(ready) = socket.ready(Interest::READABLE).await
+        && !ready.is_read_closed()
+    {
+        // Words for the protocol, which takes them by the other handle: wait for the next change.
+        socket.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into())).unwrap_or(());
     }
 }
 
@@ -189,10 +226,9 @@ impl Startup {
     {
         let (pid, key) = self.keys.generate(client);
         client.set_pid_and_secret_key(pid, key.clone());
-        // Where the protocol's loop looks for what a cancel request ends.
+        // Under a name of our own: the protocol's loop hears of a cancel until the first row only.
         let (connection, guard) = self.manager.register(pid, key);
-        client.session_extensions().insert::<Arc<ConnectionHandle>>(connection);
-        client.session_extensions().insert::<ConnectionGuard>(guard);
+        client.session_extensions().insert(Connection { handle: connection, _guard: guard, cursors: Mutex::default() });
         finish_authentication(client, &Parameters).await
     }
 }
@@ -253,6 +289,38 @@ impl ServerParameterProvider for Parameters {
     }
 }
 
+/// What is known of a connection between its messages.
+struct Connection {
+    /// What a cancel request finds.
+    handle: Arc<ConnectionHandle>,
+    _guard: ConnectionGuard,
+    /// Its cursors by name; their portals are the protocol's.
+    cursors: Mutex<HashMap<String, Declared>>,
+}
+
+impl Connection {
+    fn cursors(&self) -> MutexGuard<'_, HashMap<String, Declared>> {
+        // A change is one call, complete before anything that could panic.
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resolves when the statement is to be cancelled.
+type Cancelled = Shared<BoxFuture<'static, ()>>;
+
+/// What cancels the statements of the message that is answered now.
+async fn cancelled<C: ClientInfo>(client: &C) -> Cancelled {
+    let Some(connection) = client.session_extensions().get::<Connection>() else { return pending().boxed().shared() };
+    let request = connection.handle.start_query().await;
+    let request = async {
+        // A sender that is dropped asks for nothing: the next message has its own.
+        if request.await.is_err() {
+            pending::<()>().await;
+        }
+    };
+    request.boxed().shared()
+}
+
 /// Answers statements.
 struct Service {
     handle: Handle,
@@ -272,6 +340,8 @@ enum Prepared {
     Query { sql: String, described: Described },
     /// Answered by the engine, as a stream.
     Copy(Copy),
+    /// Said of a cursor; with what its question wants and answers.
+    Cursor { said: Cursor, described: Described },
     /// Answered with these words.
     Said(Said),
 }
@@ -292,21 +362,29 @@ impl Reader {
 }
 
 impl Service {
-    async fn answer(&self, sql: &str, values: Vec<ScalarValue>, format: &Format) -> PgWireResult<Response> {
-        let answer = self.handle.query_with(sql, values, self.handle.limits()).await.map_err(|error| said(&error))?;
-        Ok(Response::Query(rows(answer, format)?))
+    async fn answer(
+        &self,
+        sql: &str,
+        values: Vec<ScalarValue>,
+        format: &Format,
+        cancelled: Cancelled,
+    ) -> PgWireResult<QueryResponse> {
+        let answer = tokio::select! {
+            answer = self.handle.query_with(sql, values, self.handle.limits()) => answer.map_err(|error| said(&error))?,
+            () = cancelled.clone() => return Err(PgWireError::QueryCanceled),
+        };
+        rows(answer, format, cancelled)
     }
 
     /// Sends an answer as a stream. An error on the way ends it with the error, which a client takes for the end of the copy.
     async fn copy<C>(&self, client: &mut C, copy: &Copy) -> PgWireResult<Response>
     where
-        C: Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let answer = self.handle.query_with(&copy.sql, Vec::new(), self.handle.limits()).await;
-        let answer = answer.map_err(|error| said(&error))?;
-        let names: Vec<String> = answer.schema.fields().iter().map(|field| field.name().clone()).collect();
-        let mut rows = rows(answer, &copy.format())?;
+        let cancelled = cancelled(client).await;
+        let mut rows = self.answer(&copy.sql, Vec::new(), &copy.format(), cancelled).await?;
+        let names: Vec<String> = rows.row_schema().iter().map(|field| field.name().to_owned()).collect();
         let columns = i16::try_from(names.len()).unwrap_or(i16::MAX);
         let formats = vec![i16::from(copy.format_code()); names.len()];
         let begins = CopyOutResponse::new(copy.format_code(), columns, formats);
@@ -331,6 +409,35 @@ impl Service {
     }
 }
 
+/// What is known of the connection.
+fn connection<C: ClientInfo>(client: &C) -> PgWireResult<Arc<Connection>> {
+    client.session_extensions().get::<Connection>().ok_or(PgWireError::NotReadyForQuery)
+}
+
+/// The portals of a connection, whichever protocol asks.
+fn portals<C>(client: &C) -> PgWireResult<&MemPortalStore<Prepared>>
+where
+    C: ClientPortalStore,
+    C::PortalStore: PortalStore,
+{
+    client.portal_store().as_any().downcast_ref().ok_or(PgWireError::NotReadyForQuery)
+}
+
+/// The values of a portal's placeholders.
+fn values(portal: &Portal<Prepared>, described: &Described) -> PgWireResult<Vec<ScalarValue>> {
+    // What neither the statement nor the client gives a type is text.
+    let given = |at: usize| portal.statement.parameter_types.get(at).and_then(Option::as_ref);
+    let typed = |at: usize| given(at).is_some_and(|given| *given != Type::UNKNOWN);
+    let types = described.parameters.iter().enumerate();
+    let types: Vec<Option<&DataType>> =
+        types.map(|(at, field)| known_type(field).or((!typed(at)).then_some(&DataType::Utf8))).collect();
+    Ok(match deserialize_parameters(portal, &types)? {
+        ParamValues::List(values) => values.into_iter().map(|value| value.value).collect(),
+        // Placeholders with names are not PostgreSQL's.
+        ParamValues::Map(_) => Vec::new(),
+    })
+}
+
 /// What cannot be sent as a stream in the way that was asked for.
 fn refused(message: String) -> PgWireError {
     // feature_not_supported
@@ -342,16 +449,26 @@ fn known_type(parameter: &Field) -> Option<&DataType> {
     Some(parameter.data_type()).filter(|data_type| !data_type.is_null())
 }
 
-/// An answer as rows of the wire.
-fn rows(answer: Answer, format: &Format) -> PgWireResult<QueryResponse> {
+/// An answer as rows of the wire, until it is cancelled.
+fn rows(answer: Answer, format: &Format, cancelled: Cancelled) -> PgWireResult<QueryResponse> {
     let fields = Arc::new(arrow_schema_to_pg_fields(&answer.schema, format, None)?);
     let of_rows = Arc::clone(&fields);
-    let rows = answer.batches.flat_map(move |batch| match batch {
+    let batches = stream::unfold(Some((answer.batches, cancelled)), |state| async move {
+        let (mut batches, cancelled) = state?;
+        tokio::select! {
+            biased;
+            () = cancelled.clone() => Some((Err(PgWireError::QueryCanceled), None)),
+            batch = batches.next() => {
+                batch.map(|batch| (batch.map_err(|error| said(&error)), Some((batches, cancelled))))
+            }
+        }
+    });
+    let rows = batches.flat_map(move |batch| match batch {
         Ok(batch) => {
             let rows: Vec<_> = encode_recordbatch(Arc::clone(&of_rows), batch).collect();
             stream::iter(rows)
         }
-        Err(error) => stream::iter(vec![Err(said(&error))]),
+        Err(error) => stream::iter(vec![Err(error)]),
     });
     Ok(QueryResponse::new(fields, rows))
 }
@@ -393,10 +510,25 @@ impl SimpleQueryHandler for Service {
             }
             return Ok(vec![self.copy(client, &copy.map_err(refused)?).await?]);
         }
+        let cancelled = cancelled(client).await;
         for statement in statements {
-            responses.push(match Said::of(&statement) {
+            if let Some(cursor) = Cursor::of(&statement) {
+                let cursor = cursor.map_err(refused)?;
+                let described = self.reader.describe_cursor(client, &cursor).await?;
+                responses.push(self.cursor(client, &cursor, &described, None, cancelled.clone()).await?);
+                continue;
+            }
+            let said = Said::of(&statement);
+            if matches!(said, Some(Said::End(_))) {
+                close_cursors(client, false)?;
+            }
+            responses.push(match said {
                 Some(said) => said.response(),
-                None => self.answer(&asked(&statement), Vec::new(), &Format::UnifiedText).await?,
+                None => {
+                    let sql = asked(&statement);
+                    let format = &Format::UnifiedText;
+                    Response::Query(self.answer(&sql, Vec::new(), format, cancelled.clone()).await?)
+                }
             });
         }
         if responses.is_empty() {
@@ -410,7 +542,7 @@ impl SimpleQueryHandler for Service {
 impl QueryParser for Reader {
     type Statement = Prepared;
 
-    async fn parse_sql<C>(&self, _client: &C, sql: &str, _types: &[Option<Type>]) -> PgWireResult<Option<Prepared>>
+    async fn parse_sql<C>(&self, client: &C, sql: &str, _types: &[Option<Type>]) -> PgWireResult<Option<Prepared>>
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
@@ -427,6 +559,11 @@ impl QueryParser for Reader {
             self.handle.describe(&copy.sql).await.map_err(|error| said(&error))?;
             return Ok(Some(Prepared::Copy(copy)));
         }
+        if let Some(cursor) = Cursor::of(&statement) {
+            let cursor = cursor.map_err(refused)?;
+            let described = self.describe_cursor(client, &cursor).await?;
+            return Ok(Some(Prepared::Cursor { said: cursor, described }));
+        }
         let sql = asked(&statement);
         let described = self.handle.describe(&sql).await.map_err(|error| said(&error))?;
         Ok(Some(Prepared::Query { sql, described }))
@@ -434,7 +571,7 @@ impl QueryParser for Reader {
 
     fn get_parameter_types(&self, statement: &Prepared) -> PgWireResult<Vec<Type>> {
         match statement {
-            Prepared::Query { described, .. } => described
+            Prepared::Query { described, .. } | Prepared::Cursor { described, .. } => described
                 .parameters
                 .iter()
                 .map(|field| known_type(field).map_or(Ok(Type::UNKNOWN), into_pg_type))
@@ -445,8 +582,10 @@ impl QueryParser for Reader {
 
     fn get_result_schema(&self, statement: &Prepared, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
         let schema: &Schema = match statement {
-            Prepared::Query { described, .. } => &described.schema,
-            Prepared::Copy(_) | Prepared::Said(_) => return Ok(Vec::new()),
+            Prepared::Query { described, .. } | Prepared::Cursor { said: Cursor::Fetch { .. }, described } => {
+                &described.schema
+            }
+            Prepared::Copy(_) | Prepared::Cursor { .. } | Prepared::Said(_) => return Ok(Vec::new()),
         };
         arrow_schema_to_pg_fields(schema, format.unwrap_or(&Format::UnifiedText), None)
     }
@@ -469,22 +608,70 @@ impl ExtendedQueryHandler for Service {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         match &portal.statement.statement {
-            Prepared::Said(said) => Ok(said.response()),
+            Prepared::Said(said) => {
+                if matches!(said, Said::End(_)) {
+                    close_cursors(client, false)?;
+                }
+                Ok(said.response())
+            }
             Prepared::Copy(copy) => self.copy(client, copy).await,
+            Prepared::Cursor { said, described } => {
+                let cancelled = cancelled(client).await;
+                self.cursor(client, said, described, Some(portal), cancelled).await
+            }
             Prepared::Query { sql, described } => {
-                // What neither the statement nor the client gives a type is text.
-                let given = |at: usize| portal.statement.parameter_types.get(at).and_then(Option::as_ref);
-                let typed = |at: usize| given(at).is_some_and(|given| *given != Type::UNKNOWN);
-                let types = described.parameters.iter().enumerate();
-                let types: Vec<Option<&DataType>> =
-                    types.map(|(at, field)| known_type(field).or((!typed(at)).then_some(&DataType::Utf8))).collect();
-                let values = match deserialize_parameters(portal, &types)? {
-                    ParamValues::List(values) => values.into_iter().map(|value| value.value).collect(),
-                    // Placeholders with names are not PostgreSQL's.
-                    ParamValues::Map(_) => Vec::new(),
-                };
-                self.answer(sql, values, &portal.result_column_format).await
+                let values = values(portal, described)?;
+                let cancelled = cancelled(client).await;
+                let rows = self.answer(sql, values, &portal.result_column_format, cancelled).await?;
+                Ok(Response::Query(rows))
             }
         }
+    }
+
+    /// As the protocol has it, but that rows go out as they are made: the library would collect them first.
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: std::fmt::Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let portal = match client.portal_store().get_portal(name) {
+            Some(Entry::Value(portal))
+                if matches!(
+                    portal.statement.statement,
+                    Prepared::Query { .. } | Prepared::Cursor { said: Cursor::Fetch { .. }, .. }
+                ) =>
+            {
+                portal
+            }
+            _ => return self._on_execute(client, message).await,
+        };
+        if !matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+            return Err(PgWireError::NotReadyForQuery);
+        }
+        client.set_state(PgWireConnectionState::QueryInProgress);
+        let rows_max = usize::try_from(message.max_rows).unwrap_or(0);
+        let state = portal.state();
+        let mut state = state.lock().await;
+        if matches!(*state, PortalExecutionState::Initial)
+            && let Response::Query(rows) = ExtendedQueryHandler::do_query(self, client, &portal, rows_max).await?
+        {
+            *state = PortalExecutionState::Suspended(rows);
+        }
+        let more = match &mut *state {
+            PortalExecutionState::Suspended(rows) => send_partial_query_response(client, rows, rows_max).await?,
+            PortalExecutionState::Initial | PortalExecutionState::Finished => {
+                let none = Tag::new("SELECT").with_rows(0);
+                client.feed(PgWireBackendMessage::CommandComplete(none.into())).await?;
+                false
+            }
+        };
+        if !more {
+            *state = PortalExecutionState::Finished;
+        }
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        Ok(())
     }
 }
