@@ -11,6 +11,7 @@
 //! fitted to each stretch between steps (Theil-Sen, through means of parts), and is taken off where it is more than the order
 //! of arrival leaves open.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::calibrate::median;
@@ -67,6 +68,8 @@ pub const CALIBRATED_S: f64 = 0.003;
 
 /// Samples between others that a run needs to be compared.
 const SAMPLES_MIN: usize = 60;
+/// The most runs that are compared, the longest; a recording has one a sensor, and one more for each jump of a clock.
+const RUNS_MAX: usize = 32;
 /// For a clock without a zero an order that leaves more than this open (s) is no better than the time of arrival.
 const COUNTER_ERROR_MAX_S: f64 = 0.020;
 /// And one that leaves more than this open says nothing: blocks of one sensor after the other.
@@ -87,7 +90,10 @@ const LINE_POINTS: usize = 64;
 pub fn align(runs: &[ClockRun]) -> Alignment {
     // What others are compared with: a calibrated clock, and the one with most samples of these. One that was set while it
     // recorded shows its step in the others' residuals: then the clock with the fewest steps against it is taken.
-    let mut anchors: Vec<usize> = (0..runs.len()).collect();
+    let mut compared: Vec<usize> = (0..runs.len()).filter(|&run| runs[run].order.len() >= SAMPLES_MIN).collect();
+    compared.sort_by_key(|&run| (std::cmp::Reverse(runs[run].order.len()), run));
+    compared.truncate(RUNS_MAX);
+    let mut anchors = compared.clone();
     anchors.sort_by_key(|&run| (!runs[run].calibrated, std::cmp::Reverse(runs[run].order.len()), run));
     let mut best: Option<(usize, Alignment)> = None;
     for &anchor in &anchors {
@@ -95,7 +101,7 @@ pub fn align(runs: &[ClockRun]) -> Alignment {
         if calibrated_but_not_this || runs[anchor].order.len() * 2 < runs[anchors[0]].order.len() {
             break;
         }
-        let (steps, alignment) = align_to(runs, anchor);
+        let (steps, alignment) = align_to(runs, &compared, anchor);
         if best.as_ref().is_none_or(|(fewest, _)| steps < *fewest) {
             best = Some((steps, alignment));
         }
@@ -103,22 +109,25 @@ pub fn align(runs: &[ClockRun]) -> Alignment {
             break;
         }
     }
-    best.map(|(_, alignment)| alignment).unwrap_or_default()
+    best.map_or_else(|| Alignment { fixes: Vec::new(), error_s: vec![None; runs.len()] }, |(_, alignment)| alignment)
 }
 
-/// Brings all runs to the clock of one; also the number of steps that were found.
-fn align_to(runs: &[ClockRun], anchor: usize) -> (usize, Alignment) {
+/// Brings those of the runs that are compared to the clock of one; also the number of steps that were found.
+fn align_to(runs: &[ClockRun], compared: &[usize], anchor: usize) -> (usize, Alignment) {
     let mut alignment = Alignment { fixes: Vec::new(), error_s: vec![None; runs.len()] };
     alignment.error_s[anchor] = Some(0.0);
     // The stamps as they are fixed so far.
     let mut times: Vec<Vec<f64>> = runs.iter().map(|run| run.t_s.clone()).collect();
     let mut known = vec![anchor];
     let mut steps = 0;
+    let mut tried: HashSet<(usize, usize)> = HashSet::new();
     // What never came between the anchor's samples may have come between those of one that did.
-    while let Some((run, by, tie)) = (0..runs.len())
-        .filter(|run| !known.contains(run))
-        .find_map(|run| known.iter().find_map(|&by| Some((run, by, tie(&runs[run], &runs[by], &times[by])?))))
-    {
+    while let Some((run, by, tie)) = compared.iter().filter(|run| !known.contains(run)).find_map(|&run| {
+        known.iter().find_map(|&by| {
+            let tie = if tried.insert((run, by)) { tie(&runs[run], &runs[by], &times[by]) } else { None };
+            tie.map(|tie| (run, by, tie))
+        })
+    }) {
         let mut error_s = 0.0_f64;
         steps += tie.stretches.len() - 1;
         for stretch in tie.stretches {
@@ -256,13 +265,17 @@ fn tie(run: &ClockRun, by: &ClockRun, times: &[f64]) -> Option<Tie> {
 
 /// The residuals of a run against another, and the usual time between the other's samples, s.
 fn residuals(run: &ClockRun, by: &ClockRun, times: &[f64]) -> Option<(Vec<Residual>, f64)> {
-    let mut next = 0;
-    let mut between: Vec<(Residual, f64)> = Vec::with_capacity(run.order.len());
+    // Runs that lie apart are many where clocks jump.
+    let mut next = by.order.partition_point(|&place| place < run.order[0]);
+    let mut between: Vec<(Residual, f64)> = Vec::new();
     for (sample, (&place, &t_s)) in run.order.iter().zip(&run.t_s).enumerate() {
         while next < by.order.len() && by.order[next] < place {
             next += 1;
         }
-        if next == 0 || next == by.order.len() {
+        if next == by.order.len() {
+            break;
+        }
+        if next == 0 {
             continue;
         }
         let (before_s, after_s) = (times[next - 1], times[next]);
@@ -645,11 +658,28 @@ mod tests {
             ..ClockRun::default()
         };
         assert_eq!(align(&[]), Alignment::default());
+        assert_eq!(align(&[ClockRun::default()]).error_s, [None]);
         assert_eq!(align(std::slice::from_ref(&lone)).error_s, [Some(0.0)]);
         // One sensor after the other, as whole uploads come: no sample lies between two of the other.
         let after = ClockRun { sensor: 1, order: (500..1000).collect(), ..lone.clone() };
         let alignment = align(&[lone, after]);
         assert_eq!((alignment.fixes.len(), alignment.error_s), (0, vec![Some(0.0), None]));
+    }
+
+    #[test]
+    fn clocks_that_jump_all_the_time_are_not_all_compared() {
+        // Two sensors that take turns, and jump every 70 samples: a comparison of all with all would never end.
+        let mut runs = Vec::new();
+        for jump in 0..5000 {
+            for sensor in 0..2 {
+                let order: Vec<usize> = (0..70).map(|i| 2 * (70 * jump + i) + sensor).collect();
+                let t_s = order.iter().map(|&place| place as f64 * 0.005 + (jump % 7) as f64).collect();
+                runs.push(ClockRun { sensor, order, t_s, calibrated: true });
+            }
+        }
+        let alignment = align(&runs);
+        assert_eq!(alignment.error_s.len(), runs.len());
+        assert!(alignment.error_s.iter().filter(|error| error.is_some()).count() <= RUNS_MAX);
     }
 
     #[test]
