@@ -88,11 +88,11 @@ const LINE_POINTS: usize = 64;
 /// Pure: the same runs give the same answer. Without two runs whose samples came mixed nothing is fixed.
 #[must_use]
 pub fn align(runs: &[ClockRun]) -> Alignment {
-    // What others are compared with: a calibrated clock, and the one with most samples of these. One that was set while it
-    // recorded shows its step in the others' residuals: then the clock with the fewest steps against it is taken.
     let mut compared: Vec<usize> = (0..runs.len()).filter(|&run| runs[run].order.len() >= SAMPLES_MIN).collect();
     compared.sort_by_key(|&run| (std::cmp::Reverse(runs[run].order.len()), run));
     compared.truncate(RUNS_MAX);
+    // What others are compared with: a calibrated clock, and the one with most samples of these. One that was set while it
+    // recorded shows its step in the others' residuals: then the clock with the fewest steps against it is taken.
     let mut anchors = compared.clone();
     anchors.sort_by_key(|&run| (!runs[run].calibrated, std::cmp::Reverse(runs[run].order.len()), run));
     let mut best: Option<(usize, Alignment)> = None;
@@ -215,8 +215,7 @@ impl Stretch {
             return None;
         }
         let off_s = self.offset_s.abs().max((self.offset_s + drifted_s).abs());
-        let beyond_s = off_s - (order.open_s() + CALIBRATED_S);
-        let beyond_s = beyond_s.max(0.0);
+        let beyond_s = (off_s - (order.open_s() + CALIBRATED_S)).max(0.0);
         if order.grouped() {
             // Half a group between two true clocks is √3 times the scatter, and says nothing against them.
             return (beyond_s <= CALIBRATED_S + 2.0 * order.scatter_s).then_some(CALIBRATED_S);
