@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use schemas::{SensorRole, SensorTrack, StrokeKind, Track};
 
 use crate::kinetics::{DELAYS, ldlj, sparc};
-use crate::report::PAIRS;
+use crate::report::{PAIRS, interval_ms};
 use crate::synth::{AccUnit, Chain, FullScale, Plan, Rallies, SynthSession, SynthSpec, TruthStroke, generate};
 use crate::{Analysis, IssueCode, Params, Stroke, analyze};
 
@@ -32,17 +32,12 @@ fn pairs<'a>(session: &'a SynthSession, found: &'a Analysis) -> Vec<(&'a TruthSt
     session.truth.strokes.iter().filter_map(|truth| Some((truth, near(found, truth.impact_ms, 150.0)?))).collect()
 }
 
-fn interval(stroke: &Stroke, pair: &str) -> Option<(f64, f64)> {
-    let end = |end: &str| stroke.metrics.get(&format!("delay_{pair}_{end}_ms")).copied();
-    end("low").zip(end("high"))
-}
-
 /// Planted delays inside their intervals, and all that have one.
 fn inside(session: &SynthSession, found: &Analysis) -> (usize, usize) {
     let (mut hits, mut all) = (0, 0);
     for (truth, stroke) in pairs(session, found) {
         for (i, pair) in PAIRS.iter().enumerate() {
-            if let Some((low, high)) = interval(stroke, pair) {
+            if let Some((low, high)) = interval_ms(stroke, pair) {
                 all += 1;
                 hits += usize::from((low..=high).contains(&(truth.peak_ms[i + 1] - truth.peak_ms[i])));
             }
@@ -114,7 +109,9 @@ fn dropped(seed: u64, cuts: &[(f64, f64, usize)]) -> Result<(), TestCaseError> {
         }
         prop_assert!(other.is_some(), "the swing at {} ms is gone; cuts {cuts:?}", stroke.impact_ms);
         for pair in PAIRS {
-            if let (Some(there), Some(here)) = (interval(stroke, pair), other.and_then(|other| interval(other, pair))) {
+            if let (Some(there), Some(here)) =
+                (interval_ms(stroke, pair), other.and_then(|other| interval_ms(other, pair)))
+            {
                 // Noise, rate and jitter are measured over the recording, so the fit may take another width.
                 prop_assert!((f64::midpoint(there.0, there.1) - f64::midpoint(here.0, here.1)).abs() < 2.5);
                 prop_assert!(here.1 - here.0 < 1.5 * (there.1 - there.0));
@@ -191,7 +188,7 @@ proptest! {
             for a in &slow.strokes {
                 let Some(b) = near(fast, a.impact_ms, 60.0) else { continue };
                 for pair in PAIRS {
-                    if let (Some(a), Some(b)) = (interval(a, pair), interval(b, pair)) {
+                    if let (Some(a), Some(b)) = (interval_ms(a, pair), interval_ms(b, pair)) {
                         all += 1;
                         agree += usize::from((f64::midpoint(a.0, a.1) - f64::midpoint(b.0, b.1)).abs() < 5.0);
                     }
@@ -237,7 +234,7 @@ proptest! {
                 prop_assert_eq!(of(a, second), of(b, first));
             }
             if j == i + 1 {
-                let (there, back) = (interval(a, PAIRS[i]), interval(b, PAIRS[i]));
+                let (there, back) = (interval_ms(a, PAIRS[i]), interval_ms(b, PAIRS[i]));
                 prop_assert_eq!(there.map(|(low, high)| (-high, -low)), back);
             }
         }
@@ -312,7 +309,7 @@ proptest! {
                 prop_assert!(!stroke.metrics.contains_key(name), "{name}");
             }
             for pair in PAIRS {
-                let (low, high) = interval(stroke, pair).unwrap();
+                let (low, high) = interval_ms(stroke, pair).unwrap();
                 prop_assert!(low < 0.0 && high > 0.0);
             }
         }
@@ -336,7 +333,7 @@ proptest! {
             let Some(other) = near(&a, stroke.impact_ms, 100.0) else { continue };
             let at_limit = |role: &str| stroke.metrics.get(&format!("peak_clipped_{role}")).is_some_and(|c| *c > 0.0);
             for (pair, ends) in PAIRS.into_iter().zip([["waist", "shoulder"], ["shoulder", "wrist"], ["wrist", "racket"]]) {
-                let (Some(clipped), Some(whole)) = (interval(stroke, pair), interval(other, pair)) else { continue };
+                let (Some(clipped), Some(whole)) = (interval_ms(stroke, pair), interval_ms(other, pair)) else { continue };
                 if ends.into_iter().any(at_limit) {
                     widened += 1;
                     prop_assert!(clipped.1 - clipped.0 > whole.1 - whole.0);
@@ -420,7 +417,12 @@ fn swapped_sensors_are_suspected() {
 fn unsaid_clocks_are_judged_by_their_stamps() {
     let width = |track: &Track| {
         let found = plain(track);
-        found.strokes.iter().find_map(|stroke| interval(stroke, "wrist_racket")).map(|(low, high)| high - low).unwrap()
+        found
+            .strokes
+            .iter()
+            .find_map(|stroke| interval_ms(stroke, "wrist_racket"))
+            .map(|(low, high)| high - low)
+            .unwrap()
     };
     let apart = generate(&spec(77)).track;
     let mut alike = apart.clone();

@@ -18,7 +18,8 @@ use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Answer, Model, OTHER};
 use crate::params::Params;
 use crate::report::{
-    PAIRS, Session, median_of, phase_delay, range_of_motion, recommendations, scores, session_delays, session_metrics,
+    PAIRS, Session, interval_ms, median_of, phase_delay, range_of_motion, recommendations, scores, session_delays,
+    session_metrics,
 };
 use crate::segment::{Swing, choose_sensor, segment};
 use crate::trend::{mann_kendall_p, theil_sen};
@@ -181,9 +182,8 @@ fn drifts(strokes: &[Stroke], chain: &Chain<'_>) -> Vec<Drift> {
     let explained_ms = chain.params.kinetics.resolved_sigmas * SQRT_2 * chain.sync_s * 1e3;
     let drift = |pair: &'static str| {
         let middle = |stroke: &Stroke| {
-            let low = stroke.metrics.get(&format!("delay_{pair}_low_ms"))?;
-            let high = stroke.metrics.get(&format!("delay_{pair}_high_ms"))?;
-            Some((stroke.impact_ms, f64::midpoint(*low, *high)))
+            let (low, high) = interval_ms(stroke, pair)?;
+            Some((stroke.impact_ms, f64::midpoint(low, high)))
         };
         let (times, delays): (Vec<f64>, Vec<f64>) = strokes.iter().filter_map(middle).unzip();
         let (slope, p) = theil_sen(&times, &delays).zip(mann_kendall_p(&times, &delays))?;

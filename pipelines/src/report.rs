@@ -59,6 +59,12 @@ pub(crate) fn median_of(strokes: &[Stroke], name: &str) -> Option<f64> {
     median(&mut values)
 }
 
+/// The interval of a stroke's delay between two neighbours of the chain, ms.
+pub(crate) fn interval_ms(stroke: &Stroke, pair: &str) -> Option<(f64, f64)> {
+    let end = |end: &str| stroke.metrics.get(&format!("delay_{pair}_{end}_ms")).copied();
+    end("low").zip(end("high"))
+}
+
 /// The delay of a session between two neighbours of the chain, ms.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SessionDelay {
@@ -72,9 +78,7 @@ pub(crate) struct SessionDelay {
 /// clocks, and half of one swing's uncertainty for what the shape of this player's pulses does to every one of them.
 pub(crate) fn session_delays(strokes: &[Stroke], sync_s: f64, sigmas: f64) -> [Option<SessionDelay>; 3] {
     PAIRS.map(|pair| {
-        let figure = |stroke: &Stroke, end: &str| stroke.metrics.get(&format!("delay_{pair}_{end}_ms")).copied();
-        let intervals: Vec<(f64, f64)> =
-            strokes.iter().filter_map(|stroke| Some((figure(stroke, "low")?, figure(stroke, "high")?))).collect();
+        let intervals: Vec<(f64, f64)> = strokes.iter().filter_map(|stroke| interval_ms(stroke, pair)).collect();
         let mut middles: Vec<f64> = intervals.iter().map(|(low, high)| f64::midpoint(*low, *high)).collect();
         let mut sigma_ms: Vec<f64> = intervals.iter().map(|(low, high)| (high - low) / (2.0 * sigmas)).collect();
         let n = middles.len() as f64;

@@ -573,4 +573,34 @@ mod tests {
         let state = recording.lock();
         assert_eq!((state.kept_rows(), state.frames.len()), (30, state.sealed_rows));
     }
+
+    #[test]
+    fn a_sealed_file_reads_as_what_was_in_memory() {
+        // Two sensors that take turns; the calibration of the second is 40 ms old.
+        let recording = recording();
+        let mut frames = FrameColumns::default();
+        for tick in 0..3000 {
+            for (sensor, role, behind_ms) in
+                [(1, schemas::SensorRole::Waist, 0), (2, schemas::SensorRole::Shoulder, 40)]
+            {
+                let stamp_ms = 1_758_959_100_000 + 10 * tick + 5 * (i64::from(sensor) - 1) - behind_ms;
+                frames.push_decoded(sensor, role, Some(stamp_ms), [[1.0; 3]; 3]);
+            }
+        }
+        recording.lock().take(&mut frames, None, 1_758_959_100_000_000);
+        let first = recording.lock().snapshot().finish();
+        let track = first.track();
+        assert_eq!(track.clocks.len(), 1, "{:?}", track.clocks);
+
+        let folder = tempfile::tempdir().unwrap();
+        let paths = crate::store::paths::Paths::new(folder.path());
+        let metadata = first.metadata(&recording.device);
+        let unit = |sensor| first.acc_to_mps2(sensor);
+        let written = seal::write_frames(&paths, SessionId(1), 0, 1, &first.frames, unit, &metadata).unwrap();
+        let file = crate::store::pack::locate(&paths, written.path).unwrap();
+        assert_eq!(seal::read_track(&file).unwrap(), track);
+        // The analysis looks again, by what the seal kept.
+        recording.lock().sealed(1, first.taken_rows, first.clock);
+        assert_eq!(recording.lock().snapshot().finish().track(), track);
+    }
 }
