@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ten analytical questions over a season: Volant beside DuckDB and Polars on the same Parquet files, with ratios.
 
-The season is generated once into a folder outside the repository (about 24 bytes a frame) and used again. Each question is
+The season is generated once into a folder outside the repository (about 18 bytes a frame) and used again. Each question is
 asked once to warm up and then several times of each engine in turn, so that a noisy moment meets all; the shortest time of
 each counts. Volant is asked as its users ask: the running service, over HTTP, Arrow as the answer. Answers are compared.
 

@@ -9,7 +9,8 @@
 //! Columns are those of [`schemas::frames::frames_schema`]. Rows are sorted by the *name* of the sensor (racket, shoulder,
 //! unknown, waist, wrist), then `t_ns`, then `seq`; the file says so (`sorting_columns`). A row group holds up to
 //! [`ROW_GROUP_ROWS`] rows of one sensor only, so that a reader that wants one sensor, or a stretch of time, reads just
-//! that. Floats are byte-stream-split, times and counters delta-packed, the rest dictionaries; all of it under zstd.
+//! that. Measured values are dictionaries or byte-stream-split, whichever is smaller in that row group (`encoding.rs`), times and
+//! counters delta-packed, the rest dictionaries; all of it under zstd.
 //!
 //! The file's metadata names the table, its version, session, start and revision (`volant.…`), and whatever the caller
 //! adds. The Arrow schema in it carries the unit of every column.
@@ -22,17 +23,20 @@
 
 #![deny(clippy::indexing_slicing)]
 
+mod encoding;
+
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 
-use arrow::array::Float32Array;
+use arrow::array::{AsArray as _, Float32Array};
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, ArrowWriter, compute_leaves};
 use parquet::basic::Encoding;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use rayon::prelude::*;
 use schemas::frames::{ClockKind, NO_DEVICE_TIME, frames_schema};
@@ -98,7 +102,7 @@ pub fn write_frames(
     check_columns(session_id, frames)?;
     let path = TablePath::new(Table::Frames, session_id, started_at_us);
     let schema = frames_schema();
-    let properties = frames_properties(&schema, path, started_at_us, revision, metadata);
+    let properties = publish::properties(&schema, path, started_at_us, revision, metadata);
     let order = sorted_rows(frames);
     let groups: Vec<&[usize]> = order.iter().flat_map(|rows| rows.chunks(ROW_GROUP_ROWS)).collect();
     let source = Source { session_id, frames, factors };
@@ -153,14 +157,9 @@ fn sorted_rows(frames: &FrameColumns) -> [Vec<usize>; 5] {
     })
 }
 
-fn frames_properties(
-    schema: &SchemaRef,
-    path: TablePath,
-    started_at_us: i64,
-    revision: u32,
-    metadata: &[(String, String)],
-) -> WriterProperties {
-    let mut properties = publish::properties(schema, path, started_at_us, revision, metadata)
+/// How the columns are written if the measured values repeat, or if they do not.
+fn frames_properties(shared: WriterPropertiesBuilder, schema: &SchemaRef, values_repeat: bool) -> WriterProperties {
+    let mut properties = shared
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         // Pages of one sensor's time are what a query for a stretch of time skips by.
@@ -172,7 +171,7 @@ fn frames_properties(
     }
     for name in SAMPLES {
         properties = properties
-            .set_column_dictionary_enabled(ColumnPath::from(name), false)
+            .set_column_dictionary_enabled(ColumnPath::from(name), values_repeat)
             .set_column_encoding(ColumnPath::from(name), Encoding::BYTE_STREAM_SPLIT);
     }
     let sorted_by = ["sensor", "t_ns", "seq"].map(|name| SortingColumn {
@@ -189,6 +188,12 @@ const ANGLE: [&str; 3] = ["angle_x", "angle_y", "angle_z"];
 /// The columns of measured values.
 const SAMPLES: [&str; 9] = ["acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z", "angle_x", "angle_y", "angle_z"];
 
+/// Makes the writers of a row group's columns.
+struct Factories {
+    split: ArrowRowGroupWriterFactory,
+    dictionary: ArrowRowGroupWriterFactory,
+}
+
 /// The frames to write.
 struct Source<'a> {
     session_id: SessionId,
@@ -201,17 +206,23 @@ impl Source<'_> {
     fn write(
         &self,
         file: &File,
-        properties: WriterProperties,
+        properties: WriterPropertiesBuilder,
         groups: &[&[usize]],
     ) -> Result<Vec<Checksums>, ParquetError> {
-        let writer = ArrowWriter::try_new(file, frames_schema(), Some(properties))?;
-        let (mut writer, factory) = writer.into_serialized_writer()?;
+        let schema = frames_schema();
+        let split = Some(frames_properties(properties.clone(), &schema, false));
+        let (mut writer, split) =
+            ArrowWriter::try_new(file, SchemaRef::clone(&schema), split)?.into_serialized_writer()?;
+        // A factory comes of a writer only, and makes all columns alike; this one's writer writes nothing.
+        let dictionary = Some(frames_properties(properties, &schema, true));
+        let (_, dictionary) = ArrowWriter::try_new(io::sink(), schema, dictionary)?.into_serialized_writer()?;
+        let factories = Factories { split, dictionary };
         let mut checksums = Vec::with_capacity(groups.len());
         // As many groups at a time as there are threads: what is encoded and not yet written stays bounded.
         for wave in groups.chunks(rayon::current_num_threads().max(1)) {
             let first = checksums.len();
             let encoded: Vec<_> =
-                wave.par_iter().enumerate().map(|(at, rows)| self.encode_group(&factory, first + at, rows)).collect();
+                wave.par_iter().enumerate().map(|(at, rows)| self.encode_group(&factories, first + at, rows)).collect();
             for encoded in encoded {
                 let (chunks, sums) = encoded?;
                 let mut group = writer.next_row_group()?;
@@ -228,7 +239,7 @@ impl Source<'_> {
 
     fn encode_group(
         &self,
-        factory: &ArrowRowGroupWriterFactory,
+        factories: &Factories,
         index: usize,
         rows: &[usize],
     ) -> Result<(Vec<ArrowColumnChunk>, Checksums), ParquetError> {
@@ -237,15 +248,20 @@ impl Source<'_> {
         let mut sums = Checksums::new(batch.num_columns());
         sums.add(&batch);
         let schema = batch.schema();
-        let mut writers = factory.create_column_writers(index)?.into_iter();
+        let split = factories.split.create_column_writers(index)?;
+        let dictionary = factories.dictionary.create_column_writers(index)?;
         let mut chunks = Vec::with_capacity(batch.num_columns());
-        for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        // No column is nested: each is one leaf and has one writer.
+        for ((field, column), (split, dictionary)) in
+            schema.fields().iter().zip(batch.columns()).zip(split.into_iter().zip(dictionary))
+        {
+            let repeats =
+                column.as_primitive_opt::<Float32Type>().is_some_and(|values| encoding::repeats(values.values()));
+            let mut writer = if repeats { dictionary } else { split };
             for leaf in compute_leaves(field, column)? {
-                let mut writer =
-                    writers.next().ok_or_else(|| ParquetError::General("fewer writers than columns".to_owned()))?;
                 writer.write(&leaf)?;
-                chunks.push(writer.close()?);
             }
+            chunks.push(writer.close()?);
         }
         Ok((chunks, sums))
     }

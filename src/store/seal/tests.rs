@@ -136,6 +136,36 @@ fn the_layout_of_the_file_is_as_published() {
 }
 
 #[test]
+fn measured_values_are_dictionaries_where_they_repeat_and_bytes_split_where_they_do_not() {
+    let dir = TempDir::new().unwrap();
+    let paths = Paths::new(dir.path());
+    let mut frames = session(60, 1);
+    // Steps of a converter, but the wrist's were computed by a filter: no two are alike. Zeros of both signs stay apart.
+    let mut random = ChaCha8Rng::seed_from_u64(9);
+    for row in 0..frames.len() {
+        if frames.role(row) == SensorRole::Wrist {
+            frames.acc[row] = frames.acc[row].map(|value| value + random.random::<f32>() * 1e-3);
+        } else if row % 7 == 0 {
+            frames.acc[row] = [-0.0, 0.0, f32::NAN];
+        } else {
+            frames.acc[row] = frames.acc[row].map(|value| value * 9.80665);
+        }
+    }
+    let manifest = seal(&paths, &frames);
+    let file = paths.file(manifest.path);
+    let reader = SerializedFileReader::new(File::open(&file).unwrap()).unwrap();
+    let is_dictionary = |group: usize, name: &str| {
+        let group = reader.metadata().row_group(group);
+        let column = group.columns().iter().find(|column| column.column_path().string() == name).unwrap();
+        column.encodings().any(|encoding| encoding == Encoding::RLE_DICTIONARY)
+    };
+    // Racket, shoulder, waist, wrist.
+    assert_eq!([0, 1, 2, 3].map(|group| is_dictionary(group, "acc_x")), [true, true, true, false]);
+    assert_eq!([0, 1, 2, 3].map(|group| is_dictionary(group, "angle_x")), [false; 4]);
+    assert_eq!(comparable(&read_frames(&opened(&file)).unwrap()), comparable(&frames));
+}
+
+#[test]
 fn sealing_twice_changes_nothing_and_a_new_revision_replaces() {
     let dir = TempDir::new().unwrap();
     let paths = Paths::new(dir.path());
@@ -185,7 +215,7 @@ fn a_file_that_reads_back_otherwise_is_not_published() {
     let order = sorted_rows(&frames);
     let groups: Vec<&[usize]> = order.iter().map(Vec::as_slice).filter(|rows| !rows.is_empty()).collect();
     let source = Source { session_id: SessionId(1), frames: &frames, factors: vec![None; 256] };
-    let properties = frames_properties(&frames_schema(), path, STARTED_AT_US, 1, &[]);
+    let properties = publish::properties(&frames_schema(), path, STARTED_AT_US, 1, &[]);
     let unpublished = publish::publish(&paths, path, |file, _| {
         source.write(file, properties.clone(), &groups).unwrap();
         Ok(())
