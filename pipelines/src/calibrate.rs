@@ -241,30 +241,43 @@ fn clean(track: &SensorTrack, params: &CalibrateParams) -> Option<Clean> {
     let mut acc_there = Vec::with_capacity(n);
     let mut gyro_there = Vec::with_capacity(n);
     let (mut has_acc, mut has_gyro) = (false, false);
-    for k in 0..n {
-        let i = order.as_ref().map_or(k, |order| order[k]);
-        let t = track.t_ns[i];
-        let (acc, gyro) = (track.acc[i], track.gyro[i]);
-        let (acc_within, gyro_ok) = (within(acc, params.acc_limit), within(gyro, params.gyro_limit_dps));
-        if !(acc_within && gyro_ok) {
-            let beyond = |v: [f32; 3], limit: f32| v.iter().any(|c| c.abs() > limit);
-            faults.implausible += usize::from(beyond(acc, params.acc_limit) || beyond(gyro, params.gyro_limit_dps));
-        }
-        // All zero is the firmware's mark for a bad acceleration: no sensor in free flight reads exactly zero thrice.
-        let acc_ok = acc_within && acc.iter().any(|c| *c != 0.0);
-        if !acc_ok && !gyro_ok {
+    for first in (0..n).step_by(BLOCK) {
+        let block = first..(first + BLOCK).min(n);
+        let (t, acc, gyro) = (&track.t_ns[block.clone()], &track.acc[block.clone()], &track.gyro[block.clone()]);
+        // Nearly always all of it is as it should be, and taken at once.
+        if sorted && t_ns.last() != t.first() && is_plain(t, acc, gyro, params) {
+            t_ns.extend_from_slice(t);
+            values.extend(acc.iter().zip(gyro).map(|(a, g)| [a[0], a[1], a[2], g[0], g[1], g[2], 0.0, 0.0]));
+            acc_there.resize(t_ns.len(), true);
+            gyro_there.resize(t_ns.len(), true);
+            (has_acc, has_gyro) = (true, true);
             continue;
         }
-        if t_ns.last() == Some(&t) {
-            faults.duplicates += 1;
-            continue;
+        for k in block {
+            let i = order.as_ref().map_or(k, |order| order[k]);
+            let t = track.t_ns[i];
+            let (acc, gyro) = (track.acc[i], track.gyro[i]);
+            let (acc_within, gyro_ok) = (within(acc, params.acc_limit), within(gyro, params.gyro_limit_dps));
+            if !(acc_within && gyro_ok) {
+                let beyond = |v: [f32; 3], limit: f32| v.iter().any(|c| c.abs() > limit);
+                faults.implausible += usize::from(beyond(acc, params.acc_limit) || beyond(gyro, params.gyro_limit_dps));
+            }
+            // All zero is the firmware's mark for a bad acceleration: no sensor in free flight reads exactly zero thrice.
+            let acc_ok = acc_within && acc.iter().any(|c| *c != 0.0);
+            if !acc_ok && !gyro_ok {
+                continue;
+            }
+            if t_ns.last() == Some(&t) {
+                faults.duplicates += 1;
+                continue;
+            }
+            has_acc |= acc_ok;
+            has_gyro |= gyro_ok;
+            t_ns.push(t);
+            values.push([acc[0], acc[1], acc[2], gyro[0], gyro[1], gyro[2], 0.0, 0.0]);
+            acc_there.push(acc_ok);
+            gyro_there.push(gyro_ok);
         }
-        has_acc |= acc_ok;
-        has_gyro |= gyro_ok;
-        t_ns.push(t);
-        values.push([acc[0], acc[1], acc[2], gyro[0], gyro[1], gyro[2], 0.0, 0.0]);
-        acc_there.push(acc_ok);
-        gyro_there.push(gyro_ok);
     }
     if t_ns.is_empty() {
         return None;
@@ -287,6 +300,20 @@ fn clean(track: &SensorTrack, params: &CalibrateParams) -> Option<Clean> {
         }
     }
     Some(Clean { t_ns, values, gyro_clipped, has_acc: factor.is_some(), has_gyro, factor, saturated, faults })
+}
+
+/// Samples that are looked at together.
+const BLOCK: usize = 64;
+
+/// True if nothing is to be said about any sample of a block: all are there, within the limits, one after the other.
+fn is_plain(t_ns: &[i64], acc: &[[f32; 3]], gyro: &[[f32; 3]], params: &CalibrateParams) -> bool {
+    // None lazily, as in `within`.
+    let later = |t: &[i64]| t[0] < t[1];
+    let measured = |a: [f32; 3]| a[0].abs() + a[1].abs() + a[2].abs() > 0.0;
+    let one_by_one = t_ns.windows(2).fold(true, |so_far, t| so_far & later(t));
+    let acc_ok = acc.iter().fold(true, |so_far, a| so_far & within(*a, params.acc_limit) & measured(*a));
+    let gyro_ok = gyro.iter().fold(true, |so_far, g| so_far & within(*g, params.gyro_limit_dps));
+    one_by_one & acc_ok & gyro_ok
 }
 
 /// True if all components are numbers within the limit.
@@ -347,31 +374,26 @@ fn flag_saturated(values: &mut [Lanes], factor: Option<f32>) -> (usize, Vec<bool
     const ACC_PLATEAU_G: f32 = 1.8;
     const GYRO_PLATEAU_DPS: f32 = 100.0;
     let to_g = factor.map_or(0.0, |factor| factor / G as f32);
-    let mut gyro_clipped = Vec::new();
-    // Lane by lane, so that the lanes do not wait for each other.
-    let mut largest = [0.0_f32; 8];
-    for v in values.iter() {
-        for lane in 0..8 {
-            let value = v[lane].abs();
-            largest[lane] = if value > largest[lane] { value } else { largest[lane] };
-        }
-    }
+    let (mut saturated, mut gyro_clipped) = (0, Vec::new());
+    let top = |v: &Lanes, first: usize| v[first].max(v[first + 1]).max(v[first + 2]);
+    // The largest of each block, so that only the few blocks which reach the limit are looked at again.
+    let tops: Vec<Lanes> = values.chunks(BLOCK).map(largest).collect();
+    let overall = largest(&tops);
     let kinds = [(0, ACC_SCALES_G, to_g, ACC_PLATEAU_G), (3, GYRO_SCALES_DPS, 1.0, GYRO_PLATEAU_DPS)];
-    let limits = kinds.map(|(first, _, unit, least)| {
-        let limit = largest[first..first + 3].iter().fold(0.0_f32, |m, c| m.max(*c));
-        if limit * unit < least { f32::INFINITY } else { limit }
-    });
-    let top = |v: &Lanes, first: usize| v[first].abs().max(v[first + 1].abs()).max(v[first + 2].abs());
-    let mut counts = [0_usize; 2];
-    for v in values.iter() {
-        counts[0] += usize::from(top(v, 0) >= 0.997 * limits[0]);
-        counts[1] += usize::from(top(v, 3) >= 0.997 * limits[1]);
-    }
-    for (((first, scales, unit, _), limit), count) in kinds.into_iter().zip(limits).zip(counts) {
-        if count < 3 {
+    for (first, scales, unit, least) in kinds {
+        let limit = top(&overall, first);
+        if limit * unit < least {
             continue;
         }
-        let at_limit = |v: &Lanes| top(v, first) >= 0.997 * limit;
+        let at_limit = |v: &Lanes| top(&v.map(f32::abs), first) >= 0.997 * limit;
+        let reaching: Vec<usize> = (0..values.len().div_ceil(BLOCK))
+            .filter(|&block| top(&tops[block], first) >= 0.997 * limit)
+            .flat_map(|block| block * BLOCK..((block + 1) * BLOCK).min(values.len()))
+            .filter(|&at| at_limit(&values[at]))
+            .collect();
+        if reaching.len() < 3 {
+            continue;
+        }
         let usual = scales.iter().any(|scale| (limit * unit / scale - 1.0).abs() < 0.01);
         let same = |a: f32, b: f32| a.to_bits() == b.to_bits();
         let plateau = || {
@@ -382,14 +404,30 @@ fn flag_saturated(values: &mut [Lanes], factor: Option<f32>) -> (usize, Vec<bool
         };
         if usual || plateau() {
             if first == 3 {
-                gyro_clipped = values.iter().map(at_limit).collect();
+                gyro_clipped = vec![false; values.len()];
             }
-            for v in values.iter_mut().filter(|v| at_limit(v)) {
-                v[SATURATED] = 1.0;
+            for at in reaching {
+                saturated += usize::from(values[at][SATURATED] == 0.0);
+                values[at][SATURATED] = 1.0;
+                if first == 3 {
+                    gyro_clipped[at] = true;
+                }
             }
         }
     }
-    (values.iter().filter(|v| v[SATURATED] > 0.0).count(), gyro_clipped)
+    (saturated, gyro_clipped)
+}
+
+/// The largest magnitude in each lane. Lane by lane, so that the lanes do not wait for each other.
+fn largest(values: &[Lanes]) -> Lanes {
+    let mut largest = [0.0_f32; 8];
+    for v in values {
+        for lane in 0..8 {
+            let value = v[lane].abs();
+            largest[lane] = if value > largest[lane] { value } else { largest[lane] };
+        }
+    }
+    largest
 }
 
 /// Noise of one component of the gyro, °/s: from the median of the second differences, which slow movement hardly has.
@@ -587,4 +625,55 @@ pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
     }
     let lower = below.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     Some(f64::midpoint(lower, upper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Params;
+
+    /// Sensor samples at 100 Hz that rest, each a little different.
+    fn resting(count: usize) -> SensorTrack {
+        let mut track = SensorTrack::default();
+        for at in 0..count {
+            let off = (at % 7) as f32 * 0.01;
+            track.push(at as i64 * 10_000_000, [off, 0.1, 9.8], [1.0 + off, 2.0, 3.0], [f32::NAN; 3]);
+        }
+        track
+    }
+
+    #[test]
+    fn one_bad_sample_is_found_wherever_it_stands() {
+        let params = &Params::builtin().calibrate;
+        let count = 3 * BLOCK + 5;
+        let plain = calibrate(SensorRole::Wrist, &resting(count), params).unwrap();
+        assert_eq!((plain.raw.len(), plain.faults, plain.quality.saturated_share), (count, Faults::default(), 0.0));
+        for at in 0..count {
+            let of = |spoil: &dyn Fn(&mut SensorTrack)| {
+                let mut track = resting(count);
+                spoil(&mut track);
+                calibrate(SensorRole::Wrist, &track, params).unwrap()
+            };
+            let missing = of(&|track| track.acc[at] = [0.0; 3]);
+            let holes: Vec<usize> = (0..count).filter(|&at| missing.raw[at][GAP] > 0.0).collect();
+            assert_eq!((missing.raw.len(), holes), (count, vec![at]));
+            let neither = of(&|track| (track.acc[at], track.gyro[at]) = ([f32::NAN; 3], [f32::INFINITY; 3]));
+            assert_eq!((neither.raw.len(), neither.faults.implausible), (count - 1, 1));
+            if at > 0 {
+                let double = of(&|track| track.t_ns[at] = track.t_ns[at - 1]);
+                assert_eq!((double.raw.len(), double.faults.duplicates), (count - 1, 1));
+                let backwards = of(&|track| track.t_ns.swap(at - 1, at));
+                assert!(backwards.faults.unsorted && backwards.raw_t_ns == plain.raw_t_ns);
+            }
+            let clipped = of(&|track| {
+                for near in at..(at + 3).min(count) {
+                    track.gyro[near][1] = -2000.0;
+                }
+            });
+            let reached = (at + 3).min(count) - at;
+            let expected = if reached == 3 { 3 } else { 0 };
+            assert_eq!(clipped.gyro_clipped.iter().filter(|clipped| **clipped).count(), expected, "from {at}");
+            assert_eq!(clipped.raw.iter().filter(|v| v[SATURATED] > 0.0).count(), expected);
+        }
+    }
 }

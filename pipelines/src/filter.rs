@@ -48,7 +48,8 @@ impl Biquad {
             for lane in 0..8 {
                 let x = sample[lane] * MEASURED[lane];
                 let y = b0 * x + s1[lane];
-                s1[lane] = b1 * x - a1 * y + s2[lane];
+                // In this order the next value waits for three steps of this one's, not four.
+                s1[lane] = (b1 * x + s2[lane]) - a1 * y;
                 s2[lane] = b2 * x - a2 * y;
                 sample[lane] = if lane < FLAGS { y } else { sample[lane] };
             }

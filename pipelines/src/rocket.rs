@@ -97,9 +97,10 @@ impl Rocket {
     fn convolution(&self, window: &Window, combination: usize) -> Vec<f32> {
         let dilation = self.dilations[combination / KERNELS];
         let taps = kernels().nth(combination % KERNELS).unwrap_or([0, 1, 2]);
-        let padded = pad(&mix(window, self.channels[combination]), dilation);
+        let padded = padded_mix(window, self.channels[combination], TAPS / 2 * dilation);
         let n = window.len();
-        let all = sum_of_taps(&padded, n, dilation);
+        let mut all = vec![0.0; n];
+        sum_taps(&padded, dilation, &mut all);
         (0..n).map(|t| 3.0 * taps.iter().map(|tap| padded[t + tap * dilation]).sum::<f32>() - all[t]).collect()
     }
 
@@ -111,29 +112,27 @@ impl Rocket {
         // Whole blocks, as they are counted: what fills the last one is above no threshold.
         let mut values = vec![f32::NEG_INFINITY; n.next_multiple_of(8)];
         let one = 1.0 / n as f32;
-        // A mix of channels is summed once, whatever the dilations that see it.
-        let mut mixed: Vec<(u8, Vec<f32>)> = Vec::with_capacity(MIXES);
+        // A mix of channels is summed once, with its ends as far out as the widest dilation reaches.
+        let reach = TAPS / 2 * self.dilations.iter().copied().max().unwrap_or(1);
+        let mut mixed: Vec<Mixed> = Vec::with_capacity(MIXES);
         for (d, &dilation) in self.dilations.iter().enumerate() {
-            // One padded copy for each mix of channels that occurs at this dilation.
-            let mut sums: Vec<(u8, Vec<f32>, Vec<f32>)> = Vec::with_capacity(MIXES);
+            let inside = reach - TAPS / 2 * dilation;
             for (kernel, taps) in kernels().enumerate() {
                 let combination = d * KERNELS + kernel;
                 let mask = self.channels[combination];
-                let found = sums.iter().position(|(known, ..)| *known == mask);
-                let index = found.unwrap_or_else(|| {
-                    let known = mixed.iter().position(|(known, _)| *known == mask);
-                    let known = known.unwrap_or_else(|| {
-                        mixed.push((mask, mix(window, mask)));
-                        mixed.len() - 1
-                    });
-                    let padded = pad(&mixed[known].1, dilation);
-                    let all = sum_of_taps(&padded, n, dilation);
-                    sums.push((mask, padded, all));
-                    sums.len() - 1
+                let found = mixed.iter().position(|known| known.mask == mask).unwrap_or_else(|| {
+                    let padded = padded_mix(window, mask, reach);
+                    mixed.push(Mixed { mask, padded, dilation: 0, all: vec![0.0; n] });
+                    mixed.len() - 1
                 });
-                let (_, padded, all) = &sums[index];
+                let mix = &mut mixed[found];
+                let padded = &mix.padded[inside..];
+                if mix.dilation != dilation {
+                    mix.dilation = dilation;
+                    sum_taps(padded, dilation, &mut mix.all);
+                }
                 let [a, b, c] = taps.map(|tap| &padded[tap * dilation..tap * dilation + n]);
-                for ((((value, a), b), c), all) in values.iter_mut().zip(a).zip(b).zip(c).zip(all) {
+                for ((((value, a), b), c), all) in values.iter_mut().zip(a).zip(b).zip(c).zip(&mix.all) {
                     *value = 3.0 * (a + b + c) - all;
                 }
                 let slots = combination * per_kernel..(combination + 1) * per_kernel;
@@ -147,9 +146,21 @@ impl Rocket {
     }
 }
 
-/// The sum of the masked channels.
-fn mix(window: &Window, mask: u8) -> Vec<f32> {
-    let mut sum = vec![0.0_f32; window.len()];
+/// A mix of channels while a window is transformed.
+struct Mixed {
+    mask: u8,
+    padded: Vec<f32>,
+    /// The dilation that `all` is for; 0: none yet.
+    dilation: usize,
+    /// The sum of all taps about each value.
+    all: Vec<f32>,
+}
+
+/// The sum of the masked channels, its ends repeated `reach` times on either side.
+fn padded_mix(window: &Window, mask: u8, reach: usize) -> Vec<f32> {
+    let n = window.len();
+    let mut padded = vec![0.0_f32; n + 2 * reach];
+    let sum = &mut padded[reach..reach + n];
     for (channel, values) in window.channels.iter().enumerate() {
         if mask & (1 << channel) != 0 {
             for (sum, value) in sum.iter_mut().zip(values) {
@@ -157,23 +168,20 @@ fn mix(window: &Window, mask: u8) -> Vec<f32> {
             }
         }
     }
-    sum
-}
-
-/// The values with their ends repeated by four taps on either side.
-fn pad(values: &[f32], dilation: usize) -> Vec<f32> {
-    let reach = TAPS / 2 * dilation;
-    let (first, last) = (values.first().copied().unwrap_or(0.0), values.last().copied().unwrap_or(0.0));
-    let mut padded = Vec::with_capacity(values.len() + 2 * reach);
-    padded.resize(reach, first);
-    padded.extend_from_slice(values);
-    padded.resize(values.len() + 2 * reach, last);
+    let (first, last) = (sum.first().copied().unwrap_or(0.0), sum.last().copied().unwrap_or(0.0));
+    padded[..reach].fill(first);
+    padded[reach + n..].fill(last);
     padded
 }
 
-fn sum_of_taps(padded: &[f32], n: usize, dilation: usize) -> Vec<f32> {
-    let taps: [&[f32]; TAPS] = std::array::from_fn(|tap| &padded[tap * dilation..tap * dilation + n]);
-    (0..n).map(|t| taps.iter().map(|tap| tap[t]).sum()).collect()
+/// The sum of all taps about each value of a mix that is padded by as much as they reach.
+fn sum_taps(padded: &[f32], dilation: usize, all: &mut [f32]) {
+    all.fill(0.0);
+    for tap in 0..TAPS {
+        for (sum, value) in all.iter_mut().zip(&padded[tap * dilation..]) {
+            *sum += value;
+        }
+    }
 }
 
 #[cfg(test)]
