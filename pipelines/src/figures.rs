@@ -153,6 +153,13 @@ pub const FIGURES: &[Figure] = &[
         "both summits, and resolved: at least kinetics.resolved_sigmas (2) standard deviations from 0",
     ),
     stroke(
+        "delay_{pair}_share",
+        "share",
+        "the same as a share of the time from the swing's start to its impact",
+        SEQUENCE,
+        "as delay_{pair}_ms",
+    ),
+    stroke(
         "delay_{pair}_low_ms",
         "ms",
         "lower end of the delay's 95% interval, delay − 2σ with σ² = σ_a² + σ_b² + 2·sync²; σ of a summit: dt²/12, noise through \
@@ -390,6 +397,13 @@ pub const FIGURES: &[Figure] = &[
     session("racket_head_speed_mps_max", "m/s", "largest of the strokes", RIGID, "one stroke with it"),
     session("peak_gyro_dps_max", "°/s", "largest of the strokes", OWN, "one stroke with it"),
     session("peak_gyro_variation", "1", "standard deviation within classes by mean", OWN, "three strokes of a class"),
+    session(
+        "racket_head_speed_variation",
+        "1",
+        "standard deviation within classes by mean",
+        OWN,
+        "three strokes of a class with a racket-head speed",
+    ),
     session("impact_felt_share", "share", "strokes with a felt impact", OWN, "one stroke"),
     session(
         "rally_gap_s",
@@ -421,6 +435,21 @@ pub const FIGURES: &[Figure] = &[
     ),
     session(
         "trend_{trend}_p",
+        "0 to 1",
+        "Mann-Kendall: how probable such a trend is by chance",
+        "Mann 1945, Kendall 1975",
+        TRENDS,
+    ),
+    session(
+        "trend_delay_{pair}_spread_per_10min",
+        "share",
+        "Theil-Sen slope over ten minutes of a delay's distance from its class's median, as a share of the median distance; \
+         above 0: the timing gets less even",
+        "Theil 1950, Sen 1968",
+        TRENDS,
+    ),
+    session(
+        "trend_delay_{pair}_spread_p",
         "0 to 1",
         "Mann-Kendall: how probable such a trend is by chance",
         "Mann 1945, Kendall 1975",

@@ -100,6 +100,7 @@ pub(crate) fn of_swing(swing: &Swing, signal: &Signal, motion: &Motion, chain: &
         figures.put(&format!("delay_{name}_high_ms"), (delay_s + reach_s) * 1e3);
         if delay_s.abs() >= k.resolved_sigmas * sigma_s {
             figures.put(delay_name, delay_s * 1e3);
+            figures.put(&format!("delay_{name}_share"), delay_s / span_s(swing.start_ns, swing.impact_ns));
         }
         if first.dps > 0.0 {
             figures.put(&format!("speedup_{name}"), second.dps / first.dps);

@@ -253,10 +253,12 @@ pub(crate) fn session_metrics(strokes: &[Stroke], session: &Session<'_>) -> BTre
     ] {
         put(name, spread_within_classes(strokes, figure).map(|(spread, _)| spread));
     }
-    put(
-        "peak_gyro_variation",
-        spread_within_classes(strokes, "peak_gyro_dps").and_then(|(spread, mean)| (mean > 0.0).then(|| spread / mean)),
-    );
+    for (name, figure) in
+        [("peak_gyro_variation", "peak_gyro_dps"), ("racket_head_speed_variation", "racket_head_speed_mps")]
+    {
+        let spread = spread_within_classes(strokes, figure);
+        put(name, spread.and_then(|(spread, mean)| (mean > 0.0).then(|| spread / mean)));
+    }
     for (name, pair) in DELAYS.into_iter().zip(PAIRS) {
         let measured = strokes.iter().filter(|s| s.metrics.contains_key(&format!("delay_{pair}_low_ms"))).count();
         let resolved = strokes.iter().filter(|s| s.metrics.contains_key(name)).count();
@@ -279,34 +281,17 @@ pub(crate) fn session_metrics(strokes: &[Stroke], session: &Session<'_>) -> BTre
 /// Trends as a share of the class's own median, so that a change of strokes is no trend; per ten minutes, with the
 /// probability that chance made them, and the stroke at which a CUSUM against the first twenty alarms.
 fn trends(strokes: &[Stroke], put: &mut impl FnMut(&str, Option<f64>)) {
+    let minutes = |index: usize| strokes[index].impact_ms / 600_000.0;
+    let share = |value: f64, middle: f64| (middle != 0.0).then(|| value / middle);
     for (name, figure) in [
         ("peak_gyro", "peak_gyro_dps"),
         ("racket_head_speed", "racket_head_speed_mps"),
         ("smoothness_sparc", "smoothness_sparc"),
         ("acceleration_phase", "acceleration_phase_ms"),
     ] {
-        let mut classes: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-        for stroke in strokes {
-            if let Some(&value) = stroke.metrics.get(figure) {
-                classes.entry(stroke.stroke.as_str()).or_default().push(value);
-            }
-        }
-        let middles: BTreeMap<&str, f64> = classes
-            .iter_mut()
-            .filter(|(_, values)| values.len() >= 5)
-            .filter_map(|(class, values)| Some((*class, median(values)?)))
-            .collect();
-        let points: Vec<(usize, f64, f64)> = strokes
-            .iter()
-            .enumerate()
-            .filter_map(|(index, stroke)| {
-                let value = *stroke.metrics.get(figure)?;
-                let middle = *middles.get(stroke.stroke.as_str())?;
-                (middle != 0.0).then(|| (index, stroke.impact_ms / 600_000.0, value / middle))
-            })
-            .collect();
-        let times: Vec<f64> = points.iter().map(|p| p.1).collect();
-        let values: Vec<f64> = points.iter().map(|p| p.2).collect();
+        let points = against_class(strokes, &of_strokes(strokes, figure), share);
+        let times: Vec<f64> = points.iter().map(|&(index, _)| minutes(index)).collect();
+        let values: Vec<f64> = points.iter().map(|&(_, value)| value).collect();
         put(&format!("trend_{name}_per_10min"), theil_sen(&times, &values));
         put(&format!("trend_{name}_p"), mann_kendall_p(&times, &values));
         if let Some((at, way)) = cusum(&values) {
@@ -314,6 +299,41 @@ fn trends(strokes: &[Stroke], put: &mut impl FnMut(&str, Option<f64>)) {
             put(&format!("change_{name}_direction"), Some(way));
         }
     }
+    // A technique that tires loses its timing before its speed: how far delays stray from their class's median.
+    for (pair, figure) in PAIRS.into_iter().zip(DELAYS) {
+        let mut strayed = vec![None; strokes.len()];
+        for (index, off) in against_class(strokes, &of_strokes(strokes, figure), |v, middle| Some((v - middle).abs())) {
+            strayed[index] = Some(off);
+        }
+        let (times, values): (Vec<f64>, Vec<f64>) =
+            against_class(strokes, &strayed, share).into_iter().map(|(index, value)| (minutes(index), value)).unzip();
+        put(&format!("trend_delay_{pair}_spread_per_10min"), theil_sen(&times, &values));
+        put(&format!("trend_delay_{pair}_spread_p"), mann_kendall_p(&times, &values));
+    }
+}
+
+fn of_strokes(strokes: &[Stroke], figure: &str) -> Vec<Option<f64>> {
+    strokes.iter().map(|stroke| stroke.metrics.get(figure).copied()).collect()
+}
+
+/// Each stroke's value set against the median of its class, of classes with five values or more: its index and what `set`
+/// makes of value and median.
+fn against_class(
+    strokes: &[Stroke],
+    values: &[Option<f64>],
+    set: impl Fn(f64, f64) -> Option<f64>,
+) -> Vec<(usize, f64)> {
+    let mut classes: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (stroke, value) in strokes.iter().zip(values) {
+        classes.entry(stroke.stroke.as_str()).or_default().extend(value);
+    }
+    let middles: BTreeMap<&str, f64> = classes
+        .iter_mut()
+        .filter(|(_, values)| values.len() >= 5)
+        .filter_map(|(class, values)| Some((*class, median(values)?)))
+        .collect();
+    let of = |(stroke, value): (&Stroke, &Option<f64>)| set((*value)?, *middles.get(stroke.stroke.as_str())?);
+    strokes.iter().zip(values).map(of).enumerate().filter_map(|(index, value)| Some((index, value?))).collect()
 }
 
 /// (L − R)/(½(L + R)) of the trunk's turn to either side, and the like of forehand and backhand where classes name them.
@@ -442,6 +462,47 @@ mod tests {
             recommendations(&delay, Some(0.325), &rom, report()),
             ["faster_waist_to_shoulder", "better_energy_transfer", "more_waist_rotation"]
         );
+    }
+
+    #[test]
+    fn a_timing_that_gets_uneven_is_a_trend_and_an_even_one_is_none() {
+        let session = |growth: f64| -> Vec<Stroke> {
+            (0..60)
+                .map(|at| {
+                    // Two classes, each with its own delay; off it by one of eight steps in turn.
+                    let class = at % 2;
+                    let off = (f64::from((at * 5) % 8) - 3.5) * (1.0 + growth * f64::from(at) / 60.0);
+                    let delay = 25.0 + 20.0 * f64::from(class) + off;
+                    let metrics = BTreeMap::from([
+                        (DELAYS[2].to_owned(), delay),
+                        ("racket_head_speed_mps".to_owned(), 30.0 + f64::from(at % 3)),
+                    ]);
+                    let impact_ms = 10_000.0 * f64::from(at);
+                    Stroke {
+                        start_ms: impact_ms - 300.0,
+                        impact_ms,
+                        end_ms: impact_ms + 200.0,
+                        sensor: SensorRole::Wrist,
+                        stroke: ["clear", "drop"][class as usize].to_owned(),
+                        confidence: None,
+                        probabilities: BTreeMap::new(),
+                        levels: BTreeMap::new(),
+                        metrics,
+                    }
+                })
+                .collect()
+        };
+        let figures = |strokes: &[Stroke]| {
+            let mut all: BTreeMap<String, f64> = BTreeMap::new();
+            trends(strokes, &mut |name, value| all.extend(value.map(|value| (name.to_owned(), value))));
+            all
+        };
+        let (even, uneven) = (figures(&session(0.0)), figures(&session(6.0)));
+        let name = "trend_delay_wrist_racket_spread";
+        assert!(even[&format!("{name}_p")] > 0.5 && even[&format!("{name}_per_10min")].abs() < 0.05, "{even:?}");
+        assert!(uneven[&format!("{name}_p")] < 0.001 && uneven[&format!("{name}_per_10min")] > 0.5, "{uneven:?}");
+        // Delays themselves drift in neither.
+        assert!(!even.contains_key("trend_delay_waist_shoulder_spread_p"));
     }
 
     #[test]
