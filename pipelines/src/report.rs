@@ -281,7 +281,7 @@ pub(crate) fn session_metrics(strokes: &[Stroke], session: &Session<'_>) -> BTre
 /// Trends as a share of the class's own median, so that a change of strokes is no trend; per ten minutes, with the
 /// probability that chance made them, and the stroke at which a CUSUM against the first twenty alarms.
 fn trends(strokes: &[Stroke], put: &mut impl FnMut(&str, Option<f64>)) {
-    let minutes = |index: usize| strokes[index].impact_ms / 600_000.0;
+    let ten_minutes = |index: usize| strokes[index].impact_ms / 600_000.0;
     let share = |value: f64, middle: f64| (middle != 0.0).then(|| value / middle);
     for (name, figure) in [
         ("peak_gyro", "peak_gyro_dps"),
@@ -290,7 +290,7 @@ fn trends(strokes: &[Stroke], put: &mut impl FnMut(&str, Option<f64>)) {
         ("acceleration_phase", "acceleration_phase_ms"),
     ] {
         let points = against_class(strokes, &of_strokes(strokes, figure), share);
-        let times: Vec<f64> = points.iter().map(|&(index, _)| minutes(index)).collect();
+        let times: Vec<f64> = points.iter().map(|&(index, _)| ten_minutes(index)).collect();
         let values: Vec<f64> = points.iter().map(|&(_, value)| value).collect();
         put(&format!("trend_{name}_per_10min"), theil_sen(&times, &values));
         put(&format!("trend_{name}_p"), mann_kendall_p(&times, &values));
@@ -305,8 +305,10 @@ fn trends(strokes: &[Stroke], put: &mut impl FnMut(&str, Option<f64>)) {
         for (index, off) in against_class(strokes, &of_strokes(strokes, figure), |v, middle| Some((v - middle).abs())) {
             strayed[index] = Some(off);
         }
-        let (times, values): (Vec<f64>, Vec<f64>) =
-            against_class(strokes, &strayed, share).into_iter().map(|(index, value)| (minutes(index), value)).unzip();
+        let (times, values): (Vec<f64>, Vec<f64>) = against_class(strokes, &strayed, share)
+            .into_iter()
+            .map(|(index, value)| (ten_minutes(index), value))
+            .unzip();
         put(&format!("trend_delay_{pair}_spread_per_10min"), theil_sen(&times, &values));
         put(&format!("trend_delay_{pair}_spread_p"), mann_kendall_p(&times, &values));
     }
