@@ -565,6 +565,14 @@ mod tests {
         let advice = of(&played, &session);
         assert_eq!((advice[0].code.as_str(), advice[0].evidence.strokes[0]), ("tiring", 33));
         assert!(advice[0].reason.contains("-20%"), "{}", advice[0].reason);
+        let uneven = |p: f64| {
+            let name = "trend_delay_wrist_racket_spread";
+            let metrics = [(format!("{name}_per_10min"), 0.6), (format!("{name}_p"), p)].into();
+            of(&played, &SessionFigures { metrics, ..SessionFigures::default() })
+        };
+        assert!(uneven(0.2).is_empty());
+        assert_eq!(uneven(0.01)[0].code, "timing_gets_uneven");
+        assert!(uneven(0.01)[0].reason.contains("60%"), "{}", uneven(0.01)[0].reason);
     }
 
     #[test]

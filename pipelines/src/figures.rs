@@ -626,6 +626,16 @@ mod tests {
                 assert!(figure(name, Per::Stroke).is_some(), "{name} of a stroke is not in the table");
                 seen.insert((name.clone(), true));
             }
+            for stroke in &found.strokes {
+                for pair in crate::report::PAIRS {
+                    let figure = |end: &str| stroke.metrics.get(&format!("delay_{pair}_{end}")).copied();
+                    let share = figure("ms").map(|delay_ms| delay_ms / (stroke.impact_ms - stroke.start_ms));
+                    let differ = share.zip(figure("share")).map(|(expected, found)| (expected - found).abs());
+                    assert!(share.is_none() && figure("share").is_none() || differ.is_some_and(|off| off < 1e-6));
+                }
+            }
+            // Players differ from stroke to stroke, but not by as much as they reach.
+            assert!((0.001..0.5).contains(&found.session.metrics["racket_head_speed_variation"]));
             for name in found.session.metrics.keys() {
                 assert!(figure(name, Per::Session).is_some(), "{name} of the session is not in the table");
                 seen.insert((name.clone(), false));
