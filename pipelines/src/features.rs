@@ -2,6 +2,7 @@
 
 use crate::calibrate::{G, Signal};
 use crate::filter::{Lanes, goertzel};
+use crate::wide::wide;
 
 /// Channels in model files, in order, with their units.
 pub(crate) const CHANNELS: [&str; 8] = [
@@ -240,24 +241,23 @@ pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
     let mut out: Vec<f64> = Vec::with_capacity(HAND);
     let channels: Vec<Vec<f64>> =
         window.channels.iter().map(|channel| channel.iter().map(|&v| f64::from(v)).collect()).collect();
-    let moments: Vec<(f64, f64)> = channels.iter().map(|channel| mean_and_deviation(channel)).collect();
-    for (channel, &(mean, deviation)) in channels.iter().zip(&moments) {
+    let rows: Vec<Row> = (0..n).map(|t| std::array::from_fn(|c| channels[c][t])).collect();
+    let (shape, covariance) = wide(
+        #[inline(always)]
+        || {
+            let shape = Shape::of(&rows);
+            let covariance = covariances(&rows, &shape.mean);
+            (shape, covariance)
+        },
+    );
+    let Shape { mean, deviation, .. } = shape;
+    for (c, channel) in channels.iter().enumerate() {
         let (low_at, _) = extreme(channel, |a, b| a < b);
         let (high_at, _) = extreme(channel, |a, b| a > b);
-        let safe = deviation.max(1e-6);
-        let (mut skew, mut tails) = (0.0, 0.0);
-        for v in channel {
-            let off = (v - mean) / safe;
-            skew += off.powi(3) / n as f64;
-            tails += off.powi(4) / n as f64;
-        }
-        let steps: Vec<f64> = channel.windows(2).map(|w| w[1] - w[0]).collect();
-        let (_, bend) = mean_and_deviation(&steps);
-        let length = steps.iter().map(|step| step.abs()).sum::<f64>() / n as f64;
-        let crossings = channel.windows(2).filter(|w| (w[0] > mean) != (w[1] > mean)).count() as f64 / n as f64;
-        out.extend([mean, deviation, low_at, high_at, skew, tails.min(50.0), length, bend, crossings]);
+        out.extend([mean[c], deviation[c], low_at, high_at, shape.skew[c], shape.tails[c].min(50.0)]);
+        out.extend([shape.length[c], shape.bend[c], shape.crossings[c]]);
         let mut sorted = channel.clone();
-        sorted.sort_by(f64::total_cmp);
+        sorted.sort_unstable_by(f64::total_cmp);
         out.extend(RANKS.map(|rank| sorted[(rank * (n - 1) as f64).round() as usize]));
         out.extend((0..COURSE).map(|part| {
             let (from, to) = (part * n / COURSE, ((part + 1) * n / COURSE).max(part * n / COURSE + 1).min(n));
@@ -270,19 +270,13 @@ pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
             out.push(channel[at]);
         }
     }
-    let correlation = |a: usize, b: usize| -> f64 {
-        let ((mean_a, dev_a), (mean_b, dev_b)) = (moments[a], moments[b]);
-        let covariance: f64 =
-            channels[a].iter().zip(&channels[b]).map(|(x, y)| (x - mean_a) * (y - mean_b)).sum::<f64>() / n as f64;
-        covariance / (dev_a * dev_b).max(1e-9)
-    };
     for a in 0..8 {
         for b in a + 1..8 {
-            out.push(correlation(a, b));
+            out.push(covariance[a][b] / (deviation[a] * deviation[b]).max(1e-9));
         }
     }
     for channel in [6, 7] {
-        out.extend(band_shares(&channels[channel], moments[channel].0));
+        out.extend(band_shares(&channels[channel], mean[channel]));
     }
     // Posture before the swing: where gravity points in the first fifth of the window.
     let early = (n / 5).max(1);
@@ -312,11 +306,77 @@ pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
     out.into_iter().map(|v| if v.is_finite() { v as f32 } else { 0.0 }).collect()
 }
 
-fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
-    let n = values.len().max(1) as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-    (mean, variance.sqrt())
+/// A value of each channel. Sums of rows run side by side, where one channel's would wait for its own last value.
+type Row = [f64; 8];
+
+#[inline(always)]
+fn mean_and_deviation(rows: &[Row]) -> (Row, Row) {
+    let n = rows.len().max(1) as f64;
+    let mut mean = [0.0; 8];
+    for row in rows {
+        (0..8).for_each(|c| mean[c] += row[c]);
+    }
+    let mean = mean.map(|sum| sum / n);
+    let mut variance = [0.0; 8];
+    for row in rows {
+        (0..8).for_each(|c| variance[c] += (row[c] - mean[c]) * (row[c] - mean[c]));
+    }
+    (mean, variance.map(|sum| (sum / n).sqrt()))
+}
+
+#[inline(always)]
+fn covariances(rows: &[Row], mean: &Row) -> [Row; 8] {
+    let mut sums = [[0.0; 8]; 8];
+    for row in rows {
+        let off: Row = std::array::from_fn(|c| row[c] - mean[c]);
+        for (a, sums) in off.iter().zip(&mut sums) {
+            (0..8).for_each(|b| sums[b] += a * off[b]);
+        }
+    }
+    sums.map(|sums| sums.map(|sum| sum / rows.len() as f64))
+}
+
+/// How the values of each channel are spread, and how they go from one to the next.
+struct Shape {
+    mean: Row,
+    deviation: Row,
+    skew: Row,
+    tails: Row,
+    /// Mean length of a step.
+    length: Row,
+    /// Deviation of the steps.
+    bend: Row,
+    /// Share of the steps that cross the mean.
+    crossings: Row,
+}
+
+impl Shape {
+    #[inline(always)]
+    fn of(rows: &[Row]) -> Self {
+        let n = rows.len() as f64;
+        let (mean, deviation) = mean_and_deviation(rows);
+        let safe = deviation.map(|deviation| deviation.max(1e-6));
+        let (mut skew, mut tails) = ([0.0; 8], [0.0; 8]);
+        for row in rows {
+            for c in 0..8 {
+                let off = (row[c] - mean[c]) / safe[c];
+                skew[c] += off * off * off;
+                tails[c] += (off * off) * (off * off);
+            }
+        }
+        let steps: Vec<Row> = rows.windows(2).map(|w| std::array::from_fn(|c| w[1][c] - w[0][c])).collect();
+        let (_, bend) = mean_and_deviation(&steps);
+        let (mut length, mut crossings) = ([0.0; 8], [0.0; 8]);
+        for (w, step) in rows.windows(2).zip(&steps) {
+            for c in 0..8 {
+                length[c] += step[c].abs();
+                crossings[c] += f64::from(u8::from((w[0][c] > mean[c]) != (w[1][c] > mean[c])));
+            }
+        }
+        let per_point = |sums: Row| sums.map(|sum| sum / n);
+        let [skew, tails, length, crossings] = [skew, tails, length, crossings].map(per_point);
+        Self { mean, deviation, skew, tails, length, bend, crossings }
+    }
 }
 
 /// Place (share of the window) and value of the first extreme.

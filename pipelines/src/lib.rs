@@ -41,6 +41,7 @@ pub mod synth;
 mod tests;
 mod train;
 mod trend;
+mod wide;
 
 pub use adapt::{ADAPT_SWINGS_MAX, AdaptError, adapt};
 pub use advice::{Advice, AdviceError, EVIDENCE_STROKES_MAX, Evidence, Rules};

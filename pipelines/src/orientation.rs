@@ -13,6 +13,7 @@ use schemas::SensorTrack;
 
 use crate::calibrate::{G, GAP, Signal, median, norm};
 use crate::filter::Lanes;
+use crate::wide::wide;
 
 /// A unit quaternion w, x, y, z.
 pub(crate) type Quat = [f64; 4];
@@ -20,6 +21,7 @@ pub(crate) type Quat = [f64; 4];
 pub(crate) const IDENTITY: Quat = [1.0, 0.0, 0.0, 0.0];
 
 /// First `b`, then `a`.
+#[inline(always)]
 pub(crate) fn multiply(a: Quat, b: Quat) -> Quat {
     [
         a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3],
@@ -34,11 +36,13 @@ pub(crate) fn conjugate(q: Quat) -> Quat {
 }
 
 /// A quaternion that is nearly of unit length made so: one step of Newton's iteration, without root or division.
+#[inline(always)]
 fn normalized(q: Quat) -> Quat {
     let factor = 1.5 - 0.5 * (q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
     q.map(|c| c * factor)
 }
 
+#[inline(always)]
 pub(crate) fn rotate(q: Quat, v: [f64; 3]) -> [f64; 3] {
     let [w, x, y, z] = q;
     let t = [2.0 * (y * v[2] - z * v[1]), 2.0 * (z * v[0] - x * v[2]), 2.0 * (x * v[1] - y * v[0])];
@@ -50,6 +54,7 @@ pub(crate) fn rotate(q: Quat, v: [f64; 3]) -> [f64; 3] {
 }
 
 /// The turn of a rotation vector, rad, of less than a radian: what a gyro turns in one step. Series to 1e-8, no division.
+#[inline(always)]
 fn from_small_vector_rad(v: [f64; 3]) -> Quat {
     const BY: [f64; 6] = [1.0 / 6.0, 1.0 / 20.0, 1.0 / 42.0, 1.0 / 2.0, 1.0 / 12.0, 1.0 / 30.0];
     let half2 = 0.25 * (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
@@ -59,6 +64,7 @@ fn from_small_vector_rad(v: [f64; 3]) -> Quat {
 }
 
 /// The smallest turn that carries the unit vector `v` to +z.
+#[inline(always)]
 fn to_vertical(v: [f64; 3]) -> Quat {
     let w = (0.5 * (v[2] + 1.0)).max(0.0).sqrt();
     if w > 1e-6 { [w, 0.5 * v[1] / w, -0.5 * v[0] / w, 0.0] } else { [0.0, 1.0, 0.0, 0.0] }
@@ -106,48 +112,57 @@ pub(crate) fn orientation(signal: &Signal, tau_s: f64) -> Vec<Quat> {
     let mut out = Vec::with_capacity(signal.grid.len());
     for island in &signal.islands {
         let points = &signal.grid[island.start..island.end()];
-        follow(points, dt, tau_s, &mut out);
+        wide(
+            #[inline(always)]
+            || follow(points, dt, tau_s, &mut out),
+        );
     }
     out
 }
 
+/// Points that go through a step of the filter together, and those of them that correct the tilt together: what is averaged over
+/// seconds is averaged often enough a dozen times a second.
+const BLOCK: usize = 64;
+const TOGETHER: usize = 8;
+
+#[inline(always)]
 fn follow(points: &[Lanes], dt: f64, tau_s: f64, out: &mut Vec<Quat>) {
-    // What is averaged over seconds is averaged and corrects the tilt often enough 25 times a second.
-    const TOGETHER: usize = 4;
     let Some(first) = points.first() else { return };
     let settle = ((tau_s / dt).ceil() as usize).clamp(1, points.len());
     let section = LowPass::new(tau_s, dt * TOGETHER as f64);
     let mut gyro = Gyro::new(first, dt);
     // The first seconds are looked at twice: once for a tilt to begin with, so that the first swing has one too.
     let mut first_sum = [0.0; 3];
-    for v in &points[..settle] {
-        gyro.turn(v);
-        let force = gyro.force(v);
-        (0..3).for_each(|c| first_sum[c] += force[c]);
+    for block in points[..settle].chunks(BLOCK) {
+        for force in &gyro.forces(block)[..block.len()] {
+            (0..3).for_each(|c| first_sum[c] += force[c]);
+        }
     }
     let mut tilt = unit(first_sum).map_or(IDENTITY, to_vertical);
     let mut state = first_sum.map(|sum| section.settled(sum / settle as f64));
     let mut gyro = Gyro::new(first, dt);
-    let (mut sum, mut count) = ([0.0; 3], 0_u32);
-    for (k, v) in points.iter().enumerate() {
-        gyro.turn(v);
-        // Until the low-pass has a past, the mean of the first seconds stands; interpolated samples say nothing new.
-        if k >= settle && v[GAP] == 0.0 {
-            let force = gyro.force(v);
-            (0..3).for_each(|c| sum[c] += force[c]);
-            count += 1;
-        }
-        if k.is_multiple_of(TOGETHER) {
-            gyro.inertial = normalized(gyro.inertial);
+    let mut seen = 0;
+    for block in points.chunks(BLOCK) {
+        let forces = gyro.forces(block);
+        for (group, turned) in block.chunks(TOGETHER).zip(gyro.turned.chunks(TOGETHER)) {
+            let forces = &forces[seen % BLOCK..];
+            let (mut sum, mut count) = ([0.0; 3], 0_u32);
+            for (k, (v, force)) in group.iter().zip(forces).enumerate() {
+                // Until the low-pass has a past, the mean of the first seconds stands; interpolated samples say nothing new.
+                if seen + k >= settle && v[GAP] == 0.0 {
+                    (0..3).for_each(|c| sum[c] += force[c]);
+                    count += 1;
+                }
+            }
             if count > 0 {
                 let smooth = std::array::from_fn(|c| section.run(&mut state[c], sum[c] / f64::from(count)));
                 if let Some(up) = unit(rotate(tilt, smooth)) {
                     tilt = normalized(multiply(to_vertical(up), tilt));
                 }
-                (sum, count) = ([0.0; 3], 0);
             }
+            out.extend(turned.iter().take(group.len()).map(|&inertial| multiply(tilt, inertial)));
+            seen += group.len();
         }
-        out.push(multiply(tilt, gyro.inertial));
     }
 }
 
@@ -157,30 +172,44 @@ struct Gyro {
     before: [f64; 3],
     /// Half a step, in radians for each °/s.
     half: f64,
+    /// Where it was turned to at the points of the last block.
+    turned: [Quat; BLOCK],
 }
 
 impl Gyro {
     fn new(first: &Lanes, dt: f64) -> Self {
-        Self { inertial: IDENTITY, before: rates(first), half: 0.5 * dt.to_radians() }
+        Self { inertial: IDENTITY, before: rates(first), half: 0.5 * dt.to_radians(), turned: [IDENTITY; BLOCK] }
     }
 
-    fn turn(&mut self, v: &Lanes) {
-        let now = rates(v);
-        let turn = std::array::from_fn(|c| (self.before[c] + now[c]) * self.half);
-        self.inertial = multiply(self.inertial, from_small_vector_rad(turn));
-        self.before = now;
-    }
-
-    /// Specific force in that space.
-    fn force(&self, v: &Lanes) -> [f64; 3] {
-        rotate(self.inertial, [f64::from(v[0]), f64::from(v[1]), f64::from(v[2])])
+    /// Integrates a block and gives the specific force at its points, in the space integrated in.
+    #[inline(always)]
+    fn forces(&mut self, block: &[Lanes]) -> [[f64; 3]; BLOCK] {
+        let mut steps = [IDENTITY; BLOCK];
+        for (step, v) in steps.iter_mut().zip(block) {
+            let now = rates(v);
+            *step = from_small_vector_rad(std::array::from_fn(|c| (self.before[c] + now[c]) * self.half));
+            self.before = now;
+        }
+        let mut inertial = self.inertial;
+        for (turned, step) in self.turned.iter_mut().zip(&steps).take(block.len()) {
+            inertial = multiply(inertial, *step);
+            *turned = inertial;
+        }
+        self.inertial = normalized(inertial);
+        let mut forces = [[0.0; 3]; BLOCK];
+        for ((force, v), &turned) in forces.iter_mut().zip(block).zip(&self.turned) {
+            *force = rotate(turned, [f64::from(v[0]), f64::from(v[1]), f64::from(v[2])]);
+        }
+        forces
     }
 }
 
+#[inline(always)]
 fn rates(v: &Lanes) -> [f64; 3] {
     [f64::from(v[3]), f64::from(v[4]), f64::from(v[5])]
 }
 
+#[inline(always)]
 fn unit(v: [f64; 3]) -> Option<[f64; 3]> {
     let length = (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt();
     (length > 0.0).then(|| v.map(|c| c / length))
@@ -211,6 +240,7 @@ impl LowPass {
         [(self.b[1] - self.a[0]) * value + s2, s2]
     }
 
+    #[inline(always)]
     fn run(&self, state: &mut [f64; 2], x: f64) -> f64 {
         let y = self.b[0] * x + state[0];
         state[0] = self.b[1] * x - self.a[0] * y + state[1];
@@ -397,6 +427,19 @@ mod tests {
             let most = tilts[tilts.len() * 95 / 100];
             assert!(most < worst_deg, "{role}: nine of ten within {most}°, median {}°", tilts[tilts.len() / 2]);
         }
+    }
+
+    #[test]
+    fn wide_vectors_give_the_same_bits() {
+        let session = generate(&SynthSpec { duration_s: 20.0, ..SynthSpec::new(63) });
+        let signal =
+            calibrate(SensorRole::Racket, session.track.get(SensorRole::Racket).unwrap(), &Params::builtin().calibrate)
+                .unwrap();
+        let mut narrow = Vec::new();
+        for island in &signal.islands {
+            follow(&signal.grid[island.start..island.end()], signal.step_s(), 3.0, &mut narrow);
+        }
+        assert_eq!(orientation(&signal, 3.0), narrow);
     }
 
     #[test]

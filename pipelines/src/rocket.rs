@@ -5,6 +5,7 @@
 //! minus the sum of all nine, and the second sum is shared by all 84. Each kernel and dilation sees the sum of a few
 //! channels, drawn once from the model's seed. Thresholds are quantiles of training convolutions.
 
+use pulp::{Simd, WithSimd};
 use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -13,6 +14,8 @@ use crate::features::Window;
 
 pub(crate) const KERNELS: usize = 84;
 const TAPS: usize = 9;
+/// Thresholds that a convolution is held against in one go.
+const TOGETHER: usize = 3;
 /// How many different sums of channels there are.
 const MIXES: usize = 24;
 /// Windows whose convolutions the thresholds of one kernel are drawn from.
@@ -97,7 +100,7 @@ impl Rocket {
     fn convolution(&self, window: &Window, combination: usize) -> Vec<f32> {
         let dilation = self.dilations[combination / KERNELS];
         let taps = kernels().nth(combination % KERNELS).unwrap_or([0, 1, 2]);
-        let padded = padded_mix(window, self.channels[combination], TAPS / 2 * dilation);
+        let padded = padded_mix(window, self.channels[combination], TAPS / 2 * dilation, 0);
         let n = window.len();
         let mut all = vec![0.0; n];
         sum_taps(&padded, dilation, &mut all);
@@ -106,39 +109,72 @@ impl Rocket {
 
     /// The features of a window: shares, 0 to 1.
     pub(crate) fn transform(&self, window: &Window) -> Vec<f32> {
+        pulp::Arch::new().dispatch(Shares { rocket: self, window })
+    }
+}
+
+/// The transform of a window, compiled for the vectors of the machine it runs on. Nothing in it is fused or reordered there, so
+/// all machines give the same bits.
+struct Shares<'a> {
+    rocket: &'a Rocket,
+    window: &'a Window,
+}
+
+impl WithSimd for Shares<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
+        let Self { rocket, window } = self;
         let n = window.len();
-        let per_kernel = self.thresholds.len() / self.channels.len().max(1);
-        let mut out = vec![0.0_f32; self.thresholds.len()];
-        // Whole blocks, as they are counted: what fills the last one is above no threshold.
-        let mut values = vec![f32::NEG_INFINITY; n.next_multiple_of(8)];
+        let whole = n.next_multiple_of(S::F32_LANES);
+        let per_kernel = rocket.thresholds.len() / rocket.channels.len().max(1);
+        let mut out = vec![0.0_f32; rocket.thresholds.len()];
         let one = 1.0 / n as f32;
         // A mix of channels is summed once, with its ends as far out as the widest dilation reaches.
-        let reach = TAPS / 2 * self.dilations.iter().copied().max().unwrap_or(1);
+        let reach = TAPS / 2 * rocket.dilations.iter().copied().max().unwrap_or(1);
         let mut mixed: Vec<Mixed> = Vec::with_capacity(MIXES);
-        for (d, &dilation) in self.dilations.iter().enumerate() {
+        let mut place_of = [usize::MAX; 1 + u8::MAX as usize];
+        for (d, &dilation) in rocket.dilations.iter().enumerate() {
             let inside = reach - TAPS / 2 * dilation;
             for (kernel, taps) in kernels().enumerate() {
                 let combination = d * KERNELS + kernel;
-                let mask = self.channels[combination];
-                let found = mixed.iter().position(|known| known.mask == mask).unwrap_or_else(|| {
-                    let padded = padded_mix(window, mask, reach);
-                    mixed.push(Mixed { mask, padded, dilation: 0, all: vec![0.0; n] });
-                    mixed.len() - 1
-                });
-                let mix = &mut mixed[found];
+                let mask = rocket.channels[combination];
+                let place = &mut place_of[usize::from(mask)];
+                if *place == usize::MAX {
+                    *place = mixed.len();
+                    let padded = padded_mix(window, mask, reach, whole - n);
+                    mixed.push(Mixed { padded, dilation: 0, all: vec![0.0; whole] });
+                }
+                let mix = &mut mixed[*place];
                 let padded = &mix.padded[inside..];
                 if mix.dilation != dilation {
                     mix.dilation = dilation;
                     sum_taps(padded, dilation, &mut mix.all);
+                    // What fills the last vector is above no threshold.
+                    mix.all[n..].fill(f32::INFINITY);
                 }
-                let [a, b, c] = taps.map(|tap| &padded[tap * dilation..tap * dilation + n]);
-                for ((((value, a), b), c), all) in values.iter_mut().zip(a).zip(b).zip(c).zip(&mix.all) {
-                    *value = 3.0 * (a + b + c) - all;
-                }
+                let vectors = |values| S::as_simd_f32s(values).0;
+                let [a, b, c] = taps.map(|tap| vectors(&padded[tap * dilation..tap * dilation + whole]));
+                let all = vectors(&mix.all);
                 let slots = combination * per_kernel..(combination + 1) * per_kernel;
-                for (feature, &threshold) in out[slots.clone()].iter_mut().zip(&self.thresholds[slots]) {
-                    let above: u32 = values.iter().map(|&v| u32::from(v > threshold)).sum();
-                    *feature = above as f32 * one;
+                let thresholds = rocket.thresholds[slots.clone()].chunks(TOGETHER);
+                for (features, thresholds) in out[slots].chunks_mut(TOGETHER).zip(thresholds) {
+                    let at = |i: usize| simd.splat_f32s(thresholds.get(i).copied().unwrap_or(f32::INFINITY));
+                    let limits: [S::f32s; TOGETHER] = std::array::from_fn(at);
+                    let mut above = [simd.splat_f32s(0.0); TOGETHER];
+                    for (((&a, &b), &c), &all) in a.iter().zip(b).zip(c).zip(all) {
+                        let sum = simd.add_f32s(simd.add_f32s(a, b), c);
+                        let value = simd.sub_f32s(simd.mul_f32s(simd.splat_f32s(3.0), sum), all);
+                        for (above, &limit) in above.iter_mut().zip(&limits) {
+                            let is_above = simd.greater_than_f32s(value, limit);
+                            let counted = simd.select_f32s(is_above, simd.splat_f32s(1.0), simd.splat_f32s(0.0));
+                            *above = simd.add_f32s(*above, counted);
+                        }
+                    }
+                    for (feature, &above) in features.iter_mut().zip(&above) {
+                        *feature = simd.reduce_sum_f32s(above) * one;
+                    }
                 }
             }
         }
@@ -148,7 +184,6 @@ impl Rocket {
 
 /// A mix of channels while a window is transformed.
 struct Mixed {
-    mask: u8,
     padded: Vec<f32>,
     /// The dilation that `all` is for; 0: none yet.
     dilation: usize,
@@ -156,10 +191,11 @@ struct Mixed {
     all: Vec<f32>,
 }
 
-/// The sum of the masked channels, its ends repeated `reach` times on either side.
-fn padded_mix(window: &Window, mask: u8, reach: usize) -> Vec<f32> {
+/// The sum of the masked channels, its ends repeated `reach` times on either side, and `more` times after it.
+#[inline(always)]
+fn padded_mix(window: &Window, mask: u8, reach: usize, more: usize) -> Vec<f32> {
     let n = window.len();
-    let mut padded = vec![0.0_f32; n + 2 * reach];
+    let mut padded = vec![0.0_f32; n + 2 * reach + more];
     let sum = &mut padded[reach..reach + n];
     for (channel, values) in window.channels.iter().enumerate() {
         if mask & (1 << channel) != 0 {
@@ -175,6 +211,7 @@ fn padded_mix(window: &Window, mask: u8, reach: usize) -> Vec<f32> {
 }
 
 /// The sum of all taps about each value of a mix that is padded by as much as they reach.
+#[inline(always)]
 fn sum_taps(padded: &[f32], dilation: usize, all: &mut [f32]) {
     all.fill(0.0);
     for tap in 0..TAPS {
@@ -210,6 +247,25 @@ mod tests {
         assert!(differing < 15, "{differing}");
         assert_eq!(Rocket::fit(&refs, 76, 1512, 7), rocket);
         assert_ne!(Rocket::fit(&refs, 76, 1512, 8), rocket);
+    }
+
+    #[test]
+    fn the_transform_counts_what_the_convolutions_say() {
+        let windows: Vec<Window> = (0..20).map(|i| window(i as f32)).collect();
+        let rocket = Rocket::fit(&windows.iter().collect::<Vec<_>>(), 76, 1512, 7);
+        let per_kernel = rocket.len() / rocket.channels.len();
+        // Lengths that fill vectors of eight, and that do not.
+        for n in [1, 7, 8, 33, 51, 76] {
+            let mut short = windows[5].clone();
+            short.channels.iter_mut().for_each(|channel| channel.truncate(n));
+            let expected: Vec<f32> = (0..rocket.len())
+                .map(|at| {
+                    let values = rocket.convolution(&short, at / per_kernel);
+                    values.iter().filter(|v| **v > rocket.thresholds[at]).count() as f32 * (1.0 / n as f32)
+                })
+                .collect();
+            assert_eq!(rocket.transform(&short), expected, "{n} points");
+        }
     }
 
     #[test]
