@@ -20,13 +20,14 @@ use crate::migration::{self, Begins, NewRecording, Options, Progress, Report, Ta
 use crate::recordings::{self, Mapping, Recording, RecordingSet, TsLayout};
 use crate::store::catalog::Catalog;
 use crate::store::paths::Paths;
+use crate::store::seal;
 use crate::store::wal;
 
 /// The exit status when rows were left out; 1 is for an import that could not go on.
 const LEFT_OUT: u8 = 3;
 
 /// What a folder that is in use is told with.
-const STOP_THE_SERVER: &str = "lock the data folder (stop the server that uses it, or let it do this with --url)";
+const STOP_OR_ASK: &str = "lock the data folder (stop the server that uses it, or let it do this with --url)";
 
 /// Bytes of an archive that are read at once.
 const PIECE_BYTES: usize = 1 << 17;
@@ -198,9 +199,7 @@ async fn archive(args: FromArchive) -> anyhow::Result<ExitCode> {
         take_archive(opened, None, known).await?
     } else {
         let opened = read()?;
-        std::fs::create_dir_all(paths.root())
-            .with_context(|| format!("make the data folder {}", paths.root().display()))?;
-        let _lock = wal::lock(&paths.wal()).context(STOP_THE_SERVER)?;
+        let _lock = own_folder(&paths, STOP_OR_ASK)?;
         let catalog = Catalog::open(&paths.catalog()).await?;
         let report = take_archive(opened, Some(paths), Some(catalog.clone())).await;
         catalog.close().await;
@@ -272,9 +271,7 @@ async fn take_recordings(
             _ => None,
         }
     } else {
-        std::fs::create_dir_all(paths.root())
-            .with_context(|| format!("make the data folder {}", paths.root().display()))?;
-        lock = Some(wal::lock(&paths.wal()).context(STOP_THE_SERVER)?);
+        lock = Some(own_folder(paths, STOP_OR_ASK)?);
         Some(Catalog::open(&paths.catalog()).await?)
     };
     let target = catalog.as_ref().map(|catalog| (catalog, paths)).filter(|_| !dry_run);
@@ -424,10 +421,19 @@ async fn take_archive(
     Ok(taken.context("import the archive")??)
 }
 
+/// Makes a data folder if there is none, locks it as long as the answer lives, and deletes what a killed process left unfinished
+/// there.
+fn own_folder(paths: &Paths, if_locked: &'static str) -> anyhow::Result<wal::Lock> {
+    std::fs::create_dir_all(paths.root())
+        .with_context(|| format!("make the data folder {}", paths.root().display()))?;
+    let lock = wal::lock(&paths.wal()).context(if_locked)?;
+    seal::remove_unfinished(paths).context("delete what was left unfinished")?;
+    Ok(lock)
+}
+
 async fn into_folder(options: &Options, data_dir: &Path) -> anyhow::Result<Report> {
     let paths = Paths::new(data_dir);
-    std::fs::create_dir_all(paths.root()).with_context(|| format!("make the data folder {}", data_dir.display()))?;
-    let lock = wal::lock(&paths.wal()).context("lock the data folder (stop the server that uses it)")?;
+    let lock = own_folder(&paths, "lock the data folder (stop the server that uses it)")?;
     let catalog = Catalog::open(&paths.catalog()).await?;
     let report = import(options, Some((catalog.clone(), paths))).await;
     catalog.close().await;

@@ -23,8 +23,8 @@ use remote::Remote;
 
 /// Ask questions about recordings in SQL.
 ///
-/// `SELECT * FROM data_dictionary` lists tables, columns with units, and functions. Without STATEMENT the command is interactive, or reads
-/// statements from standard input if that is not a terminal.
+/// `SELECT * FROM data_dictionary` lists tables, columns with units, and functions; `\d` lists tables, `\d TABLE` columns. Without STATEMENT
+/// the command is interactive, or reads statements from standard input if that is not a terminal.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Exit status: 0 answered, 1 the statement is wrong, 2 the command line is wrong, 3 a limit ended it, \
@@ -116,13 +116,16 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if statements.is_empty() || !shell::is_blank(rest) {
         statements.push(rest);
     }
+    let mut shown = shell::Shown { timing: true, paging: false };
     for statement in statements {
         let done = tokio::select! {
-            done = print(&database, statement, &args, true, None) => done,
+            done = shell::answer(&database, statement, &args, &mut shown) => done,
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
         };
-        if let Err(failure) = done {
-            return Ok(failure.report(io::stderr().lock())?);
+        match done {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(failure) => return Ok(failure.report(io::stderr().lock())?),
         }
     }
     Ok(ExitCode::SUCCESS)

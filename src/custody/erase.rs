@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::export::{ArchiveNote, archives_with};
 use crate::store::catalog::{Catalog, Erased, Erasure};
 use crate::store::paths::{Paths, TablePath};
+use crate::store::seal;
 use crate::store::swap;
 use crate::store::wal;
 
@@ -73,6 +74,8 @@ pub async fn erase(paths: &Paths, user: UserId, clock: &Clock, dry_run: bool) ->
             return Ok(plan.receipt());
         }
         let (log, _) = wal::Handle::open_locked(lock, wal::Options::new(paths.wal()), |_| {})?;
+        // What a killed process was writing may be the player's. A service deletes it when it starts.
+        seal::remove_unfinished(paths)?;
         let erased = plan.carry_out(paths, &catalog, &log, clock, false).await;
         log.close().await?;
         erased

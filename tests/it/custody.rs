@@ -89,6 +89,11 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     fs::create_dir(&outgoing).unwrap();
     fs::copy(&archive, outgoing.join("0123456789abcdef.tar.zst.partial")).unwrap();
 
+    // So does a file that an import was writing when it was killed.
+    let of_a_day =
+        files(folder.path()).into_iter().find(|path| path.to_string_lossy().contains("/strokes/date=")).unwrap();
+    fs::write(of_a_day.with_file_name("_77.parquet.0.tmp"), OTHER).unwrap();
+
     // And what a recovery could not read may be theirs.
     let aside = folder.path().join("wal").join("00000000000000000001.wal.damaged-1");
     fs::write(&aside, OTHER).unwrap();

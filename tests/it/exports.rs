@@ -295,7 +295,12 @@ async fn an_archive_comes_back_byte_for_byte_and_once() {
     assert_eq!((&taken["taken"], &taken["players"]), (&json!(2), &json!(1)), "{taken}");
     assert_eq!(tables(target.path()), tables(source.path()));
     whole(target.path()).await;
+    // As an import that was killed leaves the file it was writing.
+    let unfinished = target.path().join("frames").join("date=2026-11-24").join("_2.parquet.0.tmp");
+    fs::create_dir_all(unfinished.parent().unwrap()).unwrap();
+    fs::write(&unfinished, "PAR1").unwrap();
     let again = ask(&["import", "archive", &archive, "--data-dir", &into, "--json"]).await;
+    assert!(!unfinished.exists(), "the next one tidies up");
     assert_eq!((&again["taken"], &again["already"], &again["players"]), (&json!(0), &json!(2), &json!(0)), "{again}");
 
     // The results are served, by SQL and by the API, as they were.

@@ -90,13 +90,12 @@ pub(super) async fn run(database: &Database, args: &Args) -> anyhow::Result<Exit
     }
 }
 
-/// Answers what was entered; false if the user wants to leave.
 /// How answers are shown, as the user switched it.
-struct Shown {
+pub(super) struct Shown {
     /// Row count and time with each.
-    timing: bool,
+    pub(super) timing: bool,
     /// Long ones page by page.
-    paging: bool,
+    pub(super) paging: bool,
 }
 
 impl Shown {
@@ -105,20 +104,15 @@ impl Shown {
     }
 }
 
+/// Answers what was entered; false if the user wants to leave.
 async fn answer_all(database: &Database, args: &Args, input: &str, shown: &mut Shown) -> anyhow::Result<bool> {
     let (mut statements, rest) = split(input);
     if !is_blank(rest) {
         statements.push(rest);
     }
     for statement in statements {
-        let work = async {
-            match statement.trim().strip_prefix('\\') {
-                Some(command) => meta(database, command, args, shown).await,
-                None => print(database, statement, args, shown.timing, shown.pager(args)).await.map(|()| true),
-            }
-        };
         let done = tokio::select! {
-            done = work => done,
+            done = answer(database, statement, args, shown) => done,
             _ = tokio::signal::ctrl_c() => {
                 writeln!(io::stderr(), "cancelled")?;
                 return Ok(true);
@@ -136,9 +130,22 @@ async fn answer_all(database: &Database, args: &Args, input: &str, shown: &mut S
     Ok(true)
 }
 
-/// A command of the prompt itself; false to leave.
+/// Answers one statement or command; false if it was the one to leave by.
+pub(super) async fn answer(
+    database: &Database,
+    statement: &str,
+    args: &Args,
+    shown: &mut Shown,
+) -> Result<bool, Failure> {
+    match statement.trim().strip_prefix('\\') {
+        Some(command) => meta(database, command, args, shown).await,
+        None => print(database, statement, args, shown.timing, shown.pager(args)).await.map(|()| true),
+    }
+}
+
+/// A command that is no SQL; false to leave.
 async fn meta(database: &Database, command: &str, args: &Args, shown: &mut Shown) -> Result<bool, Failure> {
-    let mut words = command.trim().trim_end_matches(';').split_whitespace();
+    let mut words = command.split_whitespace();
     match (words.next(), words.next()) {
         (Some("q" | "quit"), None) => return Ok(false),
         (Some("timing"), None) => {
@@ -250,7 +257,7 @@ impl Hinter for Prompt {
 impl Validator for Prompt {
     fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
         let input = context.input();
-        let complete = is_blank(input) || input.trim_start().starts_with('\\') || is_blank(split(input).1);
+        let complete = is_blank(input) || is_blank(split(input).1);
         Ok(if complete { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
     }
 }
@@ -277,7 +284,8 @@ impl Completer for Prompt {
     }
 }
 
-/// The statements that end with `;`, and what follows the last of them. Quoted texts and comments may hold `;`.
+/// The statements that end with `;`, commands such as `\d`, which end with their line, and what follows the last of them. Quoted
+/// texts and comments may hold `;`.
 pub(super) fn split(text: &str) -> (Vec<&str>, &str) {
     let bytes = text.as_bytes();
     let (mut statements, mut start, mut place) = (Vec::new(), 0, 0);
@@ -289,6 +297,12 @@ pub(super) fn split(text: &str) -> (Vec<&str>, &str) {
                     statements.push(statement);
                 }
                 start = place + 1;
+            }
+            b'\\' if is_blank(&text[start..place]) => {
+                let length = text[place..].find('\n').unwrap_or(text.len() - place);
+                statements.push(text[place..place + length].trim_end().trim_end_matches(';'));
+                place += length;
+                start = place;
             }
             quote @ (b'\'' | b'"') => match text[place + 1..].find(char::from(quote)) {
                 Some(length) => place += length + 1,
@@ -339,6 +353,9 @@ mod tests {
             ("SELECT 'open;", &[], "SELECT 'open;"),
             ("a; /* open ;", &["a"], " /* open ;"),
             ("SELECT '高;远';", &["SELECT '高;远'"], ""),
+            ("\\d", &["\\d"], ""),
+            ("\\d frames;\nSELECT\n1; -- then\n \\timing\nx", &["\\d frames", "\nSELECT\n1", "\\timing"], "\nx"),
+            ("SELECT '\\d';", &["SELECT '\\d'"], ""),
         ] {
             assert_eq!(split(text), (statements.to_vec(), rest), "{text}");
         }
