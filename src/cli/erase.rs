@@ -16,7 +16,7 @@ use crate::store::paths::Paths;
 /// Erases a player: sessions, frames, strokes, results, notices, tokens, a model of their own.
 ///
 /// With --url a running server does it, for an admin; else the server of the folder must be stopped. A receipt, signed by the
-/// service, says what is gone and which archives hold the player elsewhere. It may be interrupted and is finished when it is
+/// service, says what is gone and which archives and backups hold the player elsewhere. It may be interrupted and is finished when it is
 /// run again.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -89,6 +89,10 @@ fn print(receipt: &Receipt, json: bool, dry_run: bool) -> std::io::Result<()> {
     writeln!(out, "{:>12} files", receipt.files.len())?;
     for archive in &receipt.archives {
         writeln!(out, "archive {} holds the player and is not touched", archive.path.display())?;
+    }
+    for backup in &receipt.backups {
+        let path = backup.path.display();
+        writeln!(out, "backup {path} may hold the player until it is made again: volant backup --out {path}")?;
     }
     Ok(())
 }

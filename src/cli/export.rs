@@ -15,6 +15,7 @@ use reqwest::Url;
 use schemas::DeviceCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::download::Part;
 use crate::clock::Clock;
@@ -135,7 +136,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             if args.is_folder() {
                 by_session(&args, &source, &target, table, form).await?
             } else {
-                let bytes = target.write("", source.bytes(&args.selection(), table, form).await?).await?;
+                let bytes = target.write("", None, source.bytes(&args.selection(), table, form).await?).await?;
                 json!({ "out": args.out, "files": 1, "bytes": bytes })
             }
         }
@@ -271,8 +272,8 @@ fn local(data_dir: &Path) -> anyhow::Result<export::Handle> {
     Ok(export::Handle::new(query::Handle::start(options, folder.files(), Arc::new(folder))?))
 }
 
-/// A file of its own for every session. One that is there is whole, because it gets its name last; it is left alone if it is
-/// noted for what the session still is, or in an object store, where nothing is noted.
+/// A file of its own for every session. One that is there is whole, because it gets its name last; it is left alone if it was made
+/// of what the session still is.
 async fn by_session(
     args: &Args,
     source: &Source,
@@ -289,11 +290,11 @@ async fn by_session(
     for state in &sessions {
         let name = format!("{}-{}.{}", table.as_str(), state.session_id, form.name());
         let note = Note { file: name.clone(), state: state.clone(), strokes: selection.strokes.clone() };
-        if notes.are_right(&note) && target.has(&name).await? {
+        if target.has(&note, &notes).await? {
             already += 1;
         } else {
             let one = Selection { sessions: vec![state.session_id], ..selection.clone() };
-            bytes += target.write(&name, source.bytes(&one, table, form).await?).await?;
+            bytes += target.write(&name, Some(&note), source.bytes(&one, table, form).await?).await?;
             notes.add(note)?;
             files += 1;
         }
@@ -313,7 +314,14 @@ struct Note {
     strokes: Vec<String>,
 }
 
-/// The notes of a folder, a line each, later ones before earlier ones. Without a folder all are right.
+impl Note {
+    /// The note in the metadata of an object: its SHA-256, hex.
+    fn mark(&self) -> anyhow::Result<String> {
+        Ok(export::hex(&Sha256::digest(serde_json::to_vec(self).context("note a file")?)))
+    }
+}
+
+/// The notes of a folder, a line each, later ones before earlier ones; none of an object store, where objects have marks.
 struct Notes(Option<(PathBuf, HashMap<String, Note>)>);
 
 impl Notes {
@@ -332,8 +340,8 @@ impl Notes {
         Ok(Self(Some((path, notes))))
     }
 
-    fn are_right(&self, note: &Note) -> bool {
-        self.0.as_ref().is_none_or(|(_, notes)| notes.get(&note.file) == Some(note))
+    fn have(&self, note: &Note) -> bool {
+        self.0.as_ref().is_some_and(|(_, notes)| notes.get(&note.file) == Some(note))
     }
 
     fn add(&mut self, note: Note) -> anyhow::Result<()> {
@@ -360,15 +368,16 @@ impl Target {
         Ok(Self::Disk(out.to_owned()))
     }
 
-    async fn has(&self, name: &str) -> anyhow::Result<bool> {
+    /// True if the note's file is there, made of what the note says.
+    async fn has(&self, note: &Note, notes: &Notes) -> anyhow::Result<bool> {
         match self {
-            Self::Disk(folder) => Ok(folder.join(name).is_file()),
-            Self::Bucket(bucket) => Ok(bucket.has(name).await?),
+            Self::Disk(folder) => Ok(notes.have(note) && folder.join(&note.file).is_file()),
+            Self::Bucket(bucket) => Ok(bucket.made_of(&note.file).await? == Some(note.mark()?)),
         }
     }
 
     /// Whoever sees the file sees it whole.
-    async fn write(&self, name: &str, pieces: Pieces) -> anyhow::Result<u64> {
+    async fn write(&self, name: &str, note: Option<&Note>, pieces: Pieces) -> anyhow::Result<u64> {
         let bar = spinner()?;
         let pieces = pieces.inspect_ok(|piece| bar.inc(piece.len() as u64));
         let written = match self {
@@ -377,7 +386,7 @@ impl Target {
                 std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
                 into_file(pieces, &folder.join(name)).await
             }
-            Self::Bucket(bucket) => bucket.write(name, pieces).await,
+            Self::Bucket(bucket) => bucket.write(name, note.map(Note::mark).transpose()?, pieces).await,
         };
         bar.finish_and_clear();
         written

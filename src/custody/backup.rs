@@ -9,12 +9,16 @@
 //! copied do not fit the catalog any more; then catalog and what changed are copied again.
 //!
 //! Run again on a backup, it copies what is new or has changed and deletes what is gone.
+//!
+//! The folder remembers where backups of it were begun, so that whoever erases a player knows which still hold them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::{Error, io_error};
 use crate::clock::Clock;
@@ -29,7 +33,9 @@ const VERSION: u32 = 1;
 /// How often catalog and files are copied until they fit each other.
 const ATTEMPTS_LIMIT: usize = 5;
 /// Folders and files of the data folder, besides the tables, that are copied as they are.
-const PLAIN: [&str; 4] = ["wal", "pipelines", "receipts", "archives.jsonl"];
+const PLAIN: [&str; 5] = ["wal", "pipelines", "receipts", "archives.jsonl", BACKUPS];
+/// Backups that were begun, a line each, in the data folder.
+const BACKUPS: &str = "backups.jsonl";
 
 /// What a backup says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +74,45 @@ pub struct Backup {
     pub kept: usize,
 }
 
+/// A backup that was begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackupNote {
+    /// The folder it is in.
+    #[schema(value_type = String)]
+    pub path: PathBuf,
+    /// µs since 1970 UTC.
+    pub begun_at_us: i64,
+}
+
+fn note(paths: &Paths, note: &BackupNote) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(note)?;
+    line.push(b'\n');
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(paths.root().join(BACKUPS))?;
+    file.write_all(&line)?;
+    file.sync_all()
+}
+
+/// The backups that were begun before an instant (µs since 1970 UTC) and not again since.
+pub(super) fn backups_before(paths: &Paths, at_us: i64) -> Result<Vec<BackupNote>, Error> {
+    let path = paths.root().join(BACKUPS);
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error("open", &path)(error)),
+    };
+    let mut newest = BTreeMap::new();
+    for line in std::io::BufReader::new(file).lines() {
+        let line = line.map_err(io_error("read", &path))?;
+        // A line that a crash tore is of a backup that copied nothing.
+        if let Ok(BackupNote { path, begun_at_us }) = serde_json::from_str(&line) {
+            newest.insert(path, begun_at_us);
+        }
+    }
+    let notes = newest.into_iter().map(|(path, begun_at_us)| BackupNote { path, begun_at_us });
+    Ok(notes.filter(|note| note.begun_at_us <= at_us).collect())
+}
+
 /// Copies a data folder into `to`; its service may be running. `progress` hears how many files are done.
 ///
 /// # Errors
@@ -75,6 +120,11 @@ pub struct Backup {
 pub async fn backup(paths: &Paths, to: &Path, clock: &Clock, progress: &mut dyn FnMut(usize)) -> Result<Backup, Error> {
     let begun_at_us = clock.now_us();
     make_folder(to)?;
+    let path = to.canonicalize().map_err(io_error("find", to))?;
+    if let Err(error) = note(paths, &BackupNote { path, begun_at_us }) {
+        // Somebody who may only read the folder may still copy it.
+        warn!(error = &error as &dyn std::error::Error, "the receipts of erasures will not name this backup");
+    }
     let manifest_path = to.join(BACKUP_MANIFEST);
     let earlier = read_manifest(to).map(|manifest| manifest.files).unwrap_or_default();
     // From here on until the end it is no whole backup.

@@ -24,6 +24,7 @@ use schemas::{SessionId, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
+use super::backup::{BackupNote, backups_before};
 use super::{Error, io_error};
 use crate::clock::Clock;
 use crate::export::{ArchiveNote, archives_with};
@@ -54,6 +55,9 @@ pub struct Receipt {
     pub files: Vec<String>,
     /// Archives that hold the player and are elsewhere: they are not erased by this.
     pub archives: Vec<ArchiveNote>,
+    /// Backups that were begun before and not again since: they may hold the player until they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<BackupNote>,
     /// Ed25519 public key of the service, Base64.
     pub public_key: String,
     /// Ed25519 signature, Base64, of this object as compact JSON with this member empty.
@@ -134,7 +138,13 @@ struct Plan {
     earlier: Option<Erasure>,
     sessions: HashSet<SessionId>,
     files: Vec<String>,
+    elsewhere: Elsewhere,
+}
+
+/// Copies that an erasure does not reach.
+struct Elsewhere {
     archives: Vec<ArchiveNote>,
+    backups: Vec<BackupNote>,
 }
 
 impl Plan {
@@ -156,14 +166,16 @@ impl Plan {
         }
         let service = catalog.service_id().await?.unwrap_or_default();
         let archives = archives_with(paths, user).map_err(|source| Error::Archives { source: Box::new(source) })?;
-        Ok(Self { user, service, is_known, earlier, sessions, files, archives })
+        let until_us = earlier.as_ref().map_or(i64::MAX, |earlier| earlier.erased_at_us);
+        let elsewhere = Elsewhere { archives, backups: backups_before(paths, until_us)? };
+        Ok(Self { user, service, is_known, earlier, sessions, files, elsewhere })
     }
 
     /// The receipt of a dry run.
     fn receipt(self) -> Receipt {
         let counts = BTreeMap::from([("sessions".to_owned(), self.sessions.len() as i64)]);
         let planned = Erasure { user_id: self.user, erased_at_us: 0, counts, files: self.files, done_at_us: None };
-        receipt(self.service, planned, self.archives)
+        receipt(self.service, planned, self.elsewhere)
     }
 
     async fn carry_out(
@@ -174,7 +186,7 @@ impl Plan {
         clock: &Clock,
         beside_service: bool,
     ) -> Result<Receipt, Error> {
-        let Self { user, service, is_known, earlier, sessions, mut files, archives } = self;
+        let Self { user, service, is_known, earlier, sessions, mut files, elsewhere } = self;
         log.erase(sessions).await?;
         // Opening the log may have set more aside.
         files.extend(set_aside(paths)?);
@@ -183,7 +195,7 @@ impl Plan {
         let erasure = match earlier {
             // The rows went in an earlier run; its files are to follow.
             Some(erasure) if !is_known && erasure.done_at_us.is_none() => erasure,
-            Some(erasure) if !is_known => return sign(catalog, receipt(service, erasure, archives)).await,
+            Some(erasure) if !is_known => return sign(catalog, receipt(service, erasure, elsewhere)).await,
             _ => match catalog.erase_player(user, &files, clock.now_us(), beside_service).await? {
                 Erased::Done(erasure) => erasure,
                 Erased::Busy(session) => return Err(Error::Open { user: user.get(), session: session.get() }),
@@ -202,7 +214,7 @@ impl Plan {
             }
         }
         metrics::counter!("volant_custody_erased_players_total").increment(1);
-        sign(catalog, receipt(service, erasure, archives)).await
+        sign(catalog, receipt(service, erasure, elsewhere)).await
     }
 }
 
@@ -250,7 +262,7 @@ fn set_aside(paths: &Paths) -> Result<Vec<String>, Error> {
     Ok(found.into_iter().filter_map(below).collect())
 }
 
-fn receipt(service: String, erasure: Erasure, archives: Vec<ArchiveNote>) -> Receipt {
+fn receipt(service: String, erasure: Erasure, elsewhere: Elsewhere) -> Receipt {
     Receipt {
         format: "volant-erasure".to_owned(),
         service,
@@ -258,7 +270,8 @@ fn receipt(service: String, erasure: Erasure, archives: Vec<ArchiveNote>) -> Rec
         erased_at_us: erasure.erased_at_us,
         counts: erasure.counts,
         files: erasure.files,
-        archives,
+        archives: elsewhere.archives,
+        backups: elsewhere.backups,
         public_key: String::new(),
         signature: String::new(),
     }

@@ -11,7 +11,7 @@ mod compaction;
 mod erase;
 mod retention;
 
-pub use backup::{BACKUP_MANIFEST, BackedUp, Backup, BackupManifest, backup, restore};
+pub use backup::{BACKUP_MANIFEST, BackedUp, Backup, BackupManifest, BackupNote, backup, restore};
 pub use compaction::{Compacted, Packing, TableSize, compact};
 pub use erase::{Eraser, Receipt, check_receipt, erase, keep_receipt, receipt_path};
 pub use retention::{Expired, Policy, retain};
@@ -46,7 +46,7 @@ pub enum Error {
     #[error("use the write-ahead log")]
     Wal(#[from] wal::Error),
     /// Stored files.
-    #[error("read the stored files")]
+    #[error("work on the stored files")]
     Store(#[from] seal::Error),
     /// The archive that frames were to be in before they went.
     #[error("archive sessions before their frames go")]

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path as Key;
-use object_store::{BackoffConfig, ObjectStore, ObjectStoreExt as _, RetryConfig, WriteMultipart};
+use object_store::{
+    Attribute, Attributes, BackoffConfig, GetOptions, ObjectStore, ObjectStoreExt as _, PutMultipartOptions,
+    RetryConfig, WriteMultipart,
+};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -21,6 +24,8 @@ use crate::store::paths::Paths;
 
 /// Size of a part. S3 takes 10,000: objects up to 80 GB.
 const PART_BYTES: usize = 8 << 20;
+/// What an object was made of: a mark in its metadata, `x-amz-meta-volant-made-of`.
+const MADE_OF: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("volant-made-of"));
 /// Parts on their way at a time.
 const PARTS_AT_ONCE: usize = 4;
 
@@ -61,14 +66,15 @@ impl Bucket {
         if name.is_empty() { self.prefix.clone() } else { self.prefix.clone().join(name) }
     }
 
-    /// True if the object is there.
+    /// The mark that the object was written with; `None` if it has none or is not there.
     ///
     /// # Errors
     /// [`Error::Bucket`] if the store does not say.
-    pub async fn has(&self, name: &str) -> Result<bool, Error> {
-        match self.store.head(&self.key(name)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+    pub async fn made_of(&self, name: &str) -> Result<Option<String>, Error> {
+        let only_about_it = GetOptions { head: true, ..GetOptions::default() };
+        match self.store.get_opts(&self.key(name), only_about_it).await {
+            Ok(found) => Ok(found.attributes.get(&MADE_OF).map(|mark| mark.as_ref().to_owned())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(self.error(source)),
         }
     }
@@ -98,16 +104,21 @@ impl Bucket {
         Ok(bytes)
     }
 
-    /// Sends an object in pieces, and returns its length. After an error there is no object.
+    /// Sends an object in pieces, and returns its length. After an error there is no object, or still the one before. `made_of` is
+    /// what [`Self::made_of`] then answers; it needs to be ASCII.
     ///
     /// # Errors
     /// [`Error::Bucket`], or that of the pieces.
     pub async fn write<E: From<Error>>(
         &self,
         name: &str,
+        made_of: Option<String>,
         mut pieces: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<u64, E> {
-        let upload = self.store.put_multipart(&self.key(name)).await.map_err(|source| self.error(source))?;
+        let attributes: Attributes = made_of.map(|mark| (MADE_OF, mark)).into_iter().collect();
+        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+        let upload =
+            self.store.put_multipart_opts(&self.key(name), options).await.map_err(|source| self.error(source))?;
         let mut parts = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
         let sent = async {
             let mut bytes = 0;
@@ -146,7 +157,7 @@ impl Bucket {
             Ok::<_, Error>((read > 0).then(|| (Bytes::from(piece), opened)))
         });
         let pieces = pieces.inspect_ok(|piece| sent.update(piece));
-        let bytes = self.write(name, Box::pin(pieces)).await?;
+        let bytes = self.write(name, None, Box::pin(pieces)).await?;
         let mut kept = Sha256::new();
         let object = self.store.get(&self.key(name)).await.map_err(|source| self.error(source))?;
         let mut object = object.into_stream();

@@ -82,12 +82,17 @@ def main(volant: str) -> None:
             parquet.read_table(io.BytesIO(body)).equals(parquet.read_table(folder / "one.parquet")),
         )
 
-        # One a session; what is there is left alone.
+        # One a session; what was made of what the session still is, is left alone.
         said = done("export", *here, "--format", "jsonl", "--table", "strokes", "--out", "s3://season/strokes/")
         check("three objects", said["files"] == 3 and len([key for key in objects() if key.startswith("strokes/")]) == 3, said)
         s3.delete_object(Bucket="season", Key="strokes/strokes-2.jsonl")
         said = done("export", *here, "--format", "jsonl", "--table", "strokes", "--out", "s3://season/strokes/")
         check("a run that was interrupted goes on", said["files"] == 1 and said["already"] == 2, said)
+        whole = objects()
+        s3.put_object(Bucket="season", Key="strokes/strokes-1.jsonl", Body=b"of somebody else")
+        s3.put_object(Bucket="season", Key="strokes/strokes-3.jsonl", Body=b"of before", Metadata={"volant-made-of": "0" * 64})
+        said = done("export", *here, "--format", "jsonl", "--table", "strokes", "--out", "s3://season/strokes/")
+        check("what is not of this is made anew", said["files"] == 2 and said["already"] == 1 and objects() == whole, said)
 
         # An archive, also when it is killed on its way.
         archive = ("export", *here, "--format", "archive", "--out", "s3://season/all.tar.zst")

@@ -80,6 +80,10 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     let place = tempfile::tempdir().unwrap();
     let archive = text(&place.path().join("season.tar.zst"));
     ask(&["export", "--data-dir", &data_dir, "--format", "archive", "--out", &archive, "--json"]).await;
+    let backup = place.path().canonicalize().unwrap().join("backup");
+    let back_up = ["backup", "--data-dir", &data_dir, "--out", &text(&backup), "--json"];
+    ask(&back_up).await;
+    assert!(!holding(&backup, OTHER.as_bytes()).is_empty());
     let planned = ask(&["erase", "--data-dir", &data_dir, "--player", &player, "--dry-run", "--json"]).await;
     assert_eq!((&planned["signature"], planned["files"].as_array().map(Vec::len)), (&json!(""), Some(3)), "{planned}");
     fails(&["erase", "--data-dir", &data_dir, "--player", "99"], "no player 99").await;
@@ -110,11 +114,17 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     assert_eq!(ask(&["erase", "--check", &text(&receipt_file), "--json"]).await, receipt);
     let again = ask(&arguments).await;
     assert_eq!((&again["counts"], &again["files"]), (&receipt["counts"], &receipt["files"]));
+    assert_eq!((&receipt["backups"][0]["path"], &again["backups"]), (&json!(backup), &receipt["backups"]), "{receipt}");
     let mut forged: Value = receipt.clone();
     forged["counts"]["frames"] = json!(frames + 1);
     fs::write(&receipt_file, forged.to_string()).unwrap();
     fails(&["erase", "--check", &text(&receipt_file)], "not what was signed").await;
 
+    // A backup that is made again holds nobody who was erased, and the receipt that is asked for then says so.
+    ask(&back_up).await;
+    assert_eq!(holding(&backup, OTHER.as_bytes()), Vec::<PathBuf>::new());
+    let after = ask(&["erase", "--data-dir", &data_dir, "--player", &player, "--json"]).await;
+    assert_eq!(after.get("backups"), None, "{after}");
     assert_eq!(holding(folder.path(), OTHER.as_bytes()), Vec::<PathBuf>::new());
     assert!(!outgoing.exists(), "nothing is on its way any more");
     let left = files(folder.path());
