@@ -1,5 +1,6 @@
 //! Which archives were made of a data folder: they are files that somebody took away, and hold people who may want to be erased.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, Write as _};
 use std::path::PathBuf;
@@ -44,7 +45,7 @@ pub fn note_archive(paths: &Paths, note: &ArchiveNote) -> Result<(), Error> {
     write().map_err(io_error("note an archive in", &path))
 }
 
-/// The archives that hold a player.
+/// The archives that hold a player; of several with the same place the last, which took the place of the others.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -55,15 +56,13 @@ pub fn archives_with(paths: &Paths, user: UserId) -> Result<Vec<ArchiveNote>, Er
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io_error("open", &path)(error)),
     };
-    let mut found = Vec::new();
+    let mut newest = BTreeMap::new();
     for line in std::io::BufReader::new(file).lines() {
         let line = line.map_err(io_error("read", &path))?;
         // A line that a crash tore names no archive that was finished.
-        if let Ok(note) = serde_json::from_str::<ArchiveNote>(&line)
-            && note.players.contains(&user.get())
-        {
-            found.push(note);
+        if let Ok(note) = serde_json::from_str::<ArchiveNote>(&line) {
+            newest.insert(note.path.clone(), note);
         }
     }
-    Ok(found)
+    Ok(newest.into_values().filter(|note| note.players.contains(&user.get())).collect())
 }
