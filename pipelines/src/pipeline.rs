@@ -401,18 +401,21 @@ impl Issues {
         let role = signal.role;
         let quality = &signal.quality;
         if quality.gaps > 0 {
-            let longest = quality.gap_s / quality.gaps as f64;
+            let (count, total_s) = (quality.gaps, quality.gap_s);
+            let (text, text_zh) = if count == 1 {
+                (format!("a gap of {total_s:.2} s"), format!("1 处中断，{total_s:.2} 秒"))
+            } else {
+                let mean_s = total_s / count as f64;
+                (
+                    format!("{count} gaps, {total_s:.2} s in all, {mean_s:.2} s on average"),
+                    format!("{count} 处中断，共 {total_s:.2} 秒，平均 {mean_s:.2} 秒"),
+                )
+            };
             self.add(
                 IssueCode::Gap,
                 if quality.gap_s > 0.02 * signal.covered_s() { Severity::Warning } else { Severity::Info },
                 Some(role),
-                [
-                    format!(
-                        "The {role} sensor has {} gaps, {:.1} s in all, {longest:.2} s on average.",
-                        quality.gaps, quality.gap_s
-                    ),
-                    format!("{zh}传感器数据有 {} 处中断，共 {:.1} 秒。", quality.gaps, quality.gap_s),
-                ],
+                [format!("The {role} sensor has {text}."), format!("{zh}传感器数据有{text_zh}。")],
                 &["strokes", "phase_delay"],
             );
         }

@@ -88,16 +88,49 @@ fn print(findings: &Value, as_json: bool) -> anyhow::Result<ExitCode> {
     } else if list.is_empty() {
         writeln!(out, "nothing is wrong")?;
     } else {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        for finding in list {
-            let word = if is(finding, Severity::Info) { "note".to_owned() } else { text(&finding["severity"]) };
-            writeln!(out, "{word:<8} {}", text(&finding["text"]))?;
-            writeln!(out, "         {}", text(&finding["remedy"]))?;
-            let affects: Vec<String> = finding["affects"].as_array().into_iter().flatten().map(text).collect();
-            if !affects.is_empty() {
-                writeln!(out, "         affects {}", affects.join(", "))?;
-            }
-        }
+        write!(out, "{}", as_text(list))?;
     }
     Ok(if wrong { ExitCode::from(WRONG) } else { ExitCode::SUCCESS })
+}
+
+/// Findings for reading. What several have in common, such as a hole in every sensor's samples, is said once.
+fn as_text(list: &[Value]) -> String {
+    let alike = |a: &Value, b: &Value| ["severity", "remedy", "affects"].iter().all(|part| a[part] == b[part]);
+    let mut groups: Vec<Vec<&Value>> = Vec::new();
+    for finding in list {
+        match groups.iter_mut().find(|group| alike(group[0], finding)) {
+            Some(group) => group.push(finding),
+            None => groups.push(vec![finding]),
+        }
+    }
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut lines = Vec::new();
+    for group in groups {
+        let severity = if group[0]["severity"] == "info" { "note".to_owned() } else { word(&group[0]["severity"]) };
+        lines.extend(group.iter().map(|finding| format!("{severity:<8} {}\n", word(&finding["text"]))));
+        lines.push(format!("         {}\n", word(&group[0]["remedy"])));
+        let affects: Vec<String> = group[0]["affects"].as_array().into_iter().flatten().map(word).collect();
+        if !affects.is_empty() {
+            lines.push(format!("         affects {}\n", affects.join(", ")));
+        }
+    }
+    lines.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sensors_have_in_common_is_said_once() {
+        let of = |severity: &str, text: &str, remedy: &str| json!({ "severity": severity, "text": text, "remedy": remedy, "affects": ["strokes"] });
+        let text = as_text(&[
+            of("info", "Waist: a gap.", "Come nearer."),
+            of("warning", "Waist: too fast.", "Wider range."),
+            of("info", "Racket: a gap.", "Come nearer."),
+        ]);
+        let expected = "note     Waist: a gap.\nnote     Racket: a gap.\n         Come nearer.\n         affects strokes\n\
+                        warning  Waist: too fast.\n         Wider range.\n         affects strokes\n";
+        assert_eq!(text, expected);
+    }
 }
