@@ -85,15 +85,29 @@ pub struct BackupNote {
     pub begun_at_us: i64,
 }
 
-fn note(paths: &Paths, note: &BackupNote) -> std::io::Result<()> {
-    let mut line = serde_json::to_vec(note)?;
-    line.push(b'\n');
-    let mut file = fs::OpenOptions::new().create(true).append(true).open(paths.root().join(BACKUPS))?;
-    file.write_all(&line)?;
-    file.sync_all()
+/// A line of [`BACKUPS`].
+#[derive(Serialize, Deserialize)]
+enum Step {
+    Begun(BackupNote),
+    /// What was there before and is gone since is deleted now.
+    Done(BackupNote),
 }
 
-/// The backups that were begun before an instant (µs since 1970 UTC) and not again since.
+fn note(paths: &Paths, step: &Step) {
+    let write = || {
+        let mut line = serde_json::to_vec(step)?;
+        line.push(b'\n');
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(paths.root().join(BACKUPS))?;
+        file.write_all(&line)?;
+        file.sync_all()
+    };
+    if let Err(error) = write() {
+        // Somebody who may only read the folder may still copy it.
+        warn!(error = &error as &dyn std::error::Error, "receipts of erasures cannot tell of this backup");
+    }
+}
+
+/// The backups that were begun before an instant (µs since 1970 UTC) and made again, from beginning to end, not since.
 pub(super) fn backups_before(paths: &Paths, at_us: i64) -> Result<Vec<BackupNote>, Error> {
     let path = paths.root().join(BACKUPS);
     let file = match fs::File::open(&path) {
@@ -101,16 +115,17 @@ pub(super) fn backups_before(paths: &Paths, at_us: i64) -> Result<Vec<BackupNote
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io_error("open", &path)(error)),
     };
-    let mut newest = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for line in std::io::BufReader::new(file).lines() {
         let line = line.map_err(io_error("read", &path))?;
-        // A line that a crash tore is of a backup that copied nothing.
-        if let Ok(BackupNote { path, begun_at_us }) = serde_json::from_str(&line) {
-            newest.insert(path, begun_at_us);
+        // A line that a crash tore is of a backup that copied nothing, or was as good as done.
+        match serde_json::from_str(&line) {
+            Ok(Step::Begun(note)) if note.begun_at_us <= at_us => drop(found.insert(note.path.clone(), note)),
+            Ok(Step::Done(note)) if note.begun_at_us > at_us => drop(found.remove(&note.path)),
+            _ => {}
         }
     }
-    let notes = newest.into_iter().map(|(path, begun_at_us)| BackupNote { path, begun_at_us });
-    Ok(notes.filter(|note| note.begun_at_us <= at_us).collect())
+    Ok(found.into_values().collect())
 }
 
 /// Copies a data folder into `to`; its service may be running. `progress` hears how many files are done.
@@ -120,11 +135,8 @@ pub(super) fn backups_before(paths: &Paths, at_us: i64) -> Result<Vec<BackupNote
 pub async fn backup(paths: &Paths, to: &Path, clock: &Clock, progress: &mut dyn FnMut(usize)) -> Result<Backup, Error> {
     let begun_at_us = clock.now_us();
     make_folder(to)?;
-    let path = to.canonicalize().map_err(io_error("find", to))?;
-    if let Err(error) = note(paths, &BackupNote { path, begun_at_us }) {
-        // Somebody who may only read the folder may still copy it.
-        warn!(error = &error as &dyn std::error::Error, "the receipts of erasures will not name this backup");
-    }
+    let noted = BackupNote { path: to.canonicalize().map_err(io_error("find", to))?, begun_at_us };
+    note(paths, &Step::Begun(noted.clone()));
     let manifest_path = to.join(BACKUP_MANIFEST);
     let earlier = read_manifest(to).map(|manifest| manifest.files).unwrap_or_default();
     // From here on until the end it is no whole backup.
@@ -158,6 +170,7 @@ pub async fn backup(paths: &Paths, to: &Path, clock: &Clock, progress: &mut dyn 
         fs::File::open(to)?.sync_all()
     };
     write().map_err(io_error("write", &manifest_path))?;
+    note(paths, &Step::Done(noted));
     Ok(Backup { files: count, bytes, kept })
 }
 
@@ -360,4 +373,30 @@ fn list(root: &Path, relative: &Path, found: &mut BTreeSet<String>) -> Result<()
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_counts_until_it_is_made_again_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(folder.path());
+        let of = |name: &str, begun_at_us| BackupNote { path: PathBuf::from(name), begun_at_us };
+        assert_eq!(backups_before(&paths, 10).unwrap(), []);
+        for step in
+            [Step::Begun(of("/a", 1)), Step::Done(of("/a", 1)), Step::Begun(of("/b", 2)), Step::Begun(of("/c", 20))]
+        {
+            note(&paths, &step);
+        }
+        assert_eq!(backups_before(&paths, 10).unwrap(), [of("/a", 1), of("/b", 2)], "half of one holds people too");
+        note(&paths, &Step::Begun(of("/a", 21)));
+        note(&paths, &Step::Done(of("/b", 9)));
+        assert_eq!(backups_before(&paths, 10).unwrap().len(), 2, "cut again, and begun before");
+        note(&paths, &Step::Done(of("/a", 21)));
+        assert_eq!(backups_before(&paths, 10).unwrap(), [of("/b", 2)]);
+        fs::write(paths.root().join(BACKUPS), "{\"Begun\":{\"path").unwrap();
+        assert_eq!(backups_before(&paths, 10).unwrap(), []);
+    }
 }

@@ -55,7 +55,7 @@ pub struct Receipt {
     pub files: Vec<String>,
     /// Archives that hold the player and are elsewhere: they are not erased by this.
     pub archives: Vec<ArchiveNote>,
-    /// Backups that were begun before and not again since: they may hold the player until they are.
+    /// Backups that were begun before and not made again since: they may hold the player until they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backups: Vec<BackupNote>,
     /// Ed25519 public key of the service, Base64.
@@ -214,6 +214,8 @@ impl Plan {
             }
         }
         metrics::counter!("volant_custody_erased_players_total").increment(1);
+        // One may have begun meanwhile.
+        let elsewhere = Elsewhere { backups: backups_before(paths, erasure.erased_at_us)?, ..elsewhere };
         sign(catalog, receipt(service, erasure, elsewhere)).await
     }
 }
