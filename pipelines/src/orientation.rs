@@ -144,8 +144,8 @@ fn follow(points: &[Lanes], dt: f64, tau_s: f64, out: &mut Vec<Quat>) {
     let mut seen = 0;
     for block in points.chunks(BLOCK) {
         let forces = gyro.forces(block);
-        for (group, turned) in block.chunks(TOGETHER).zip(gyro.turned.chunks(TOGETHER)) {
-            let forces = &forces[seen % BLOCK..];
+        let groups = block.chunks(TOGETHER).zip(forces.chunks(TOGETHER)).zip(gyro.turned.chunks(TOGETHER));
+        for ((group, forces), turned) in groups {
             let (mut sum, mut count) = ([0.0; 3], 0_u32);
             for (k, (v, force)) in group.iter().zip(forces).enumerate() {
                 // Until the low-pass has a past, the mean of the first seconds stands; interpolated samples say nothing new.

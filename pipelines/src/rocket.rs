@@ -114,7 +114,7 @@ impl Rocket {
 }
 
 /// The transform of a window, compiled for the vectors of the machine it runs on. Nothing in it is fused or reordered there, so
-/// all machines give the same bits.
+/// their width changes no bit.
 struct Shares<'a> {
     rocket: &'a Rocket,
     window: &'a Window,
