@@ -276,8 +276,8 @@ def by_cursor(psql: Psql, url: str, service: Service) -> None:
                 check("nothing is left", cursor.fetchmany(7) == [])
         # Two at once, in turns.
         with connection.cursor(name="a") as first, connection.cursor(name="b") as second:
-            first.execute("SELECT x FROM generate_series(1, 20000) t(x)")
-            second.execute("SELECT x FROM generate_series(1, 20000) t(x) WHERE x > %s", (10000,))
+            first.execute("SELECT x FROM generate_series(1, 20000) t(x) ORDER BY x")
+            second.execute("SELECT x FROM generate_series(1, 20000) t(x) WHERE x > %s ORDER BY x", (10000,))
             turns = [(first.fetchmany(4), second.fetchone()) for _ in range(3)]
             check("in turns", turns[2] == ([(9,), (10,), (11,), (12,)], (10003,)), turns)
             connection.commit()
@@ -287,7 +287,7 @@ def by_cursor(psql: Psql, url: str, service: Service) -> None:
             except psycopg.errors.InvalidCursorName:
                 connection.rollback()
         with connection.cursor(name="held", withhold=True) as cursor:
-            cursor.execute("SELECT x FROM generate_series(1, 20000) t(x)")
+            cursor.execute("SELECT x FROM generate_series(1, 20000) t(x) ORDER BY x")
             connection.commit()
             check("a cursor that is held", cursor.fetchone() == (1,) and cursor.fetchmany(20000)[-1] == (20000,))
         try:
