@@ -1,14 +1,14 @@
 //! `volant backup` and `volant restore`.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 
 use crate::clock::Clock;
-use crate::custody::{self, Backup};
+use crate::custody::{self, Backup, Restored};
 use crate::store::paths::Paths;
 
 /// Copies a data folder while its server runs.
@@ -29,6 +29,9 @@ pub struct BackupArgs {
 }
 
 /// Makes a data folder of a backup, every file checked.
+///
+/// Players who were erased after the backup was made are erased again: the erasure left its receipt with the backup. One that
+/// was elsewhere then needs --receipts. Exit status 1: somebody is still in it, because a session of theirs is unfinished.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RestoreArgs {
     /// The backup, a folder
@@ -37,6 +40,9 @@ pub struct RestoreArgs {
     /// The data folder to make; it must be empty or absent
     #[arg(long, value_name = "DIR", default_value = "./volant-data")]
     data_dir: PathBuf,
+    /// Receipts of erasures since, files or folders of them; for a backup that was out of reach of the erasure
+    #[arg(long, value_name = "PATH")]
+    receipts: Vec<PathBuf>,
     /// Print what was done as JSON
     #[arg(long)]
     json: bool,
@@ -62,15 +68,17 @@ pub async fn backup(args: BackupArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs `restore`.
-pub fn restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
+pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    let done = custody::restore(&args.from, &args.data_dir, &mut |done, total| {
+    let done = custody::restore(&args.from, &args.data_dir, &args.receipts, &Clock::system(), &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
-    });
+    })
+    .await;
     bar.finish_and_clear();
-    print(&done?, args.json).context("print what was done")?;
-    Ok(ExitCode::SUCCESS)
+    let done = done?;
+    print_restored(&done, &args.data_dir, args.json).context("print what was done")?;
+    Ok(if done.still_there.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print(done: &Backup, json: bool) -> std::io::Result<()> {
@@ -80,4 +88,25 @@ fn print(done: &Backup, json: bool) -> std::io::Result<()> {
         return writeln!(out);
     }
     writeln!(out, "{} files, {} bytes, {} of them there already", done.files, done.bytes, done.kept)
+}
+
+fn print_restored(done: &Restored, folder: &Path, json: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, done)?;
+        return writeln!(out);
+    }
+    writeln!(out, "{} files, {} bytes", done.files, done.bytes)?;
+    for player in &done.erased {
+        writeln!(out, "player {player} was erased after the backup was made, and is erased again")?;
+    }
+    for (player, session) in &done.still_there {
+        writeln!(
+            out,
+            "player {player} was erased after the backup was made, and is in {} again: session {session} is unfinished there. \
+             Start the service, let it end the session (volant sessions complete {session}), then: volant erase --player {player}",
+            folder.display()
+        )?;
+    }
+    Ok(())
 }

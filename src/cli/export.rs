@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::export::{self, Archive, Bucket, Form, Manifest, Opened, Outgoing, Selection, SessionState, Table};
 use crate::query;
 use crate::store::catalog::Catalog;
+use crate::store::notes;
 use crate::store::paths::Paths;
 
 /// How often an archive is begun again because sessions got new revisions while it was written.
@@ -330,13 +331,9 @@ impl Notes {
     fn open(target: &Target) -> anyhow::Result<Self> {
         let Target::Disk(folder) = target else { return Ok(Self(None)) };
         let path = folder.join(Self::NAME);
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            text => text.with_context(|| format!("read {}", path.display()))?,
-        };
         // A line that a crash tore is of a file that is made again.
-        let notes = text.lines().filter_map(|line| serde_json::from_str::<Note>(line).ok());
-        let notes = notes.map(|note| (note.file.clone(), note)).collect();
+        let notes: Vec<Note> = notes::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let notes = notes.into_iter().map(|note| (note.file.clone(), note)).collect();
         Ok(Self(Some((path, notes))))
     }
 
@@ -345,11 +342,9 @@ impl Notes {
     }
 
     fn add(&mut self, note: Note) -> anyhow::Result<()> {
-        let Some((path, notes)) = &mut self.0 else { return Ok(()) };
-        let line = serde_json::to_string(&note).context("note a file")? + "\n";
-        let add = || File::options().create(true).append(true).open(&path)?.write_all(line.as_bytes());
-        add().with_context(|| format!("note a file in {}", path.display()))?;
-        notes.insert(note.file.clone(), note);
+        let Some((path, known)) = &mut self.0 else { return Ok(()) };
+        notes::add(path, &note).with_context(|| format!("note a file in {}", path.display()))?;
+        known.insert(note.file.clone(), note);
         Ok(())
     }
 }

@@ -130,7 +130,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tokens(args) => block_on(tokens::run(args)),
         Command::Verify(args) => verify::run(&args),
         Command::Backup(args) => block_on(backup::backup(args)),
-        Command::Restore(args) => backup::restore(&args),
+        Command::Restore(args) => block_on(backup::restore(args)),
         Command::Compact(args) => block_on(compact::run(args)),
         Command::Retention(args) => block_on(retention::run(args)),
         Command::Erase(args) => block_on(erase::run(args)),

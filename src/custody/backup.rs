@@ -1,4 +1,4 @@
-//! A copy of a data folder, made while its service runs, and a folder made of a copy.
+//! A copy of a data folder, made while its service runs.
 //!
 //! A backup is a folder: the catalog as of one instant, every Parquet file that this catalog names, the write-ahead log of what
 //! is in no file yet, models and pipelines, and at last `backup.json` with length and SHA-256 of each. Without that file it is
@@ -10,32 +10,37 @@
 //!
 //! Run again on a backup, it copies what is new or has changed and deletes what is gone.
 //!
-//! The folder remembers where backups of it were begun, so that whoever erases a player knows which still hold them.
+//! The folder remembers where backups of it were begun, so that whoever erases a player knows which still hold them; a backup
+//! keeps the receipts of those who were erased after it began, so that a restored folder has them no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tracing::warn;
 
 use super::{Error, io_error};
 use crate::clock::Clock;
 use crate::store::catalog::Catalog;
+use crate::store::notes;
 use crate::store::pack::{self, TableFile};
 use crate::store::paths::Paths;
 use crate::store::sha256_of;
 
 /// What a finished backup has.
 pub const BACKUP_MANIFEST: &str = "backup.json";
-const VERSION: u32 = 1;
+/// Version of its description.
+pub(super) const VERSION: u32 = 1;
 /// How often catalog and files are copied until they fit each other.
 const ATTEMPTS_LIMIT: usize = 5;
 /// Folders and files of the data folder, besides the tables, that are copied as they are.
 const PLAIN: [&str; 5] = ["wal", "pipelines", "receipts", "archives.jsonl", BACKUPS];
 /// Backups that were begun, a line each, in the data folder.
 const BACKUPS: &str = "backups.jsonl";
+/// Receipts of players who were erased after a backup began, a line each, in the backup.
+pub(super) const ERASED: &str = "erased.jsonl";
 
 /// What a backup says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,14 +99,7 @@ enum Step {
 }
 
 fn note(paths: &Paths, step: &Step) {
-    let write = || {
-        let mut line = serde_json::to_vec(step)?;
-        line.push(b'\n');
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(paths.root().join(BACKUPS))?;
-        file.write_all(&line)?;
-        file.sync_all()
-    };
-    if let Err(error) = write() {
+    if let Err(error) = notes::add(&paths.root().join(BACKUPS), step) {
         // Somebody who may only read the folder may still copy it.
         warn!(error = &error as &dyn std::error::Error, "receipts of erasures cannot tell of this backup");
     }
@@ -110,22 +108,26 @@ fn note(paths: &Paths, step: &Step) {
 /// The backups that were begun before an instant (µs since 1970 UTC) and made again, from beginning to end, not since.
 pub(super) fn backups_before(paths: &Paths, at_us: i64) -> Result<Vec<BackupNote>, Error> {
     let path = paths.root().join(BACKUPS);
-    let file = match fs::File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io_error("open", &path)(error)),
-    };
     let mut found = BTreeMap::new();
-    for line in std::io::BufReader::new(file).lines() {
-        let line = line.map_err(io_error("read", &path))?;
-        // A line that a crash tore is of a backup that copied nothing, or was as good as done.
-        match serde_json::from_str(&line) {
-            Ok(Step::Begun(note)) if note.begun_at_us <= at_us => drop(found.insert(note.path.clone(), note)),
-            Ok(Step::Done(note)) if note.begun_at_us > at_us => drop(found.remove(&note.path)),
+    // A line that a crash tore is of a backup that copied nothing, or was as good as done.
+    for step in notes::read(&path).map_err(io_error("read", &path))? {
+        match step {
+            Step::Begun(note) if note.begun_at_us <= at_us => drop(found.insert(note.path.clone(), note)),
+            Step::Done(note) if note.begun_at_us > at_us => drop(found.remove(&note.path)),
             _ => {}
         }
     }
     Ok(found.into_values().collect())
+}
+
+/// Keeps of the receipts that a backup was told those of erasures after it began: it may hold these players.
+fn keep_erased_since(backup: &Path, begun_at_us: i64) -> Result<(), Error> {
+    let path = backup.join(ERASED);
+    let told: Vec<Value> = notes::read(&path).map_err(io_error("read", &path))?;
+    remove(&path)?;
+    let since =
+        told.iter().filter(|receipt| receipt["erased_at_us"].as_i64().is_some_and(|at_us| at_us >= begun_at_us));
+    since.into_iter().try_for_each(|receipt| notes::add(&path, receipt)).map_err(io_error("write", &path))
 }
 
 /// Copies a data folder into `to`; its service may be running. `progress` hears how many files are done.
@@ -151,6 +153,7 @@ pub async fn backup(paths: &Paths, to: &Path, clock: &Clock, progress: &mut dyn 
     catalog.close().await;
     copied?;
     copying.delete_the_rest()?;
+    keep_erased_since(to, begun_at_us)?;
 
     let Copying { files, kept, .. } = copying;
     let (count, bytes) = (files.len(), files.values().map(|file| file.bytes).sum());
@@ -289,7 +292,7 @@ impl Copying<'_> {
         let mut found = BTreeSet::new();
         list(self.to, Path::new(""), &mut found)?;
         for name in found {
-            if !self.files.contains_key(&name) {
+            if !self.files.contains_key(&name) && name != ERASED {
                 remove(&self.to.join(&name))?;
             }
         }
@@ -297,59 +300,12 @@ impl Copying<'_> {
     }
 }
 
-/// Makes a data folder of a backup; `to` must be empty or absent.
-///
-/// # Errors
-/// [`Error::NotEmpty`]; [`Error::Backup`] for what is no backup, incomplete or damaged: nothing is left in `to` then.
-pub fn restore(from: &Path, to: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Backup, Error> {
-    let manifest = read_manifest(from).ok_or_else(|| Error::Backup {
-        what: format!("there is no {BACKUP_MANIFEST}: no backup, or one that was not finished,"),
-        path: from.to_owned(),
-    })?;
-    if manifest.format != "volant-backup" || manifest.version > VERSION {
-        let what = format!("{} of version {}, which this program does not know,", manifest.format, manifest.version);
-        return Err(Error::Backup { what, path: from.to_owned() });
-    }
-    // Everything is made beside the target and gets its name last, so that a half folder is never taken for a whole one.
-    let half = to.with_file_name(format!("_{}.restoring", to.file_name().unwrap_or_default().to_string_lossy()));
-    let occupied = fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied {
-        return Err(Error::NotEmpty { path: to.to_owned() });
-    }
-    fs::remove_dir_all(&half).or_else(absent_is_fine).map_err(io_error("delete", &half))?;
-    let total = manifest.files.len();
-    for (done, (name, expected)) in manifest.files.iter().enumerate() {
-        progress(done, total);
-        let is_inside = Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        if !is_inside {
-            return Err(Error::Backup { what: format!("the name {name}"), path: from.to_owned() });
-        }
-        let (source, target) = (from.join(name), half.join(name));
-        if let Some(folder) = target.parent() {
-            make_folder(folder)?;
-        }
-        fs::copy(&source, &target).map_err(io_error("copy", &source))?;
-        let (bytes, sha256) = sha256_of(&target)?;
-        if (bytes, &sha256) != (expected.bytes, &expected.sha256) {
-            fs::remove_dir_all(&half).map_err(io_error("delete", &half))?;
-            return Err(Error::Backup { what: format!("{name} is damaged"), path: from.to_owned() });
-        }
-        fs::File::open(&target).and_then(|file| file.sync_all()).map_err(io_error("sync", &target))?;
-    }
-    progress(total, total);
-    fs::remove_dir(to).or_else(absent_is_fine).map_err(io_error("replace", to))?;
-    fs::rename(&half, to).map_err(io_error("rename to", to))?;
-    let above = to.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(above).and_then(|folder| folder.sync_all()).map_err(io_error("sync folder", above))?;
-    let bytes = manifest.files.values().map(|file| file.bytes).sum();
-    Ok(Backup { files: total, bytes, kept: 0 })
-}
-
-fn read_manifest(folder: &Path) -> Option<BackupManifest> {
+/// The description of a finished backup.
+pub(super) fn read_manifest(folder: &Path) -> Option<BackupManifest> {
     serde_json::from_slice(&fs::read(folder.join(BACKUP_MANIFEST)).ok()?).ok()
 }
 
-fn make_folder(folder: &Path) -> Result<(), Error> {
+pub(super) fn make_folder(folder: &Path) -> Result<(), Error> {
     fs::create_dir_all(folder).map_err(io_error("make folder", folder))
 }
 
@@ -357,7 +313,7 @@ fn remove(path: &Path) -> Result<(), Error> {
     fs::remove_file(path).or_else(absent_is_fine).map_err(io_error("delete", path))
 }
 
-fn absent_is_fine(error: std::io::Error) -> std::io::Result<()> {
+pub(super) fn absent_is_fine(error: std::io::Error) -> std::io::Result<()> {
     if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 

@@ -23,12 +23,14 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use schemas::{SessionId, UserId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use tracing::warn;
 
-use super::backup::{BackupNote, backups_before};
+use super::backup::{BackupNote, ERASED, backups_before};
 use super::{Error, io_error};
 use crate::clock::Clock;
 use crate::export::{ArchiveNote, archives_with};
 use crate::store::catalog::{Catalog, Erased, Erasure};
+use crate::store::notes;
 use crate::store::paths::{Paths, TablePath};
 use crate::store::seal;
 use crate::store::swap;
@@ -195,7 +197,7 @@ impl Plan {
         let erasure = match earlier {
             // The rows went in an earlier run; its files are to follow.
             Some(erasure) if !is_known && erasure.done_at_us.is_none() => erasure,
-            Some(erasure) if !is_known => return sign(catalog, receipt(service, erasure, elsewhere)).await,
+            Some(erasure) if !is_known => return sign_and_tell(catalog, receipt(service, erasure, elsewhere)).await,
             _ => match catalog.erase_player(user, &files, clock.now_us(), beside_service).await? {
                 Erased::Done(erasure) => erasure,
                 Erased::Busy(session) => return Err(Error::Open { user: user.get(), session: session.get() }),
@@ -216,7 +218,7 @@ impl Plan {
         metrics::counter!("volant_custody_erased_players_total").increment(1);
         // One may have begun meanwhile.
         let elsewhere = Elsewhere { backups: backups_before(paths, erasure.erased_at_us)?, ..elsewhere };
-        sign(catalog, receipt(service, erasure, elsewhere)).await
+        sign_and_tell(catalog, receipt(service, erasure, elsewhere)).await
     }
 }
 
@@ -277,6 +279,27 @@ fn receipt(service: String, erasure: Erasure, elsewhere: Elsewhere) -> Receipt {
         public_key: String::new(),
         signature: String::new(),
     }
+}
+
+/// Signs a receipt and leaves it with the backups that it names, so that what is restored of them is erased again.
+async fn sign_and_tell(catalog: &Catalog, receipt: Receipt) -> Result<Receipt, Error> {
+    let receipt = sign(catalog, receipt).await?;
+    for backup in &receipt.backups {
+        let path = backup.path.join(ERASED);
+        let told = || -> std::io::Result<()> {
+            let before: Vec<Receipt> = notes::read(&path)?;
+            let is_told = before.iter().any(|told| {
+                (told.player, told.erased_at_us, &told.service)
+                    == (receipt.player, receipt.erased_at_us, &receipt.service)
+            });
+            if is_told { Ok(()) } else { notes::add(&path, &receipt) }
+        };
+        if let Err(error) = told() {
+            // It may be elsewhere by now: whoever restores it needs the receipt.
+            warn!(error = &error as &dyn std::error::Error, "backup {} cannot be told", backup.path.display());
+        }
+    }
+    Ok(receipt)
 }
 
 async fn sign(catalog: &Catalog, mut receipt: Receipt) -> Result<Receipt, Error> {

@@ -9,11 +9,13 @@
 mod backup;
 mod compaction;
 mod erase;
+mod restore;
 mod retention;
 
-pub use backup::{BACKUP_MANIFEST, BackedUp, Backup, BackupManifest, BackupNote, backup, restore};
+pub use backup::{BACKUP_MANIFEST, BackedUp, Backup, BackupManifest, BackupNote, backup};
 pub use compaction::{Compacted, Packing, TableSize, compact};
 pub use erase::{Eraser, Receipt, check_receipt, erase, keep_receipt, receipt_path};
+pub use restore::{Restored, restore};
 pub use retention::{Expired, Policy, retain};
 
 use std::io;

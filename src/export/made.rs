@@ -1,14 +1,13 @@
 //! Which archives were made of a data folder: they are files that somebody took away, and hold people who may want to be erased.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{BufRead as _, Write as _};
 use std::path::PathBuf;
 
 use schemas::UserId;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, io_error};
+use crate::store::notes;
 use crate::store::paths::Paths;
 
 /// Archives that were made of a folder, a line each, below it.
@@ -35,14 +34,7 @@ pub struct ArchiveNote {
 /// [`Error::Io`].
 pub fn note_archive(paths: &Paths, note: &ArchiveNote) -> Result<(), Error> {
     let path = paths.root().join(ARCHIVES);
-    let mut line = serde_json::to_vec(note).unwrap_or_default();
-    line.push(b'\n');
-    let write = || {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
-        file.write_all(&line)?;
-        file.sync_all()
-    };
-    write().map_err(io_error("note an archive in", &path))
+    notes::add(&path, note).map_err(io_error("note an archive in", &path))
 }
 
 /// The archives that hold a player; of several with the same place the last, which took the place of the others.
@@ -51,18 +43,8 @@ pub fn note_archive(paths: &Paths, note: &ArchiveNote) -> Result<(), Error> {
 /// [`Error::Io`].
 pub fn archives_with(paths: &Paths, user: UserId) -> Result<Vec<ArchiveNote>, Error> {
     let path = paths.root().join(ARCHIVES);
-    let file = match fs::File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io_error("open", &path)(error)),
-    };
-    let mut newest = BTreeMap::new();
-    for line in std::io::BufReader::new(file).lines() {
-        let line = line.map_err(io_error("read", &path))?;
-        // A line that a crash tore names no archive that was finished.
-        if let Ok(note) = serde_json::from_str::<ArchiveNote>(&line) {
-            newest.insert(note.path.clone(), note);
-        }
-    }
+    // A line that a crash tore names no archive that was finished.
+    let made: Vec<ArchiveNote> = notes::read(&path).map_err(io_error("read", &path))?;
+    let newest: BTreeMap<PathBuf, ArchiveNote> = made.into_iter().map(|note| (note.path.clone(), note)).collect();
     Ok(newest.into_values().filter(|note| note.players.contains(&user.get())).collect())
 }

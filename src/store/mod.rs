@@ -4,6 +4,7 @@ pub mod audit;
 pub mod catalog;
 pub mod class;
 pub mod models;
+pub mod notes;
 pub mod pack;
 pub mod paths;
 mod publish;

@@ -242,6 +242,89 @@ async fn a_running_service_erases_a_player_while_others_record() {
     app.stop().await;
 }
 
+/// A backup from before an erasure brings nobody back: the erasure leaves its receipt with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_erased_is_not_restored() {
+    let app = TestApp::start_with(|config| config.sessions.late_grace_s = 0).await;
+    recorded(&app, "d1", 4).await;
+    let form = format!("openid={OTHER}&device_group_code=d2&device_code=d2");
+    let (_, started) = app.post_form("/wxapp/start_session/", &form).await;
+    let theirs = started["session_id"].as_i64().unwrap();
+    let mut device = app.socket("/ws/esp32/d2/").await;
+    for packet in
+        packets_of(&generate(&SynthSpec { duration_s: 6.0, ..SynthSpec::new(7) }).track, &theirs.to_string(), "d2")
+    {
+        device.send(&packet).await;
+        device.next_of("batch_sensor_data_response").await;
+    }
+    let player =
+        app.sql(&format!("SELECT user_id FROM sessions WHERE session_id = {theirs}")).await[0]["user_id"].to_string();
+    let number: i64 = player.parse().unwrap();
+    let data_dir = text(app.data_dir());
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| text(&place.path().join(name));
+    let back_up = async |name: &str| ask(&["backup", "--data-dir", &data_dir, "--out", &at(name), "--json"]).await;
+    // One while they play, one when they have ended, and a copy of that which nobody knows of.
+    back_up("early").await;
+    app.request("POST", &format!("/api/v2/sessions/{theirs}/complete"), "", "").await;
+    eventually(async || app.get(&format!("/api/v2/sessions/{theirs}/result")).await.0 == 200).await;
+    back_up("near").await;
+    for file in files(&place.path().join("near")) {
+        let to = place.path().join("far").join(file.strip_prefix(place.path().join("near")).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(&file, &to).unwrap();
+    }
+    let url = format!("http://{}", app.address());
+    let dry = format!("/api/v2/players/{player}?dry_run=true");
+    eventually(async || app.request("DELETE", &dry, "", "").await.0 == 200).await;
+    for _ in 0..2 {
+        let receipt = ask(&["erase", "--url", &url, "--player", &player, "--json"]).await;
+        assert_eq!(receipt["backups"].as_array().map(Vec::len), Some(2), "{receipt}");
+    }
+    let told = fs::read_to_string(place.path().join("near/erased.jsonl")).unwrap();
+    assert_eq!(told.lines().count(), 1, "told once: {told}");
+
+    let restored = ask(&["restore", &at("near"), "--data-dir", &at("first"), "--json"]).await;
+    assert_eq!((&restored["erased"], &restored["still_there"]), (&json!([number]), &json!({})), "{restored}");
+    assert_eq!(holding(&place.path().join("first"), OTHER.as_bytes()), Vec::<PathBuf>::new());
+    let report = ask(&["verify", "--data-dir", &at("first"), "--json"]).await;
+    assert_eq!(report["lost"], json!([]), "{report}");
+    let everything = "SELECT session_id, count(*) AS n, sum(seq) AS s FROM frames GROUP BY 1 ORDER BY 1";
+    let left = ask(&["sql", "--data-dir", &at("first"), "--format", "json", everything]).await;
+    assert_eq!(left, json!(app.sql(everything).await), "everybody else is there");
+    let receipt = place.path().join(format!("first/receipts/player-{player}.json"));
+    ask(&["erase", "--check", &text(&receipt), "--json"]).await;
+
+    // The copy brings them back, unless it is given the receipt; one that was tampered with is refused, and nothing made.
+    let restored = ask(&["restore", &at("far"), "--data-dir", &at("second"), "--json"]).await;
+    assert_eq!(restored["erased"], json!([]));
+    assert!(!holding(&place.path().join("second"), OTHER.as_bytes()).is_empty(), "the search finds what is there");
+    let receipts = text(&app.data_dir().join("receipts"));
+    let restored = ask(&["restore", &at("far"), "--data-dir", &at("third"), "--receipts", &receipts, "--json"]).await;
+    assert_eq!(restored["erased"], json!([number]), "{restored}");
+    assert_eq!(holding(&place.path().join("third"), OTHER.as_bytes()), Vec::<PathBuf>::new());
+    let forged = at("forged.json");
+    let text_of = fs::read_to_string(&receipt).unwrap();
+    fs::write(&forged, text_of.replace(&format!("\"player\": {player}"), "\"player\": 1")).unwrap();
+    let arguments = ["restore", &at("far"), "--data-dir", &at("fourth"), "--receipts", &forged];
+    fails(&arguments, "not what was signed").await;
+    assert!(!place.path().join("fourth").exists() && !place.path().join("_fourth.restoring").exists());
+
+    // A session that was under way when the backup was made: the data are back, and it is said who is in them.
+    let output = volant(&["restore", &at("early"), "--data-dir", &at("fifth"), "--json"]).await;
+    let restored: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{restored}");
+    assert_eq!(restored["still_there"], json!({ (player.clone()): theirs }), "{restored}");
+
+    // Made again it holds nobody, and needs no receipt.
+    back_up("near").await;
+    assert!(!place.path().join("near/erased.jsonl").exists());
+    let restored = ask(&["restore", &at("near"), "--data-dir", &at("sixth"), "--json"]).await;
+    assert_eq!(restored["erased"], json!([]), "{restored}");
+    assert_eq!(holding(&place.path().join("sixth"), OTHER.as_bytes()), Vec::<PathBuf>::new());
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_made_under_load_is_restored_with_all_that_was_acknowledged() {
     let app = TestApp::start().await;
