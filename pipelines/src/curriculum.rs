@@ -167,6 +167,7 @@ fn thinned(track: &Track, every: usize) -> Track {
     let mut out = Track { sync_error_ns: track.sync_error_ns, ..Track::default() };
     for (role, sensor) in track.iter() {
         if let Some(kept) = out.get_or_insert(role) {
+            kept.clock_error_ns = sensor.clock_error_ns;
             for i in (0..sensor.len()).step_by(every.max(1)) {
                 kept.push(sensor.t_ns[i], sensor.acc[i], sensor.gyro[i], sensor.angle[i]);
             }

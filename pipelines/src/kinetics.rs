@@ -54,11 +54,23 @@ impl Motion {
 /// The sensors of a recording in chain order.
 pub(crate) struct Chain<'a> {
     pub(crate) sensors: [Option<(&'a Signal, &'a Motion)>; 4],
-    /// Clock error between sensors, s.
-    pub(crate) sync_s: f64,
+    /// Error of each sensor's clock against the others', one standard deviation, s.
+    pub(crate) clocks_s: [f64; 4],
     pub(crate) params: &'a Params,
     /// Unit vector along the racket's shaft in sensor space; `None` if the recording does not show it.
     pub(crate) shaft: Option<[f64; 3]>,
+}
+
+impl Chain<'_> {
+    /// How far the clocks of two sensors may be apart, one standard deviation, s.
+    pub(crate) fn apart_s(&self, a: usize, b: usize) -> f64 {
+        self.clocks_s[a].hypot(self.clocks_s[b])
+    }
+
+    /// The same for neighbours in the chain, in its order.
+    pub(crate) fn neighbours_apart_s(&self) -> [f64; 3] {
+        PAIRS.map(|(a, b, _)| self.apart_s(a, b))
+    }
 }
 
 /// Neighbours in the chain and what the figures between them are called.
@@ -92,7 +104,7 @@ pub(crate) fn of_swing(swing: &Swing, signal: &Signal, motion: &Motion, chain: &
     let mut uncertainty_s: Option<f64> = None;
     for ((a, b, name), delay_name) in PAIRS.into_iter().zip(DELAYS) {
         let (Some(first), Some(second)) = (peaks[a], peaks[b]) else { continue };
-        let (delay_s, sigma_s) = delay(&first, &second, chain.sync_s);
+        let (delay_s, sigma_s) = delay(&first, &second, chain.apart_s(a, b));
         uncertainty_s = Some(uncertainty_s.map_or(sigma_s, |worst| worst.max(sigma_s)));
         // Resolved is what has 0 outside of its interval.
         let reach_s = k.resolved_sigmas * sigma_s;
@@ -113,7 +125,7 @@ pub(crate) fn of_swing(swing: &Swing, signal: &Signal, motion: &Motion, chain: &
     }
     shifts(swing, chain, &mut figures);
     figures.put_some("delay_uncertainty_ms", uncertainty_s.map(|s| s * 1e3));
-    figures.put_some("order_tau", order_tau(&peaks, chain.sync_s, k.resolved_sigmas));
+    figures.put_some("order_tau", order_tau(&peaks, chain.clocks_s, k.resolved_sigmas));
     energy(swing, chain, &mut figures);
     energy_index(&peaks, k.waist_inertia_kgm2, &mut figures);
     turns(swing, chain, peaks[0].as_ref(), &mut figures);
@@ -319,7 +331,7 @@ fn shifts(swing: &Swing, chain: &Chain<'_>, figures: &mut Figures) {
         let Some((shift_s, strength)) = lag(first, second, from_ns, swing.impact_ns, to_ns) else { continue };
         figures.put(&format!("xcorr_{name}_strength"), strength);
         let periods = [first, second].map(|(signal, _)| signal.sample_period_s().powi(2) / 12.0);
-        let sigma_s = (periods[0] + periods[1] + 2.0 * chain.sync_s * chain.sync_s).sqrt();
+        let sigma_s = (periods[0] + periods[1] + chain.apart_s(a, b).powi(2)).sqrt();
         if strength >= STRENGTH_MIN && shift_s.abs() >= k.resolved_sigmas * sigma_s {
             figures.put(&format!("xcorr_{name}_ms"), shift_s * 1e3);
         }
@@ -401,20 +413,21 @@ fn turns(swing: &Swing, chain: &Chain<'_>, waist_peak: Option<&RatePeak>, figure
     }
 }
 
-/// Time from `a` to `b` and its standard deviation, s: √(var a + var b + 2 sync²), which for equal sensors is
-/// √(2 (dt²/12 + sync²)).
-fn delay(a: &RatePeak, b: &RatePeak, sync_s: f64) -> (f64, f64) {
-    ((b.t_ns - a.t_ns) / 1e9, (a.variance_s2 + b.variance_s2 + 2.0 * sync_s * sync_s).sqrt())
+/// Time from `a` to `b` and its standard deviation, s: √(var a + var b + apart²) for clocks that are `apart_s` apart, which
+/// for equal sensors is √(2 (dt²/12 + sync²)).
+fn delay(a: &RatePeak, b: &RatePeak, apart_s: f64) -> (f64, f64) {
+    ((b.t_ns - a.t_ns) / 1e9, (a.variance_s2 + b.variance_s2 + apart_s * apart_s).sqrt())
 }
 
 /// Kendall's tau between the peaks' order and the chain's: 1 strictly from waist to racket, −1 reversed. Pairs that are
 /// not resolved count as ties, neither for nor against. `None` if nothing is resolved.
-fn order_tau(peaks: &[Option<RatePeak>; 4], sync_s: f64, sigmas: f64) -> Option<f64> {
-    let there: Vec<&RatePeak> = peaks.iter().flatten().collect();
+fn order_tau(peaks: &[Option<RatePeak>; 4], clocks_s: [f64; 4], sigmas: f64) -> Option<f64> {
+    let there: Vec<(usize, &RatePeak)> =
+        peaks.iter().enumerate().filter_map(|(place, peak)| Some((place, peak.as_ref()?))).collect();
     let (mut sum, mut pairs, mut resolved) = (0, 0, 0);
-    for (i, a) in there.iter().enumerate() {
-        for b in &there[i + 1..] {
-            let (delay_s, sigma_s) = delay(a, b, sync_s);
+    for (i, (at, a)) in there.iter().enumerate() {
+        for (to, b) in &there[i + 1..] {
+            let (delay_s, sigma_s) = delay(a, b, clocks_s[*at].hypot(clocks_s[*to]));
             pairs += 1;
             if delay_s.abs() >= sigmas * sigma_s {
                 resolved += 1;
@@ -755,7 +768,7 @@ mod tests {
     #[test]
     fn tau_counts_what_is_resolved() {
         let at = |ms: f64| Some(RatePeak { t_ns: ms * 1e6, dps: 1.0, variance_s2: 1e-6, clipped: false });
-        let tau = |peaks: [Option<RatePeak>; 4]| order_tau(&peaks, 0.0, 2.0);
+        let tau = |peaks: [Option<RatePeak>; 4]| order_tau(&peaks, [0.0; 4], 2.0);
         assert_eq!(tau([at(0.0), at(50.0), at(90.0), at(120.0)]), Some(1.0));
         assert_eq!(tau([at(120.0), at(90.0), at(50.0), at(0.0)]), Some(-1.0));
         assert_eq!(tau([at(0.0), at(0.5), at(1.0), at(0.2)]), None);

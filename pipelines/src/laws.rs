@@ -77,6 +77,7 @@ fn only(track: &Track, keep: impl Fn(SensorRole, i64) -> bool) -> Track {
     let mut out = Track { sync_error_ns: track.sync_error_ns, ..Track::default() };
     for (role, sensor) in track.iter() {
         let kept = out.get_or_insert(role).unwrap();
+        kept.clock_error_ns = sensor.clock_error_ns;
         for i in (0..sensor.len()).filter(|&i| keep(role, sensor.t_ns[i])) {
             kept.push(sensor.t_ns[i], sensor.acc[i], sensor.gyro[i], sensor.angle[i]);
         }
@@ -432,6 +433,35 @@ fn unsaid_clocks_are_judged_by_their_stamps() {
     let mut said = apart.clone();
     said.sync_error_ns = 6_000_000;
     assert!(width(&alike) < width(&apart) && width(&apart) < width(&said));
+}
+
+/// A clock that is off widens the delays of its own sensor and leaves the others as they were, and is named.
+#[test]
+fn a_clock_that_is_off_costs_its_own_sensors_delays_only() {
+    let session = generate(&SynthSpec { duration_s: 60.0, ..spec(79) });
+    let mut good = session.track.clone();
+    good.sync_error_ns = 3_000_000;
+    let mut off = good.clone();
+    off.sync_error_ns = 30_000_000;
+    each_sensor(&mut off, |role, sensor| {
+        sensor.clock_error_ns = Some(if role == SensorRole::Waist { 30_000_000 } else { 3_000_000 });
+    });
+    let (good, off) = (plain(&good), plain(&off));
+    assert!(says(&off, IssueCode::ClockUnsynced, Some(SensorRole::Waist)));
+    assert!(!says(&off, IssueCode::ClockUnsynced, None) && !says(&good, IssueCode::ClockUnsynced, None));
+    assert!(
+        good.session.phase_delay.waist_to_shoulder.is_some() && off.session.phase_delay.waist_to_shoulder.is_none()
+    );
+    assert_eq!(good.session.phase_delay.wrist_to_racket, off.session.phase_delay.wrist_to_racket);
+    assert!(good.strokes.len() > 10 && good.strokes.len() == off.strokes.len());
+    for (before, after) in good.strokes.iter().zip(&off.strokes) {
+        for pair in ["shoulder_wrist", "wrist_racket"] {
+            assert_eq!(interval_ms(before, pair), interval_ms(after, pair));
+        }
+        if let Some((low, high)) = interval_ms(after, "waist_shoulder") {
+            assert!(high - low > 4.0 * 30.0, "{low} to {high}");
+        }
+    }
 }
 
 /// Clocks that drift apart unsaid move a delay from stroke to stroke; its intervals are wide enough for it, and only then.

@@ -25,7 +25,7 @@ use crate::segment::{Swing, choose_sensor, segment};
 use crate::trend::{mann_kendall_p, theil_sen};
 
 /// Name and version of the pipeline in every provenance. The version changes with every change of what is computed.
-pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+8");
+pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+9");
 
 /// Analyses a recording. Uses the rayon pool that it is called in; the result does not depend on its size.
 ///
@@ -75,7 +75,7 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     let swings: Vec<Swing> = seen.iter().map(|(swing, _)| *swing).collect();
     let mut chain = Chain {
         sensors,
-        sync_s: sync_s(track, params),
+        clocks_s: clocks_s(track, params),
         params,
         shaft: sensors[3].and_then(|(racket, _)| shaft_axis(racket, &swings)),
     };
@@ -92,7 +92,8 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     if let Some((signal, motion)) = chosen.filter(|_| runs(Stage::Kinetics)) {
         if let Some(worst_ms) = drifts.iter().map(|drift| drift.moved_ms.abs()).max_by(f64::total_cmp) {
             // Nobody knows when the clocks agreed: at worst at one end of the recording.
-            chain.sync_s = chain.sync_s.hypot(1e-3 * worst_ms / (params.kinetics.resolved_sigmas * SQRT_2));
+            let moved_s = 1e-3 * worst_ms / (params.kinetics.resolved_sigmas * SQRT_2);
+            chain.clocks_s = chain.clocks_s.map(|error_s| error_s.hypot(moved_s));
             strokes.par_iter_mut().zip(&swings).for_each(|(stroke, swing)| {
                 stroke.metrics = figures_of(swing, signal, motion, &chain, track);
             });
@@ -156,14 +157,13 @@ fn add_repeatability(signal: &Signal, motion: &Motion, swings: &[Swing], strokes
     }
 }
 
-/// Clock error of one sensor, one standard deviation, s: what the recording states; none if it states nothing but all sensors
-/// have the same stamps, which only one clock gives; else what is assumed.
-fn sync_s(track: &Track, params: &Params) -> f64 {
-    match track.sync_error_ns {
-        0 if one_clock(track) => 0.0,
-        0 => params.kinetics.sync_assumed_ms / 1e3,
-        stated => stated.max(0) as f64 / 1e9,
-    }
+/// Clock error of each sensor, one standard deviation, s: what the recording states; none if it states nothing but all
+/// sensors have the same stamps, which only one clock gives; else what is assumed.
+fn clocks_s(track: &Track, params: &Params) -> [f64; 4] {
+    let stated_ns = SensorRole::CHAIN.map(|role| track.clock_error_ns(role));
+    let unstated_s =
+        if stated_ns.contains(&0) && !one_clock(track) { params.kinetics.sync_assumed_ms / 1e3 } else { 0.0 };
+    stated_ns.map(|error_ns| if error_ns == 0 { unstated_s } else { error_ns.max(0) as f64 / 1e9 })
 }
 
 /// A delay that moves steadily over the recording, as clocks that drift apart move it.
@@ -179,8 +179,7 @@ struct Drift {
 fn drifts(strokes: &[Stroke], chain: &Chain<'_>) -> Vec<Drift> {
     const P_MAX: f64 = 0.001;
     let Some((first, last)) = strokes.first().zip(strokes.last()) else { return Vec::new() };
-    let explained_ms = chain.params.kinetics.resolved_sigmas * SQRT_2 * chain.sync_s * 1e3;
-    let drift = |pair: &'static str| {
+    let drift = |(pair, apart_s): (&'static str, f64)| {
         let middle = |stroke: &Stroke| {
             let (low, high) = interval_ms(stroke, pair)?;
             Some((stroke.impact_ms, f64::midpoint(low, high)))
@@ -189,10 +188,11 @@ fn drifts(strokes: &[Stroke], chain: &Chain<'_>) -> Vec<Drift> {
         let (slope, p) = theil_sen(&times, &delays).zip(mann_kendall_p(&times, &delays))?;
         let moved_ms = slope * (last.impact_ms - first.impact_ms);
         // Sensors on one clock cannot drift apart.
-        let drifts = p < P_MAX && chain.sync_s > 0.0 && moved_ms.abs() > explained_ms;
+        let explained_ms = chain.params.kinetics.resolved_sigmas * apart_s * 1e3;
+        let drifts = p < P_MAX && apart_s > 0.0 && moved_ms.abs() > explained_ms;
         drifts.then_some(Drift { pair, moved_ms, ppm: slope * 1e6 })
     };
-    PAIRS.into_iter().filter_map(drift).collect()
+    PAIRS.into_iter().zip(chain.neighbours_apart_s()).filter_map(drift).collect()
 }
 
 /// True if nine of ten stamps of each sensor are stamps of the next one too.
@@ -287,7 +287,7 @@ fn figures(
     for stroke in strokes {
         *stroke_counts.entry(stroke.stroke.clone()).or_default() += 1;
     }
-    let delays = session_delays(strokes, chain.sync_s, params.kinetics.resolved_sigmas);
+    let delays = session_delays(strokes, chain.neighbours_apart_s(), params.kinetics.resolved_sigmas);
     let delay = phase_delay(&delays);
     let energy_ratio = median_of(strokes, "energy_ratio");
     let rom = range_of_motion(track);
@@ -359,8 +359,22 @@ impl Issues {
             };
             self.of_sensor(signal, zh, params);
         }
-        let sync_ms = track.sync_error_ns.max(0) as f64 / 1e6;
-        if signals.iter().flatten().count() > 1 && sync_ms > params.kinetics.sync_warn_ms {
+        self.of_clocks(signals, track, params);
+    }
+
+    /// Clocks that are off by more than delays are worth: those of single sensors, or of all.
+    fn of_clocks(&mut self, signals: &[Option<&Signal>; 4], track: &Track, params: &Params) {
+        let there: Vec<(SensorRole, f64)> = signals
+            .iter()
+            .flatten()
+            .map(|signal| (signal.role, track.clock_error_ns(signal.role).max(0) as f64 / 1e6))
+            .collect();
+        let off = |&(_, error_ms): &(SensorRole, f64)| error_ms > params.kinetics.sync_warn_ms;
+        if there.len() < 2 || !there.iter().any(off) {
+            return;
+        }
+        if there.iter().all(off) {
+            let sync_ms = there.iter().map(|(_, error_ms)| *error_ms).fold(0.0, f64::max);
             self.add(
                 IssueCode::ClockUnsynced,
                 Severity::Warning,
@@ -372,6 +386,29 @@ impl Issues {
                     format!("各传感器时钟误差约 {sync_ms:.0} 毫秒，更短的延迟无法分辨。"),
                 ],
                 &["phase_delay"],
+            );
+            return;
+        }
+        for &(role, error_ms) in there.iter().filter(|clock| off(clock)) {
+            let zh = name_zh(role);
+            let affects: &[&str] = match role {
+                SensorRole::Waist => &["phase_delay.waist_to_shoulder"],
+                SensorRole::Shoulder => &["phase_delay.waist_to_shoulder", "phase_delay.shoulder_to_wrist"],
+                SensorRole::Wrist => &["phase_delay.shoulder_to_wrist", "phase_delay.wrist_to_racket"],
+                _ => &["phase_delay.wrist_to_racket"],
+            };
+            self.add(
+                IssueCode::ClockUnsynced,
+                Severity::Warning,
+                Some(role),
+                [
+                    format!(
+                        "The clock of the {role} sensor agrees with the others only within {error_ms:.0} ms: shorter delays \
+                         to and from it cannot be resolved."
+                    ),
+                    format!("{zh}传感器的时钟与其他传感器相差约 {error_ms:.0} 毫秒，与其相关的更短延迟无法分辨。"),
+                ],
+                affects,
             );
         }
     }

@@ -76,8 +76,9 @@ pub(crate) struct SessionDelay {
 /// Medians over every delay that was measured, resolved or not: a median of the resolved ones alone would leave the short
 /// ones out and come out long. The interval adds to the spread's own (1.2533 σ/√n for a median) what all swings share: the
 /// clocks, and half of one swing's uncertainty for what the shape of this player's pulses does to every one of them.
-pub(crate) fn session_delays(strokes: &[Stroke], sync_s: f64, sigmas: f64) -> [Option<SessionDelay>; 3] {
-    PAIRS.map(|pair| {
+pub(crate) fn session_delays(strokes: &[Stroke], apart_s: [f64; 3], sigmas: f64) -> [Option<SessionDelay>; 3] {
+    std::array::from_fn(|at| {
+        let (pair, clocks) = (PAIRS[at], apart_s[at] * 1e3);
         let intervals: Vec<(f64, f64)> = strokes.iter().filter_map(|stroke| interval_ms(stroke, pair)).collect();
         let mut middles: Vec<f64> = intervals.iter().map(|(low, high)| f64::midpoint(*low, *high)).collect();
         let mut sigma_ms: Vec<f64> = intervals.iter().map(|(low, high)| (high - low) / (2.0 * sigmas)).collect();
@@ -87,7 +88,6 @@ pub(crate) fn session_delays(strokes: &[Stroke], sync_s: f64, sigmas: f64) -> [O
             if n > 1.0 { (middles.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt() } else { 0.0 };
         let own = median(&mut sigma_ms)?;
         // What one swing's uncertainty has beyond the clocks.
-        let clocks = std::f64::consts::SQRT_2 * sync_s * 1e3;
         let shape = 0.25 * (own * own - clocks * clocks).max(0.0);
         let sampling = if n > 1.0 { (1.2533 * spread).powi(2) / n } else { own * own };
         let sigma = (sampling + shape + clocks * clocks).sqrt();

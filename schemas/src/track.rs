@@ -19,6 +19,9 @@ pub struct SensorTrack {
     pub gyro: Vec<[f32; 3]>,
     /// Roll, pitch, yaw of the device's own filter, °. NaN where the device sends none.
     pub angle: Vec<[f32; 3]>,
+    /// Estimated error of this sensor's clock against the others', ns (one standard deviation); `None`: that of the
+    /// recording, [`Track::sync_error_ns`].
+    pub clock_error_ns: Option<i64>,
 }
 
 impl SensorTrack {
@@ -63,7 +66,7 @@ pub struct ClockNote {
 pub struct Track {
     /// One entry for each place of [`SensorRole::CHAIN`]; `None` if that sensor sent nothing.
     pub sensors: [Option<SensorTrack>; 4],
-    /// Estimated error between the clocks of different sensors, ns (one standard deviation).
+    /// Estimated error between the clocks of different sensors, ns (one standard deviation): of the worst of them.
     pub sync_error_ns: i64,
     /// Clocks that were not on the common one and were put on it: `t_ns` is put right already.
     pub clocks: Vec<ClockNote>,
@@ -79,6 +82,13 @@ impl Track {
     /// The track of one sensor, made if absent. `None` for [`SensorRole::Unknown`], which is never analysed.
     pub fn get_or_insert(&mut self, role: SensorRole) -> Option<&mut SensorTrack> {
         Some(self.sensors[role.chain_index()?].get_or_insert_default())
+    }
+
+    /// Estimated error of a sensor's clock against the others', ns (one standard deviation): its own where it is known, else
+    /// that of the recording. 0: nothing is stated.
+    #[must_use]
+    pub fn clock_error_ns(&self, role: SensorRole) -> i64 {
+        self.get(role).and_then(|sensor| sensor.clock_error_ns).unwrap_or(self.sync_error_ns)
     }
 
     /// The sensors present with their places, proximal first.

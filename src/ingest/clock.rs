@@ -27,7 +27,7 @@ const CONFIRMATIONS: usize = 3;
 const UTC_PLUS_8_MS: i64 = 8 * 3_600_000;
 const DAY_MS: i64 = 86_400_000;
 /// Sensors by their byte, [`schemas::SensorRole::to_byte`].
-const SENSORS: usize = 5;
+pub(super) const SENSORS: usize = 5;
 
 /// Reads HHMMSSmmm (leading zeros lost) as ms since midnight; `None` if a field is out of range.
 fn time_of_day_ms(raw: i64) -> Option<i64> {
@@ -161,9 +161,9 @@ impl SessionClock {
         self.sensors.iter().enumerate().flat_map(runs_of).collect()
     }
 
-    /// True if frames came without a time.
-    pub(super) fn without_stamp(&self) -> bool {
-        self.sensors.iter().any(|clock| clock.without_stamp)
+    /// By sensor byte: true if frames of it came without a time.
+    pub(super) fn without_stamp(&self) -> [bool; SENSORS] {
+        self.sensors.each_ref().map(|clock| clock.without_stamp)
     }
 }
 

@@ -12,7 +12,7 @@ use std::ops::Range;
 use pipelines::{CALIBRATED_S, ClockFix, ClockRun, align};
 use schemas::{ClockKind, ClockNote, FrameColumns, SensorRole};
 
-use super::clock::{Run, SessionClock};
+use super::clock::{Run, SENSORS, SessionClock};
 
 /// With a counter mapped by its smallest delay, the error is what network and block buffering leave, s.
 const COUNTER_S: f64 = 0.030;
@@ -27,8 +27,9 @@ pub(super) struct CommonClock {
     moves: Vec<Move>,
     /// The same for people.
     pub(super) notes: Vec<ClockNote>,
-    /// Estimated error between the clocks of different sensors, one standard deviation, ns.
-    pub(super) sync_error_ns: i64,
+    /// Estimated error of each sensor's clock against the others', by sensor byte, one standard deviation, ns; `None`: it sent
+    /// nothing.
+    errors_ns: [Option<i64>; SENSORS],
 }
 
 /// A change of the times of one sensor's frames between two rows.
@@ -51,7 +52,7 @@ impl CommonClock {
         let runs = clock.runs(frames.len());
         let heard = heard(frames, &runs, is_void);
         let alignment = align(&heard);
-        let mut common = Self { sync_error_ns: sync_error_ns(clock, &runs, &alignment.error_s), ..Self::default() };
+        let mut common = Self { errors_ns: errors_ns(clock, &runs, &alignment.error_s), ..Self::default() };
         for run in runs.iter().filter(|run| run.shift_ns != 0) {
             common.moves.push(Move { sensor: run.sensor, rows: run.rows.clone(), by: By::Shift(run.shift_ns) });
         }
@@ -69,6 +70,16 @@ impl CommonClock {
             common.moves.push(Move { sensor: run.sensor, rows: first..end, by: By::Line(fix) });
         }
         common
+    }
+
+    /// Error of a sensor's clock against the others', ns.
+    pub(super) fn error_ns(&self, sensor: u8) -> Option<i64> {
+        self.errors_ns.get(usize::from(sensor)).copied().flatten()
+    }
+
+    /// That of the worst clock, ns; 0 without frames.
+    pub(super) fn sync_error_ns(&self) -> i64 {
+        self.errors_ns.iter().copied().flatten().max().unwrap_or(0)
     }
 
     /// True if the frames are on one clock as they were decoded.
@@ -126,17 +137,29 @@ fn heard(frames: &FrameColumns, runs: &[Run], is_void: impl Fn(usize) -> bool) -
     heard
 }
 
-/// The error that the worst of the clocks has against the others.
-fn sync_error_ns(clock: &SessionClock, runs: &[Run], error_s: &[Option<f64>]) -> i64 {
-    // Clocks that were compared with none stand where arrival put them, and so do those that they would be compared with.
-    let apart = runs.len() == 1 || error_s.iter().any(Option::is_none);
-    let of_run = |(run, error_s): (&Run, &Option<f64>)| {
-        let alone_s = if run.counter { COUNTER_S } else { CALIBRATED_S };
-        if apart { error_s.unwrap_or(0.0).max(alone_s) } else { error_s.unwrap_or(0.0).max(CALIBRATED_S) }
+/// The error that each sensor's clock has against the others'; of several runs of a sensor the worst.
+fn errors_ns(clock: &SessionClock, runs: &[Run], error_s: &[Option<f64>]) -> [Option<i64>; SENSORS] {
+    let mut worst_s: [Option<f64>; SENSORS] = [None; SENSORS];
+    let mut may_be_off = |sensor: usize, error_s: f64| {
+        worst_s[sensor] = Some(worst_s[sensor].map_or(error_s, |worst_s| worst_s.max(error_s)));
     };
-    let unstamped_s = if clock.without_stamp() { ARRIVAL_S } else { 0.0 };
-    let worst_s = runs.iter().zip(error_s).map(of_run).fold(unstamped_s, f64::max);
-    (worst_s * NS_PER_S).round() as i64
+    let compared = || runs.iter().zip(error_s).filter(|(_, error_s)| error_s.is_some());
+    let together = compared().count() > 1;
+    // Counters that were compared with each other alone stand together where arrival put them, away from all other clocks.
+    let common_s = if together && compared().all(|(run, _)| run.counter) { COUNTER_S } else { 0.0 };
+    for (run, error_s) in runs.iter().zip(error_s) {
+        let alone_s = if run.counter { COUNTER_S } else { CALIBRATED_S };
+        let error_s = match error_s {
+            Some(error_s) if together => error_s.max(CALIBRATED_S),
+            Some(_) => alone_s,
+            None => alone_s.hypot(common_s),
+        };
+        may_be_off(usize::from(run.sensor), error_s);
+    }
+    for (sensor, _) in clock.without_stamp().iter().enumerate().filter(|(_, without)| **without) {
+        may_be_off(sensor, ARRIVAL_S);
+    }
+    worst_s.map(|error_s| error_s.map(|error_s| (error_s * NS_PER_S).round() as i64))
 }
 
 #[cfg(test)]
@@ -180,7 +203,7 @@ mod tests {
         let (frames, clock) = hear(|_, true_ms| unix_ms(true_ms));
         let common = CommonClock::of(&frames, &clock, |_| false);
         assert!(common.is_decoded() && common.notes.is_empty());
-        assert_eq!(common.sync_error_ns, 3_000_000);
+        assert_eq!(common.sync_error_ns(), 3_000_000);
     }
 
     #[test]
@@ -195,7 +218,7 @@ mod tests {
         let [note] = common.notes.as_slice() else { panic!("{:?}", common.notes) };
         assert_eq!((note.sensor, note.calibrated), (SensorRole::Shoulder, true));
         assert!((note.ahead_ms + 40.0).abs() < 3.0 && (note.drift_ppm + 500.0).abs() < 50.0, "{note:?}");
-        assert!((3_000_000..7_000_000).contains(&common.sync_error_ns), "{}", common.sync_error_ns);
+        assert!((3_000_000..7_000_000).contains(&common.sync_error_ns()), "{}", common.sync_error_ns());
 
         // The next look starts from decoded times again, and says the same.
         let (again, clock) =
@@ -216,7 +239,7 @@ mod tests {
         assert!(apart_ms(&frames) < 4.0, "{before_ms} to {}", apart_ms(&frames));
         // The calibrated one stays where it was.
         assert_eq!((frames.t_ns[0], frames.t_ns[2]), (0, 10_000_000));
-        assert!(!common.notes[0].calibrated && common.sync_error_ns < 7_000_000);
+        assert!(!common.notes[0].calibrated && common.sync_error_ns() < 7_000_000);
     }
 
     #[test]
@@ -225,12 +248,33 @@ mod tests {
         let common = CommonClock::of(&frames, &clock, |_| false);
         common.apply(&mut frames);
         assert!(apart_ms(&frames) < 4.0, "{}", apart_ms(&frames));
-        assert!(common.sync_error_ns < 7_000_000);
+        assert!(common.sync_error_ns() < 7_000_000);
         // Not one of the second sensor's frames is kept: nothing to compare with.
         let second: Vec<bool> = frames.sensor.iter().map(|&sensor| sensor == 2).collect();
         let common = CommonClock::of(&frames, &clock, |row| second[row]);
         assert!(common.notes.is_empty());
-        assert_eq!(common.sync_error_ns, 30_000_000);
+        assert_eq!(common.sync_error_ns(), 30_000_000);
+    }
+
+    #[test]
+    fn what_was_not_compared_is_off_by_itself() {
+        // Two counters take turns, and a third begins when they have ended.
+        let (mut frames, mut clock) = hear(|sensor, true_ms| i64::from(sensor) * 500_000 + true_ms);
+        let last_us = *frames.received_at_us.last().unwrap();
+        for tick in 0..200 {
+            frames.push_decoded(3, SensorRole::Wrist, Some(9_000_000 + 10 * tick), [[1.0; 3]; 3]);
+            let row = frames.len() - 1;
+            let arrived_us = last_us + (tick / 30 + 1) * 150_000;
+            let (t_ns, kind) = clock.decode(row, 3, frames.device_time_raw[row], arrived_us);
+            (frames.t_ns[row], frames.clock[row], frames.received_at_us[row]) = (t_ns, kind as u8, arrived_us);
+        }
+        let common = CommonClock::of(&frames, &clock, |_| false);
+        let [_, waist, shoulder, wrist, racket] = common.errors_ns;
+        // The two stand together where arrival put them, to which the third's own error comes.
+        assert_eq!(waist, Some(3_000_000));
+        assert!(shoulder.is_some_and(|error_ns| error_ns < 7_000_000), "{shoulder:?}");
+        assert_eq!((wrist, racket), (Some(42_426_407), None));
+        assert_eq!(common.sync_error_ns(), 42_426_407);
     }
 
     #[test]
@@ -244,6 +288,8 @@ mod tests {
         common.apply(&mut frames);
         assert_eq!(frames.t_ns[row], 60_100_000_000);
         assert!((frames.t_ns[row - 1] - 59_995_000_000).abs() < 4_000_000);
-        assert_eq!(common.sync_error_ns, 100_000_000);
+        // That sensor alone.
+        assert_eq!(common.errors_ns, [None, Some(3_000_000), Some(100_000_000), None, None]);
+        assert_eq!(common.sync_error_ns(), 100_000_000);
     }
 }

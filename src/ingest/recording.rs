@@ -1,17 +1,17 @@
 //! The frames of one session while it is open, and for a short while after.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
 use pipelines::calibrate;
-use schemas::{DeviceCode, FrameColumns, FrameFlags, SessionId, SessionStatus, Track};
+use schemas::{DeviceCode, FrameColumns, FrameFlags, SensorRole, SessionId, SessionStatus, Track};
 use tokio::sync::Notify;
 
 use super::Packet;
-use super::clock::SessionClock;
+use super::clock::{SENSORS, SessionClock};
 use super::common_clock::CommonClock;
 use crate::store::catalog::{SessionKind, SessionRow};
 use crate::store::seal;
@@ -22,8 +22,6 @@ const LIVE_BATCH_ROWS: usize = 16_384;
 const SEEN_LIMIT: usize = 65_536;
 /// Samples of a sensor after which its acceleration unit is decided for the live view.
 const UNIT_SAMPLES: usize = 500;
-/// Sensors by their byte.
-pub(super) const SENSORS: usize = 5;
 
 /// A recording. Shared by the sockets that write it, the log that settles it and the queries that read it.
 #[derive(Debug)]
@@ -413,7 +411,7 @@ impl FinishedRecording {
     /// Estimated error between the clocks of different sensors, ns.
     #[must_use]
     pub fn sync_error_ns(&self) -> i64 {
-        self.clock.sync_error_ns
+        self.clock.sync_error_ns()
     }
 
     /// What its sealed file says about it.
@@ -423,6 +421,11 @@ impl FinishedRecording {
             (seal::KEY_SYNC_ERROR_NS.to_owned(), self.sync_error_ns().to_string()),
             (seal::KEY_DEVICE_CODE.to_owned(), device.to_string()),
         ];
+        let errors_ns: BTreeMap<String, i64> = SensorRole::CHAIN
+            .into_iter()
+            .filter_map(|role| Some((role.to_string(), self.clock.error_ns(role.to_byte())?)))
+            .collect();
+        metadata.push((seal::KEY_CLOCK_ERRORS_NS.to_owned(), serde_json::to_string(&errors_ns).unwrap_or_default()));
         if !self.clock.notes.is_empty() {
             // Plain numbers and names: it cannot fail.
             let clocks = serde_json::to_string(&self.clock.notes).unwrap_or_default();
@@ -433,9 +436,7 @@ impl FinishedRecording {
 
     /// The samples of each sensor in time order, as the pipelines read them.
     pub(super) fn track(&self) -> Track {
-        let mut track = track_of(&self.frames, self.clock.sync_error_ns);
-        track.clocks.clone_from(&self.clock.notes);
-        track
+        track_of(&self.frames, &self.clock)
     }
 }
 
@@ -467,14 +468,14 @@ fn units(frames: &FrameColumns) -> [Option<f32>; SENSORS] {
     })
 }
 
-fn track_of(frames: &FrameColumns, sync_error_ns: i64) -> Track {
+fn track_of(frames: &FrameColumns, clock: &CommonClock) -> Track {
     let mut rows: [Vec<usize>; SENSORS] = Default::default();
     for (row, &sensor) in frames.sensor.iter().enumerate() {
         if let Some(rows) = rows.get_mut(usize::from(sensor)) {
             rows.push(row);
         }
     }
-    let mut track = Track { sync_error_ns, ..Track::default() };
+    let mut track = Track { sync_error_ns: clock.sync_error_ns(), clocks: clock.notes.clone(), ..Track::default() };
     for (sensor, rows) in rows.iter_mut().enumerate() {
         if rows.is_empty() {
             continue;
@@ -482,11 +483,12 @@ fn track_of(frames: &FrameColumns, sync_error_ns: i64) -> Track {
         if !rows.is_sorted_by_key(|&row| frames.t_ns[row]) {
             rows.sort_by_key(|&row| (frames.t_ns[row], row));
         }
-        if let Some(samples) = track.get_or_insert(schemas::SensorRole::from_wire_id(sensor as i64)) {
+        if let Some(samples) = track.get_or_insert(SensorRole::from_wire_id(sensor as i64)) {
             samples.t_ns = rows.iter().map(|&row| frames.t_ns[row]).collect();
             samples.acc = rows.iter().map(|&row| frames.acc[row]).collect();
             samples.gyro = rows.iter().map(|&row| frames.gyro[row]).collect();
             samples.angle = rows.iter().map(|&row| frames.angle[row]).collect();
+            samples.clock_error_ns = clock.error_ns(sensor as u8);
         }
     }
     track

@@ -8,7 +8,8 @@ use schemas::{DeviceCode, FrameColumns, SessionId, SessionStatus, Track};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::recording::{Recording, SENSORS, Taken};
+use super::clock::SENSORS;
+use super::recording::{Recording, Taken};
 use super::{Accepted, Durable, Error, Event, Packet};
 use crate::clock::Clock;
 use crate::store::catalog::{Catalog, NewSession, Sealed, SessionKind, SessionRow};
@@ -407,7 +408,7 @@ impl Handle {
             path: manifest.path.to_string(),
             bytes: manifest.bytes as i64,
             sha256: manifest.sha256,
-            sync_error_ns: common.sync_error_ns,
+            sync_error_ns: common.sync_error_ns(),
         };
         self.0.catalog.commit_seal(&sealed, self.0.clock.now_us()).await?;
         recording.lock().sealed(revision, taken_rows, common);

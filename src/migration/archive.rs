@@ -195,10 +195,7 @@ impl Taking<'_> {
             let file = TableFile::open(&frames.path).map_err(failed)?;
             let columns = seal::read_frames(&file).map_err(failed)?;
             let factors = seal::acc_factors(&file).map_err(failed)?;
-            let mut metadata = vec![(seal::KEY_DEVICE_CODE.to_owned(), theirs.device_code.clone())];
-            if let Some(error_ns) = theirs.sync_error_ns {
-                metadata.push((seal::KEY_SYNC_ERROR_NS.to_owned(), error_ns.to_string()));
-            }
+            let metadata = seal::metadata(&file).map_err(failed)?;
             let revision = u32::try_from(theirs.revision).unwrap_or(1);
             let manifest = seal::write_frames(
                 self.paths,

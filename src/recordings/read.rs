@@ -352,7 +352,7 @@ impl<'a> Collector<'a> {
 fn sorted(track: &SensorTrack) -> SensorTrack {
     let mut rows: Vec<usize> = (0..track.len()).collect();
     rows.sort_by_key(|&row| track.t_ns[row]);
-    let mut sorted = SensorTrack::default();
+    let mut sorted = SensorTrack { clock_error_ns: track.clock_error_ns, ..SensorTrack::default() };
     for row in rows {
         sorted.push(track.t_ns[row], track.acc[row], track.gyro[row], track.angle[row]);
     }

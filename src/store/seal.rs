@@ -25,7 +25,7 @@
 
 mod encoding;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 
@@ -54,6 +54,8 @@ pub const ROW_GROUP_ROWS: usize = 1 << 17;
 /// Metadata key under which a caller of [`write_frames`] may leave the estimated error between the clocks of different
 /// sensors, in ns as a decimal; [`read_track`] gives it back.
 pub const KEY_SYNC_ERROR_NS: &str = "volant.sync_error_ns";
+/// The same of each sensor's clock, as JSON: `{"waist": 3000000}`. Files from before it lack it.
+pub const KEY_CLOCK_ERRORS_NS: &str = "volant.clock_errors_ns";
 /// The clocks that were put on the common one, as JSON ([`schemas::ClockNote`]); absent: none was off.
 pub const KEY_CLOCKS: &str = "volant.clocks";
 
@@ -348,6 +350,18 @@ pub fn acc_factors(file: &TableFile) -> Result<HashMap<u8, Option<f32>>, Error> 
     })
 }
 
+/// What the writer of a sealed file said of the session, for [`write_frames`] to say it of a copy.
+///
+/// # Errors
+/// As [`read_frames`].
+pub fn metadata(file: &TableFile) -> Result<Vec<(String, String)>, Error> {
+    publish::contained(file.path(), || {
+        let reader = open_table(file, Table::Frames, &frames_schema())?;
+        let said = |key: &str| Some((key.to_owned(), value_of(reader.metadata(), key)?.to_owned()));
+        Ok([KEY_DEVICE_CODE, KEY_SYNC_ERROR_NS, KEY_CLOCK_ERRORS_NS, KEY_CLOCKS].into_iter().filter_map(said).collect())
+    })
+}
+
 fn in_order<T: Copy>(values: &[T], order: &[usize]) -> Vec<T> {
     order.iter().filter_map(|&row| values.get(row).copied()).collect()
 }
@@ -456,6 +470,9 @@ fn track_of(file: &TableFile) -> Result<Track, Error> {
     let sync_error_ns =
         value_of(reader.metadata(), KEY_SYNC_ERROR_NS).and_then(|value| value.parse().ok()).unwrap_or(0);
     let clocks = value_of(reader.metadata(), KEY_CLOCKS).and_then(|notes| serde_json::from_str(notes).ok());
+    let clock_errors_ns: BTreeMap<String, i64> = value_of(reader.metadata(), KEY_CLOCK_ERRORS_NS)
+        .and_then(|errors| serde_json::from_str(errors).ok())
+        .unwrap_or_default();
     let mut track = Track { sync_error_ns, clocks: clocks.unwrap_or_default(), ..Track::default() };
     let wanted = ["sensor", "t_ns"].into_iter().chain(SAMPLES);
     let mask = ProjectionMask::columns(reader.parquet_schema(), wanted);
@@ -474,6 +491,11 @@ fn track_of(file: &TableFile) -> Result<Track, Error> {
             if let Some(track) = track.get_or_insert(SensorRole::from_name(sensor.unwrap_or_default())) {
                 track.push(t_ns, acc, gyro, angle);
             }
+        }
+    }
+    for (role, samples) in SensorRole::CHAIN.into_iter().zip(&mut track.sensors) {
+        if let Some(samples) = samples {
+            samples.clock_error_ns = clock_errors_ns.get(&role.to_string()).copied();
         }
     }
     let is_sorted = track.iter().all(|(_, samples)| samples.t_ns.is_sorted());

@@ -335,10 +335,13 @@ async fn an_archive_finds_other_numbers_where_its_own_are_taken() {
         let name = tables(folder)
             .into_keys()
             .find(|name| name.starts_with("frames") && name.ends_with(&format!("/{session}.parquet")));
-        seal::read_frames(&TableFile::open(&folder.join(name.unwrap())).unwrap()).unwrap()
+        let file = TableFile::open(&folder.join(name.unwrap())).unwrap();
+        (seal::read_frames(&file).unwrap(), seal::metadata(&file).unwrap())
     };
     let [before, after] = [file(source.path(), 1), file(target.path(), ours)];
     assert_eq!(format!("{before:?}"), format!("{after:?}"), "NaN is not equal to itself, its text is");
+    let errors = before.1.iter().find(|(key, _)| key == seal::KEY_CLOCK_ERRORS_NS);
+    assert!(errors.is_some_and(|(_, errors)| errors.contains("\"racket\":")), "{:?}", before.1);
     let app = TestApp::start_in(target, |_| {}).await;
     let there = TestApp::start_in(source, |_| {}).await;
     let columns = "stroke_index, device_code, sensor, start_ns, impact_ns, end_ns, stroke, confidence, metrics";
