@@ -452,7 +452,7 @@ impl Issues {
                 IssueCode::Gap,
                 if quality.gap_s > 0.02 * signal.covered_s() { Severity::Warning } else { Severity::Info },
                 Some(role),
-                [format!("The {role} sensor has {text}."), format!("{zh}传感器数据有{text_zh}。")],
+                [format!("The {role} sensor has {text}."), format!("{zh}传感器数据有 {text_zh}。")],
                 &["strokes", "phase_delay"],
             );
         }
@@ -499,7 +499,7 @@ impl Issues {
             let (text, text_zh) = if signal.faults.beyond_limit > 0 {
                 let count = signal.faults.beyond_limit;
                 (
-                    format!("{count} samples of the {role} sensor lie beyond the longest recording and were left out."),
+                    format!("Samples of the {role} sensor beyond the longest recording, left out: {count}."),
                     format!("{zh}传感器有 {count} 个样本超出最长录制时间，未参与分析。"),
                 )
             } else {
@@ -517,7 +517,7 @@ impl Issues {
                 Severity::Info,
                 Some(role),
                 [
-                    format!("{count} samples of the {role} sensor repeat the time of another and were left out."),
+                    format!("Samples of the {role} sensor that repeat the time of another, left out: {count}."),
                     format!("{zh}传感器有 {count} 个时间重复的样本，已忽略。"),
                 ],
                 &[],
@@ -530,7 +530,7 @@ impl Issues {
                 Severity::Warning,
                 Some(role),
                 [
-                    format!("{count} samples of the {role} sensor hold values that no sensor can measure; left out."),
+                    format!("Samples of the {role} sensor with values that no sensor can measure, left out: {count}."),
                     format!("{zh}传感器有 {count} 个不可能的数值，已忽略。"),
                 ],
                 &[],

@@ -288,10 +288,8 @@ async fn sign_and_tell(catalog: &Catalog, receipt: Receipt) -> Result<Receipt, E
         let path = backup.path.join(ERASED);
         let told = || -> std::io::Result<()> {
             let before: Vec<Receipt> = notes::read(&path)?;
-            let is_told = before.iter().any(|told| {
-                (told.player, told.erased_at_us, &told.service)
-                    == (receipt.player, receipt.erased_at_us, &receipt.service)
-            });
+            // Numbers of players are given once, and what is restored erases them at a time of its own.
+            let is_told = before.iter().any(|told| (told.player, &told.service) == (receipt.player, &receipt.service));
             if is_told { Ok(()) } else { notes::add(&path, &receipt) }
         };
         if let Err(error) = told() {

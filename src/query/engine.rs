@@ -608,10 +608,14 @@ impl Engine {
 
     /// The statement as a plan that only reads, and the state to go on with.
     async fn plan(&self, sql: &str, limits: &Limits, as_found: bool) -> Result<(SessionState, LogicalPlan), Error> {
-        let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
         let statement = statement::parse(sql, self.dialect)?;
         let state = self.state_for_one(as_found);
-        let plan = state.statement_to_plan(statement).await.map_err(engine_error)?;
+        let suggesting = |error| {
+            let tables: Vec<&str> = self.tables.iter().map(|(name, _)| *name).collect();
+            let functions: Vec<&str> = functions::names().collect();
+            Error::from_engine(error, limits.memory_bytes).suggesting(&tables, &functions)
+        };
+        let plan = state.statement_to_plan(statement).await.map_err(suggesting)?;
         statement::check_plan(&plan)?;
         Ok((state, plan))
     }
@@ -657,7 +661,12 @@ impl Engine {
         }
         let plan = state.optimize(&plan).map_err(engine_error)?;
         if size::reads_little(&plan, &state).await.map_err(engine_error)? {
-            state.config_mut().options_mut().execution.target_partitions = 1;
+            let settings = state.config_mut().options_mut();
+            settings.execution.target_partitions = 1;
+            // To make a filter of what a join, an aggregate or a LIMIT has seen, and to prune by it, takes longer than the rows.
+            settings.optimizer.enable_join_dynamic_filter_pushdown = false;
+            settings.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+            settings.optimizer.enable_topk_dynamic_filter_pushdown = false;
         }
         let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(engine_error)?;
         let schema = text::outside(&plan.schema());

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{Diagnostic, SchemaError};
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
@@ -149,9 +150,9 @@ impl Error {
     /// What the caller can do about it, if there is something to do.
     pub const fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Statement { .. } => {
-                Some("SHOW TABLES lists the tables, DESCRIBE frames the columns of one; names are lower case")
-            }
+            Self::Statement { .. } => Some(
+                "SHOW TABLES lists the tables, DESCRIBE frames the columns of one, data_dictionary functions too; names are lower case",
+            ),
             Self::NotReadOnly { .. } => Some("SELECT, WITH, VALUES, EXPLAIN, SHOW and DESCRIBE are answered"),
             Self::ManyStatements { .. } => Some("send them one by one"),
             Self::Encode { .. } => Some("ask for arrow, or cast the column to text"),
@@ -161,6 +162,20 @@ impl Error {
             Self::Rows { .. } => Some("add LIMIT, or export the session instead"),
             _ => None,
         }
+    }
+
+    /// With the table or the function that was meant, if the statement names one that is not there.
+    pub(super) fn suggesting(self, tables: &[&str], functions: &[&str]) -> Self {
+        let Self::Statement { message, position } = self else { return self };
+        let known = if message.starts_with("table '") { tables } else { functions };
+        let names_unknown = message.ends_with("not found") || message.starts_with("Invalid function");
+        let unknown = message.split('\'').nth(1).and_then(|name| name.rsplit('.').next()).filter(|_| names_unknown);
+        let message = match unknown.and_then(|name| likest(name, known)) {
+            // The engine suggests functions of its own only.
+            Some(meant) => format!("{}. Did you mean '{meant}'?", message.split(". Did").next().unwrap_or_default()),
+            None => message,
+        };
+        Self::Statement { message, position }
     }
 
     /// Sorts an error of the engine; `memory_bytes` is what the statement was allowed.
@@ -190,6 +205,15 @@ impl Error {
             _ => Self::Engine { source: Box::new(error) },
         }
     }
+}
+
+/// The name that somebody may have meant: one that holds what was written or stands in it, else one that differs by few letters.
+fn likest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+    let most = (written.chars().count() / 3).max(1);
+    let differs =
+        |name: &str| if name.contains(written) || written.contains(name) { 0 } else { levenshtein(written, name) };
+    let found = known.iter().map(|name| (differs(name), *name)).min()?;
+    (found.0 <= most && written.len() > 2).then_some(found.1)
 }
 
 /// The error below all layers that only add context.

@@ -44,6 +44,11 @@ pub(super) const FUNCTIONS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Their names.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.iter().filter_map(|(call, _)| call.split('(').next())
+}
+
 /// Makes the functions known.
 pub(super) fn register(context: &mut SessionContext) -> Result<()> {
     datafusion_functions_json::register_all(context)?;

@@ -309,6 +309,10 @@ async fn a_wrong_statement_is_told_where() {
         ("SELECT a\nFROM frames WHERE", "Expected: an expression, found: EOF", None),
         ("SELECT\n  nosuch FROM frames", "No field named nosuch", position(2, 3)),
         ("SELECT * FROM nosuch", "nosuch' not found", position(1, 15)),
+        ("SELECT * FROM sesions", "sesions' not found. Did you mean 'sessions'?", position(1, 15)),
+        ("SELECT * FROM stroke_windows(1, 2, 3, 4)", "not found. Did you mean 'stroke_window'?", None),
+        ("SELECT magnitude(1, 2, 3)", "Invalid function 'magnitude'. Did you mean 'vector_magnitude'?", position(1, 8)),
+        ("SELECT sqrtt(2)", "Invalid function 'sqrtt'. Did you mean 'sqrt'?", position(1, 8)),
         ("SELECT 'open", "Unterminated string literal", position(1, 8)),
     ] {
         let Err(Error::Syntax { message, position } | Error::Statement { message, position }) =

@@ -42,21 +42,30 @@ async fn fails(arguments: &[&str], why: &str) {
     assert!(!output.status.success() && message.contains(why), "{arguments:?}: {message}");
 }
 
+/// A session of somebody else begins on another device.
+async fn start_of_other(app: &TestApp) -> i64 {
+    let form = format!("openid={OTHER}&device_group_code=d2&device_code=d2");
+    let (_, started) = app.post_form("/wxapp/start_session/", &form).await;
+    started["session_id"].as_i64().unwrap()
+}
+
+/// The same, with some seconds recorded.
+async fn session_of_other(app: &TestApp, duration_s: f64) -> i64 {
+    let session = start_of_other(app).await;
+    let track = generate(&SynthSpec { duration_s, ..SynthSpec::new(7) }).track;
+    let mut device = app.socket("/ws/esp32/d2/").await;
+    for packet in packets_of(&track, &session.to_string(), "d2") {
+        device.send(&packet).await;
+        device.next_of("batch_sensor_data_response").await;
+    }
+    session
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_player_is_nowhere_and_stays_away() {
     let app = TestApp::start_with(|config| config.sessions.late_grace_s = 0).await;
     recorded(&app, "d1", 4).await;
-    // The session of somebody else.
-    let form = format!("openid={OTHER}&device_group_code=d2&device_code=d2");
-    let (_, started) = app.post_form("/wxapp/start_session/", &form).await;
-    let theirs = started["session_id"].as_i64().unwrap();
-    let mut device = app.socket("/ws/esp32/d2/").await;
-    for packet in
-        packets_of(&generate(&SynthSpec { duration_s: 8.0, ..SynthSpec::new(7) }).track, &theirs.to_string(), "d2")
-    {
-        device.send(&packet).await;
-        device.next_of("batch_sensor_data_response").await;
-    }
+    let theirs = session_of_other(&app, 8.0).await;
     app.request("POST", &format!("/api/v2/sessions/{theirs}/complete"), "", "").await;
     eventually(async || app.get(&format!("/api/v2/sessions/{theirs}/result")).await.0 == 200).await;
     let frames = app.sql_count(&format!("SELECT count(*) FROM frames WHERE session_id = {theirs}")).await;
@@ -153,8 +162,7 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     assert_eq!(app.sql("SELECT * FROM strokes ORDER BY stroke_index").await, others);
     assert_eq!(app.sql_count("SELECT count(*) FROM sessions").await, 1);
     // The number is not given to anybody again.
-    let (_, started) = app.post_form("/wxapp/start_session/", &form).await;
-    assert!(started["session_id"].as_i64().unwrap() > theirs, "{started}");
+    assert!(start_of_other(&app).await > theirs);
     let back = app.sql(&format!("SELECT user_id FROM sessions WHERE session_id > {theirs}")).await;
     assert_ne!(back[0]["user_id"].to_string(), player, "who comes back is somebody new");
 }
@@ -165,9 +173,7 @@ async fn a_running_service_erases_a_player_while_others_record() {
     let app = TestApp::start_with(|config| config.sessions.late_grace_s = 1).await;
     recorded(&app, "d1", 4).await;
     let url = format!("http://{}", app.address());
-    let form = format!("openid={OTHER}&device_group_code=d2&device_code=d2");
-    let (_, started) = app.post_form("/wxapp/start_session/", &form).await;
-    let theirs = started["session_id"].as_i64().unwrap();
+    let theirs = start_of_other(&app).await;
     let player =
         app.sql(&format!("SELECT user_id FROM sessions WHERE session_id = {theirs}")).await[0]["user_id"].to_string();
     let track = generate(&SynthSpec { duration_s: 8.0, ..SynthSpec::new(7) }).track;
@@ -247,16 +253,7 @@ async fn a_running_service_erases_a_player_while_others_record() {
 async fn who_was_erased_is_not_restored() {
     let app = TestApp::start_with(|config| config.sessions.late_grace_s = 0).await;
     recorded(&app, "d1", 4).await;
-    let form = format!("openid={OTHER}&device_group_code=d2&device_code=d2");
-    let (_, started) = app.post_form("/wxapp/start_session/", &form).await;
-    let theirs = started["session_id"].as_i64().unwrap();
-    let mut device = app.socket("/ws/esp32/d2/").await;
-    for packet in
-        packets_of(&generate(&SynthSpec { duration_s: 6.0, ..SynthSpec::new(7) }).track, &theirs.to_string(), "d2")
-    {
-        device.send(&packet).await;
-        device.next_of("batch_sensor_data_response").await;
-    }
+    let theirs = session_of_other(&app, 6.0).await;
     let player =
         app.sql(&format!("SELECT user_id FROM sessions WHERE session_id = {theirs}")).await[0]["user_id"].to_string();
     let number: i64 = player.parse().unwrap();
@@ -281,8 +278,6 @@ async fn who_was_erased_is_not_restored() {
         let receipt = ask(&["erase", "--url", &url, "--player", &player, "--json"]).await;
         assert_eq!(receipt["backups"].as_array().map(Vec::len), Some(2), "{receipt}");
     }
-    let told = fs::read_to_string(place.path().join("near/erased.jsonl")).unwrap();
-    assert_eq!(told.lines().count(), 1, "told once: {told}");
 
     let restored = ask(&["restore", &at("near"), "--data-dir", &at("first"), "--json"]).await;
     assert_eq!((&restored["erased"], &restored["still_there"]), (&json!([number]), &json!({})), "{restored}");
@@ -294,6 +289,9 @@ async fn who_was_erased_is_not_restored() {
     assert_eq!(left, json!(app.sql(everything).await), "everybody else is there");
     let receipt = place.path().join(format!("first/receipts/player-{player}.json"));
     ask(&["erase", "--check", &text(&receipt), "--json"]).await;
+
+    let told = fs::read_to_string(place.path().join("near/erased.jsonl")).unwrap();
+    assert_eq!(told.lines().count(), 1, "told once: {told}");
 
     // The copy brings them back, unless it is given the receipt; one that was tampered with is refused, and nothing made.
     let restored = ask(&["restore", &at("far"), "--data-dir", &at("second"), "--json"]).await;

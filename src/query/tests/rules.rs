@@ -277,6 +277,12 @@ async fn joins_pause_between_their_batches_and_a_small_statement_has_one_thread(
     assert!(!plan("SELECT seq % 7, max(gyro_x) FROM frames GROUP BY 1").await.contains("RepartitionExec"));
     let much_of_little = "SELECT a.seq % 7, count(*) FROM frames a CROSS JOIN frames b GROUP BY 1";
     assert!(plan(much_of_little).await.contains("RepartitionExec"));
+    // Nor filters made on the way, which only what reads much earns back.
+    let joined = "FROM frames a JOIN frames b ON a.seq = b.seq";
+    for small in [&format!("SELECT a.t_ns, b.gyro_x {joined}"), "SELECT t_ns FROM frames ORDER BY gyro_x LIMIT 3"] {
+        assert!(!plan(small).await.contains("DynamicFilter"), "{small}");
+    }
+    assert!(plan(&format!("SELECT a.t_ns, b.gyro_x {joined} CROSS JOIN frames c")).await.contains("DynamicFilter"));
 }
 
 /// Eight thousand million threes of rows of which none fits: minutes of work that hands out nothing.
