@@ -121,8 +121,9 @@ fn align_to(runs: &[ClockRun], compared: &[usize], anchor: usize) -> (usize, Ali
     // The stamps as they are fixed so far.
     let mut times: Vec<Vec<f64>> = runs.iter().map(|run| run.t_s.clone()).collect();
     let mut known = vec![anchor];
-    // What the error would be if calibrations are not to be trusted.
-    let mut doubted_s = vec![0.0_f64; runs.len()];
+    // Calibrated runs that are left as they are, by which other run they were judged, and what their error would be if
+    // calibrations are not to be trusted.
+    let mut left: Vec<(usize, usize, f64)> = Vec::new();
     let mut calibrations_hold = true;
     let mut steps = 0;
     let mut tried: HashSet<(usize, usize)> = HashSet::new();
@@ -140,7 +141,7 @@ fn align_to(runs: &[ClockRun], compared: &[usize], anchor: usize) -> (usize, Ali
                 && let Some(calibrated_s) = stretch.error_as_it_is_s(&tie.order)
             {
                 error_s = error_s.max(calibrated_s);
-                doubted_s[run] = doubted_s[run].max(stretch.error_in_doubt_s(&tie.order));
+                left.push((run, by, stretch.error_in_doubt_s(&tie.order)));
                 continue;
             }
             calibrations_hold &= !runs[run].calibrated;
@@ -162,10 +163,9 @@ fn align_to(runs: &[ClockRun], compared: &[usize], anchor: usize) -> (usize, Ali
         known.push(run);
     }
     // Where one calibrated clock was off the others may be too, by what the order leaves open.
-    if !calibrations_hold {
-        for (error_s, doubted_s) in alignment.error_s.iter_mut().zip(doubted_s) {
-            *error_s = error_s.map(|error_s| error_s.max(doubted_s));
-        }
+    for (run, by, doubted_s) in left.into_iter().filter(|_| !calibrations_hold) {
+        let by_s = alignment.error_s[by].unwrap_or(0.0);
+        alignment.error_s[run] = alignment.error_s[run].map(|error_s| error_s.max(doubted_s.hypot(by_s)));
     }
     (steps, alignment)
 }

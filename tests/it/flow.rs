@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use schemas::SensorRole;
 use serde_json::{Value, json};
 
 use crate::packets::session_packets;
+use crate::reanalysis::eventually;
 use crate::support::{Socket, TestApp};
 
 const DEVICE: &str = "2025001";
@@ -242,5 +244,31 @@ async fn frames_without_a_session_are_kept_and_can_be_found() {
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0]["n"], packets.len() * 30);
     assert_ne!(rows[0]["session_id"], 41025);
+    app.stop().await;
+}
+
+/// A gateway of which one sensor sends no times: its own delays cannot be told, those of the others can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sensor_without_times_costs_its_own_delays_only() {
+    let app = TestApp::start().await;
+    let session = app.start_session("d1").await;
+    let mut device = app.socket("/ws/esp32/d1/").await;
+    for mut packet in session_packets(&session.to_string(), "d1", 5, 25.0) {
+        for frame in packet["data"].as_array_mut().unwrap() {
+            if frame["sensor_id"] == json!(SensorRole::Waist.to_byte()) {
+                frame.as_object_mut().unwrap().remove("timestamp");
+            }
+        }
+        device.send(&packet).await;
+        assert_eq!(device.next_of("batch_sensor_data_response").await["success"], true);
+    }
+    app.request("POST", &format!("/api/v2/sessions/{session}/complete"), "", "").await;
+    eventually(async || app.get(&format!("/api/v2/sessions/{session}/result")).await.0 == 200).await;
+    let quality = format!("SELECT sensor FROM data_quality WHERE session_id = {session} AND code = 'clock_unsynced'");
+    assert_eq!(app.sql(&quality).await, [json!({"sensor": "waist"})]);
+    let resolved = "count(delay_waist_shoulder_ms) AS waist, count(delay_wrist_racket_ms) AS racket, count(*) AS n";
+    let delays = &app.sql(&format!("SELECT {resolved} FROM strokes WHERE session_id = {session}")).await[0];
+    let count = |name: &str| delays[name].as_i64().unwrap();
+    assert!(count("n") >= 5 && count("waist") == 0 && 2 * count("racket") > count("n"), "{delays}");
     app.stop().await;
 }
