@@ -100,8 +100,8 @@ fn erased_since(backup: &Path, receipts: &[PathBuf], begun_at_us: i64) -> Result
         };
         for file in files {
             let text = fs::read(&file).map_err(io_error("read the receipt", &file))?;
-            let receipt = serde_json::from_slice(&text).map_err(|_| Error::Receipt { what: "a file is no receipt" })?;
-            found.push(receipt);
+            let no_receipt = |_| Error::Backup { what: "there is no receipt".to_owned(), path: file };
+            found.push(serde_json::from_slice(&text).map_err(no_receipt)?);
         }
     }
     found.retain(|receipt| receipt.erased_at_us >= begun_at_us);

@@ -306,6 +306,8 @@ async fn who_was_erased_is_not_restored() {
     fs::write(&forged, text_of.replace(&format!("\"player\": {player}"), "\"player\": 1")).unwrap();
     let arguments = ["restore", &at("far"), "--data-dir", &at("fourth"), "--receipts", &forged];
     fails(&arguments, "not what was signed").await;
+    let none = text(&place.path().join("far/catalog.sqlite"));
+    fails(&["restore", &at("far"), "--data-dir", &at("fourth"), "--receipts", &none], "there is no receipt in").await;
     assert!(!place.path().join("fourth").exists() && !place.path().join("_fourth.restoring").exists());
 
     // A session that was under way when the backup was made: the data are back, and it is said who is in them.
