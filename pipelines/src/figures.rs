@@ -162,7 +162,7 @@ pub const FIGURES: &[Figure] = &[
     stroke(
         "delay_{pair}_low_ms",
         "ms",
-        "lower end of the delay's 95% interval, delay − 2σ with σ² = σ_a² + σ_b² + 2·sync²; σ of a summit: dt²/12, noise through \
+        "lower end of the delay's 95% interval, delay − 2σ with σ² = σ_a² + σ_b² + sync_a² + sync_b²; σ of a summit: dt²/12, noise through \
          the fit, jitter, move under a wider fit, plateau²/12, hole²/12, and an equally high hill",
         "√(2(dt²/12 + sync²)) is its least value; measured coverage: `docs/intervals.md`",
         PEAKS,

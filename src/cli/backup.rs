@@ -31,7 +31,7 @@ pub struct BackupArgs {
 /// Makes a data folder of a backup, every file checked.
 ///
 /// Players who were erased after the backup was made are erased again: the erasure left its receipt with the backup. One that
-/// was elsewhere then needs --receipts. Exit status 1: somebody is still in it, because a session of theirs is unfinished.
+/// was elsewhere then needs --receipts. Exit status 1: somebody who was erased is, or may be, still in it; the output says why.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RestoreArgs {
     /// The backup, a folder
@@ -78,7 +78,8 @@ pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     let done = done?;
     print_restored(&done, &args.data_dir, args.json).context("print what was done")?;
-    Ok(if done.still_there.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_clear = done.still_there.is_empty() && done.unreadable_receipts == 0;
+    Ok(if is_clear { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print(done: &Backup, json: bool) -> std::io::Result<()> {
@@ -105,6 +106,15 @@ fn print_restored(done: &Restored, folder: &Path, json: bool) -> std::io::Result
             out,
             "player {player} was erased after the backup was made, and is in {} again: session {session} is unfinished there. \
              Start the service, let it end the session (volant sessions complete {session}), then: volant erase --player {player}",
+            folder.display()
+        )?;
+    }
+    if done.unreadable_receipts > 0 {
+        writeln!(
+            out,
+            "{} receipts of erasures beside the backup cannot be read: whoever they are of may be in {} again. \
+             Restore into another folder with --receipts, or erase them",
+            done.unreadable_receipts,
             folder.display()
         )?;
     }

@@ -125,9 +125,8 @@ fn keep_erased_since(backup: &Path, begun_at_us: i64) -> Result<(), Error> {
     let path = backup.join(ERASED);
     let told: Vec<Value> = notes::read(&path).map_err(io_error("read", &path))?;
     remove(&path)?;
-    let since =
-        told.iter().filter(|receipt| receipt["erased_at_us"].as_i64().is_some_and(|at_us| at_us >= begun_at_us));
-    since.into_iter().try_for_each(|receipt| notes::add(&path, receipt)).map_err(io_error("write", &path))
+    let is_since = |receipt: &&Value| receipt["erased_at_us"].as_i64().is_some_and(|at_us| at_us >= begun_at_us);
+    told.iter().filter(is_since).try_for_each(|receipt| notes::add(&path, receipt)).map_err(io_error("write", &path))
 }
 
 /// Copies a data folder into `to`; its service may be running. `progress` hears how many files are done.

@@ -28,6 +28,8 @@ pub struct Restored {
     /// Players who were erased after the backup began and are in the folder, because a session of theirs is unfinished there, by
     /// the session: let the service end it, and erase them again.
     pub still_there: BTreeMap<i64, i64>,
+    /// Receipts that were left with the backup and cannot be read: whoever they are of may be in the folder.
+    pub unreadable_receipts: usize,
 }
 
 /// Makes a data folder of a backup; `to` must be empty or absent.
@@ -53,7 +55,7 @@ pub async fn restore(
         let what = format!("{} of version {}, which this program does not know,", manifest.format, manifest.version);
         return Err(Error::Backup { what, path: from.to_owned() });
     }
-    let erased = erased_since(from, receipts, manifest.begun_at_us)?;
+    let (erased, unreadable_receipts) = erased_since(from, receipts, manifest.begun_at_us)?;
     // Everything is made beside the target and gets its name last, so that a half folder is never taken for a whole one.
     let half = to.with_file_name(format!("_{}.restoring", to.file_name().unwrap_or_default().to_string_lossy()));
     let occupied = fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some());
@@ -66,6 +68,7 @@ pub async fn restore(
         bytes: manifest.files.values().map(|file| file.bytes).sum(),
         erased: Vec::new(),
         still_there: BTreeMap::new(),
+        unreadable_receipts,
     };
     let made = async {
         copy(from, &half, &manifest, progress)?;
@@ -82,10 +85,12 @@ pub async fn restore(
     Ok(restored)
 }
 
-/// The receipts of erasures after a backup began.
-fn erased_since(backup: &Path, receipts: &[PathBuf], begun_at_us: i64) -> Result<Vec<Receipt>, Error> {
+/// The receipts of erasures after a backup began, and how many of those that lie with it cannot be read.
+fn erased_since(backup: &Path, receipts: &[PathBuf], begun_at_us: i64) -> Result<(Vec<Receipt>, usize), Error> {
     let path = backup.join(ERASED);
-    let mut found: Vec<Receipt> = notes::read(&path).map_err(io_error("read", &path))?;
+    let told: Vec<Option<Receipt>> = notes::read_each(&path).map_err(io_error("read", &path))?;
+    let unreadable = told.iter().filter(|receipt| receipt.is_none()).count();
+    let mut found: Vec<Receipt> = told.into_iter().flatten().collect();
     for place in receipts {
         let files = if place.is_dir() {
             let listing = fs::read_dir(place).map_err(io_error("list", place))?;
@@ -106,7 +111,7 @@ fn erased_since(backup: &Path, receipts: &[PathBuf], begun_at_us: i64) -> Result
     }
     found.retain(|receipt| receipt.erased_at_us >= begun_at_us);
     found.iter().try_for_each(check_receipt)?;
-    Ok(found)
+    Ok((found, unreadable))
 }
 
 /// Copies the files of a backup, each compared with its sum.

@@ -35,11 +35,20 @@ pub fn add(path: &Path, note: &impl Serialize) -> io::Result<()> {
 /// # Errors
 /// What the disk refuses.
 pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Vec<T>> {
+    Ok(read_each(path)?.into_iter().flatten().collect())
+}
+
+/// The same with `None` for each line that is no such note, for whom it matters that one is lost.
+///
+/// # Errors
+/// What the disk refuses.
+pub fn read_each<T: DeserializeOwned>(path: &Path) -> io::Result<Vec<Option<T>>> {
     let text = match std::fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         text => text?,
     };
-    Ok(text.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.map(|line| serde_json::from_slice(line).ok()).collect())
 }
 
 #[cfg(test)]
@@ -47,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_torn_line_costs_no_other() {
+    fn a_torn_line_costs_no_other_and_can_be_counted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.jsonl");
         assert_eq!(read::<i64>(&path).unwrap(), Vec::<i64>::new());
@@ -56,6 +65,8 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..=whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
+            let torn = read_each::<[i64; 1]>(&path).unwrap().iter().filter(|note| note.is_none()).count();
+            assert_eq!(torn, usize::from(matches!(cut, 1 | 2 | 5..=7)), "{cut}");
             add(&path, &[333]).unwrap();
             let found: Vec<[i64; 1]> = read(&path).unwrap();
             let before = if cut >= whole.len() - 1 { 2 } else { usize::from(cut >= 3) };

@@ -310,6 +310,12 @@ async fn who_was_erased_is_not_restored() {
     fails(&["restore", &at("far"), "--data-dir", &at("fourth"), "--receipts", &none], "there is no receipt in").await;
     assert!(!place.path().join("fourth").exists() && !place.path().join("_fourth.restoring").exists());
 
+    // A receipt that cannot be read any more is not passed over in silence.
+    fs::write(place.path().join("far/erased.jsonl"), &told[..told.len() / 2]).unwrap();
+    let output = volant(&["restore", &at("far"), "--data-dir", &at("torn"), "--json"]).await;
+    let restored: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &restored["unreadable_receipts"]), (Some(1), &json!(1)), "{restored}");
+
     // A session that was under way when the backup was made: the data are back, and it is said who is in them.
     let output = volant(&["restore", &at("early"), "--data-dir", &at("fifth"), "--json"]).await;
     let restored: Value = serde_json::from_slice(&output.stdout).unwrap();
