@@ -139,6 +139,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     // What archives and receipts call this service.
     accounts.service_key("service_id").await?;
     let (events, noted) = mpsc::channel(ingest::EVENT_QUEUE_LIMIT);
+    let (sealing, being_sealed) = mpsc::channel(ingest::SEALING_QUEUE_LIMIT);
     let ingest = ingest::Handle::new(
         config.ingest_options(),
         clock.clone(),
@@ -146,6 +147,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         catalog.clone(),
         paths.clone(),
         events,
+        sealing,
     );
     let open = ingest.adopt(recovery).await?;
     let (sessions, sessions_service) = sessions::Handle::new(
@@ -178,6 +180,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         paths.clone(),
         ingest.clone(),
         hub.clone(),
+        being_sealed,
         job_ready,
         notify.waker(),
     )?;

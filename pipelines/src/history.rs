@@ -1,5 +1,6 @@
 //! A session against the player's own earlier strokes: percentiles, class by class.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use crate::advice;
@@ -49,7 +50,10 @@ impl History {
     /// assert_eq!(history.percentile("smash", "peak_gyro_dps", 1019.5), None);
     /// ```
     #[must_use]
-    pub fn of<'a>(strokes: impl IntoIterator<Item = (&'a str, &'a BTreeMap<String, f64>)>) -> Self {
+    pub fn of<'a, K>(strokes: impl IntoIterator<Item = (&'a str, &'a BTreeMap<K, f64>)>) -> Self
+    where
+        K: Borrow<str> + Ord + 'a,
+    {
         let mut classes: BTreeMap<String, BTreeMap<&'static str, Vec<f64>>> = BTreeMap::new();
         for (class, metrics) in strokes {
             let figures = classes.entry(class.to_owned()).or_default();

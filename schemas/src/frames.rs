@@ -2,8 +2,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{
+    ArrayRef, ArrowPrimitiveType, Float32Array, Int32Array, Int64Array, PrimitiveArray, RecordBatch, StringArray,
+};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Int64Type, Schema, SchemaRef};
 
 use crate::tables::{column, table_schema};
 use crate::{SensorRole, SessionId};
@@ -217,24 +220,17 @@ impl FrameColumns {
         acc_to_mps2: impl Fn(u8) -> Option<f32>,
     ) -> RecordBatch {
         let axis = |values: &[[f32; 3]], axis: usize| -> ArrayRef {
-            Arc::new(
-                order
-                    .iter()
-                    .map(|&row| Some(values[row][axis]).filter(|value| !value.is_nan()))
-                    .collect::<Float32Array>(),
-            )
+            let values = order.iter().map(|&row| values[row][axis]).collect();
+            Arc::new(with_nulls::<Float32Type>(values, f32::is_nan))
         };
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_value(session_id.get(), order.len())),
             Arc::new(StringArray::from_iter_values(order.iter().map(|&row| self.role(row).as_str()))),
-            Arc::new(order.iter().map(|&row| self.t_ns[row]).collect::<Int64Array>()),
-            Arc::new(
-                order
-                    .iter()
-                    .map(|&row| Some(self.device_time_raw[row]).filter(|&raw| raw != NO_DEVICE_TIME))
-                    .collect::<Int64Array>(),
-            ),
-            Arc::new(order.iter().map(|&row| self.received_at_us[row]).collect::<Int64Array>()),
+            Arc::new(Int64Array::from_iter_values(order.iter().map(|&row| self.t_ns[row]))),
+            Arc::new(with_nulls::<Int64Type>(order.iter().map(|&row| self.device_time_raw[row]).collect(), |raw| {
+                raw == NO_DEVICE_TIME
+            })),
+            Arc::new(Int64Array::from_iter_values(order.iter().map(|&row| self.received_at_us[row]))),
             axis(&self.acc, 0),
             axis(&self.acc, 1),
             axis(&self.acc, 2),
@@ -245,15 +241,30 @@ impl FrameColumns {
             axis(&self.angle, 1),
             axis(&self.angle, 2),
             Arc::new(order.iter().map(|&row| acc_to_mps2(self.sensor[row])).collect::<Float32Array>()),
-            Arc::new(order.iter().map(|&row| Some(self.sensor_id[row]).filter(|&id| id != 0)).collect::<Int32Array>()),
-            Arc::new(order.iter().map(|&row| first_seq + row as i64).collect::<Int64Array>()),
+            Arc::new(with_nulls::<Int32Type>(order.iter().map(|&row| self.sensor_id[row]).collect(), |id| id == 0)),
+            Arc::new(Int64Array::from_iter_values(order.iter().map(|&row| first_seq + row as i64))),
             Arc::new(StringArray::from_iter_values(
                 order.iter().map(|&row| ClockKind::from_byte(self.clock[row]).as_str()),
             )),
-            Arc::new(order.iter().map(|&row| self.flags[row]).collect::<Int32Array>()),
+            Arc::new(Int32Array::from_iter_values(order.iter().map(|&row| self.flags[row]))),
         ];
         RecordBatch::try_new(frames_schema(), columns).expect("columns are built from the schema's own field list")
     }
+}
+
+/// An array of these values, some of which stand for null. Nearly always none does, and the values are taken as they are.
+fn with_nulls<T: ArrowPrimitiveType>(
+    mut values: Vec<T::Native>,
+    is_null: impl Fn(T::Native) -> bool,
+) -> PrimitiveArray<T> {
+    let nulls = values.iter().any(|&value| is_null(value)).then(|| {
+        let nulls: NullBuffer = values.iter().map(|&value| !is_null(value)).collect();
+        for value in values.iter_mut().filter(|value| is_null(**value)) {
+            *value = T::Native::default();
+        }
+        nulls
+    });
+    PrimitiveArray::new(values.into(), nulls)
 }
 
 /// The `frames` table: one row a sensor sample, as stored and as SQL shows it (SQL adds the partition column `date`).

@@ -9,6 +9,7 @@
 //!
 //! Absent: formulas (they are `pipelines`' own) and delivery (`notify` reads the outbox).
 
+mod ahead;
 mod calibration;
 mod candidates;
 mod live;

@@ -1,5 +1,6 @@
 //! The worker: leases a job, gets the samples, runs the pipeline on the CPU pool, publishes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use pipelines::{Analysis, History, Provenance, Stage, compare};
 use schemas::{AnalysisId, NotificationId, SessionId, SessionStatus, Track, UserId};
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, debug, error, info, info_span, warn};
 
+use super::ahead::{Ahead, Input, Outcome};
 use super::{Error, Known, Options, Registry, chain, rows};
 use crate::clock::Clock;
 use crate::hub::{self, AdminMessage, Level};
@@ -29,20 +31,28 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What of an earlier analysis is compared.
 #[derive(Deserialize)]
-struct Earlier {
-    strokes: Vec<EarlierStroke>,
+struct Earlier<'a> {
+    #[serde(borrow)]
+    strokes: Vec<EarlierStroke<'a>>,
     provenance: Provenance,
 }
 
 #[derive(Deserialize)]
-struct EarlierStroke {
-    stroke: String,
-    metrics: BTreeMap<String, f64>,
+struct EarlierStroke<'a> {
+    /// The name of somebody's own class may have characters that JSON escapes.
+    stroke: Cow<'a, str>,
+    /// The names of figures are ours and have none.
+    #[serde(borrow)]
+    metrics: BTreeMap<&'a str, f64>,
 }
 
 /// The part that runs by itself.
 #[derive(Debug)]
-pub struct Service(Arc<Inner>);
+pub struct Service {
+    inner: Arc<Inner>,
+    /// Sessions whose file is being written.
+    sealing: mpsc::Receiver<ingest::Sealing>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -56,13 +66,14 @@ struct Inner {
     registry: Registry,
     /// What analyses new sessions.
     usual: Known,
+    ahead: Ahead,
     job_ready: Arc<Notify>,
     /// Whose outbox has a new row.
     owed: mpsc::Sender<UserId>,
 }
 
 impl Service {
-    /// Makes the CPU pool. `owed` is told whose outbox has a new row; `job_ready` tells this room of new jobs.
+    /// Makes the CPU pool. `sealing` tells of files that are being written, `owed` is told whose outbox has a new row; `job_ready` tells this room of new jobs.
     #[expect(clippy::too_many_arguments, reason = "a constructor takes the handles that the room needs, each once")]
     pub fn new(
         options: Options,
@@ -71,6 +82,7 @@ impl Service {
         paths: Paths,
         ingest: ingest::Handle,
         hub: hub::Handle,
+        sealing: mpsc::Receiver<ingest::Sealing>,
         job_ready: Arc<Notify>,
         owed: mpsc::Sender<UserId>,
     ) -> Result<Self, Error> {
@@ -81,14 +93,17 @@ impl Service {
             .map_err(Error::Threads)?;
         let registry = Registry::new(options.folder.clone());
         let usual = usual(&registry, &options.pipeline)?;
-        let inner = Inner { options, clock, catalog, paths, ingest, hub, pool, registry, usual, job_ready, owed };
-        Ok(Self(Arc::new(inner)))
+        let ahead = Ahead::default();
+        let inner =
+            Inner { options, clock, catalog, paths, ingest, hub, pool, registry, usual, ahead, job_ready, owed };
+        Ok(Self { inner: Arc::new(inner), sealing })
     }
 
     /// Runs until `shutdown` turns true; a job that is running then is finished by the next process.
     pub async fn run(self, shutdown: watch::Receiver<bool>) {
-        let workers = (0..self.0.options.concurrent_jobs.max(1)).map(|index| {
-            let inner = Arc::clone(&self.0);
+        let Self { inner, sealing } = self;
+        let workers = (0..inner.options.concurrent_jobs.max(1)).map(|index| {
+            let inner = Arc::clone(&inner);
             let mut shutdown = shutdown.clone();
             async move {
                 // The name is stable over restarts, so that a new process takes its own old jobs over at once.
@@ -99,7 +114,14 @@ impl Service {
                 }
             }
         });
-        futures::future::join_all(workers).await;
+        let mut stopping = shutdown.clone();
+        let ahead = async {
+            tokio::select! {
+                () = crate::shutdown::requested(&mut stopping) => {}
+                () = inner.run_ahead(sealing) => {}
+            }
+        };
+        tokio::join!(futures::future::join_all(workers), ahead);
     }
 }
 
@@ -128,6 +150,34 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// Begins with what is being sealed, one session at a time: sessions that end together are the workers' own again.
+    async fn run_ahead(&self, mut sealing: mpsc::Receiver<ingest::Sealing>) {
+        while let Some(sealing) = sealing.recv().await {
+            let span = info_span!("analyze", session.id = %sealing.session_id, ahead = true);
+            if let Err(error) = self.begin(sealing).instrument(span).await {
+                // The job comes across it again, and tells.
+                debug!(error = &error as &dyn std::error::Error, "not begun before its seal");
+            }
+        }
+    }
+
+    async fn begin(&self, sealing: ingest::Sealing) -> Result<(), Error> {
+        let ingest::Sealing { session_id: session, revision, finished } = sealing;
+        // It waited, and its job is being worked at.
+        if self.ingest.sealed_rows(session, revision).is_some() {
+            return Ok(());
+        }
+        let row = self.catalog.session(session).await?.ok_or(Error::NoFrames { session_id: session })?;
+        let by = self.pipeline_for(&row).await?;
+        let input = Input { revision, taken_rows: finished.taken_rows, user: row.user_id };
+        if let Some(done) = self.ahead.begin(session, input, &by) {
+            let outcome = self.analyze_with_history(&row, move || finished.track(), &by).await;
+            // Nobody waits for it if the session was sealed anew meanwhile.
+            drop(done.send(outcome));
+        }
+        Ok(())
     }
 
     /// Takes an order for another pipeline, if there is one; false if there is nothing to do.
@@ -172,7 +222,7 @@ impl Inner {
         }
         let row = self.catalog.session(session).await?.ok_or(Error::NoFrames { session_id: session })?;
         let track = self.track(session, row.revision, &row).await?;
-        let analysis = self.analyze_with_history(&row, track, &known).await?;
+        let analysis = self.analyze_with_history(&row, move || track, &known).await?;
         let text = encode(session, &analysis)?;
         if self.catalog.finish_candidate(job, row.revision, &text, self.clock.now_us()).await? {
             metrics::counter!("volant_analysis_candidates_total").increment(1);
@@ -186,7 +236,12 @@ impl Inner {
     }
 
     /// The analysis of a track, its figures compared with the player's own earlier strokes.
-    async fn analyze_with_history(&self, row: &SessionRow, track: Track, by: &Known) -> Result<Arc<Analysis>, Error> {
+    async fn analyze_with_history(
+        &self,
+        row: &SessionRow,
+        track: impl FnOnce() -> Track + Send + 'static,
+        by: &Known,
+    ) -> Result<Arc<Analysis>, Error> {
         let session = row.session_id;
         let (analysis, history) = tokio::join!(self.analyze(session, track, by.clone()), self.history(row, by));
         let (mut analysis, history) = (analysis?, history?);
@@ -212,10 +267,10 @@ impl Inner {
             let earlier: Vec<Earlier> = earlier
                 .iter()
                 .filter_map(|text| serde_json::from_str(text).ok())
-                .filter(|earlier: &Earlier| same(&earlier.provenance))
+                .filter(|earlier: &Earlier<'_>| same(&earlier.provenance))
                 .collect();
             let strokes = earlier.iter().flat_map(|earlier| &earlier.strokes);
-            History::of(strokes.map(|stroke| (stroke.stroke.as_str(), &stroke.metrics)))
+            History::of(strokes.map(|stroke| (stroke.stroke.as_ref(), &stroke.metrics)))
         };
         tokio::task::spawn_blocking(gather).await.map(Some).map_err(|_| Error::Broke { session_id: row.session_id })
     }
@@ -296,9 +351,14 @@ impl Inner {
     async fn carry_out(&self, job: &Job) -> Result<(), Error> {
         let session = job.session_id;
         let row = self.catalog.session(session).await?.ok_or(Error::NoFrames { session_id: session })?;
-        let track = self.track(session, job.revision, &row).await?;
         let by = self.pipeline_for(&row).await?;
-        let analysis = self.analyze_with_history(&row, track, &by).await?;
+        let analysis = match self.begun(job, &row, &by).await {
+            Some(outcome) => outcome?,
+            None => {
+                let track = self.track(session, job.revision, &row).await?;
+                self.analyze_with_history(&row, move || track, &by).await?
+            }
+        };
         let created_at_us = self.clock.now_us();
         let (strokes_file, result_file) =
             self.write(&row, job.analysis_id, created_at_us, Arc::clone(&analysis)).await?;
@@ -330,6 +390,15 @@ impl Inner {
         Ok(())
     }
 
+    /// The analysis that was begun while the frames of this job were sealed, if it was.
+    async fn begun(&self, job: &Job, row: &SessionRow, by: &Known) -> Option<Outcome> {
+        let taken_rows = self.ingest.sealed_rows(job.session_id, job.revision)?;
+        let input = Input { revision: job.revision, taken_rows, user: row.user_id };
+        let outcome = self.ahead.take(job.session_id, input, by)?.await.ok()?;
+        metrics::counter!("volant_analysis_ahead_total").increment(1);
+        Some(outcome)
+    }
+
     /// The samples: from memory while the recording is there, else from the sealed file.
     async fn track(&self, session: SessionId, revision: i64, row: &SessionRow) -> Result<Track, Error> {
         let ingest = self.ingest.clone();
@@ -351,10 +420,15 @@ impl Inner {
     }
 
     /// Runs the pipeline on the CPU pool.
-    async fn analyze(&self, session: SessionId, track: Track, by: Known) -> Result<Arc<Analysis>, Error> {
+    async fn analyze(
+        &self,
+        session: SessionId,
+        track: impl FnOnce() -> Track + Send + 'static,
+        by: Known,
+    ) -> Result<Arc<Analysis>, Error> {
         let (done, result) = oneshot::channel();
         self.pool.spawn(move || {
-            let analyze = || by.pipeline.analyze(&track, by.model.as_deref());
+            let analyze = || by.pipeline.analyze(&track(), by.model.as_deref());
             // A pipeline that panics loses its session's result, not the pool.
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(analyze));
             // The worker has stopped waiting if the time limit passed.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use schemas::{DeviceCode, FrameColumns, SessionId, SessionStatus};
 
 pub use recording::{FinishedRecording, finish_recording};
-pub use service::{EVENT_QUEUE_LIMIT, Handle, Live, Options, Recovery};
+pub use service::{EVENT_QUEUE_LIMIT, Handle, Live, Options, Recovery, SEALING_QUEUE_LIMIT, Sealing};
 
 use crate::store::{catalog, seal, wal};
 

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
 use pipelines::calibrate;
-use schemas::{DeviceCode, FrameColumns, FrameFlags, SensorRole, SessionId, SessionStatus, Track};
+use rayon::prelude::*;
+use schemas::{DeviceCode, FrameColumns, FrameFlags, SensorRole, SensorTrack, SessionId, SessionStatus, Track};
 use tokio::sync::Notify;
 
 use super::Packet;
@@ -378,7 +379,10 @@ impl Snapshot {
     pub(super) fn finish(self) -> FinishedRecording {
         let Self { mut frames, void, clock, common } = self;
         let is_void = |row: usize| void.iter().any(|rows| rows.contains(&row));
-        let common = common.unwrap_or_else(|| CommonClock::of(&frames, &clock, is_void));
+        let (common, acc_to_mps2) = rayon::join(
+            || common.unwrap_or_else(|| CommonClock::of(&frames, &clock, is_void)),
+            || units(&frames, is_void),
+        );
         let taken_rows = frames.len();
         if !common.is_decoded() {
             common.apply(Arc::make_mut(&mut frames));
@@ -386,7 +390,7 @@ impl Snapshot {
         if !void.is_empty() {
             frames = Arc::new(frames.gather((0..taken_rows).filter(|&row| !is_void(row))));
         }
-        FinishedRecording { acc_to_mps2: units(&frames), frames, clock: common, taken_rows }
+        FinishedRecording { frames, acc_to_mps2, clock: common, taken_rows }
     }
 }
 
@@ -398,7 +402,7 @@ pub struct FinishedRecording {
     acc_to_mps2: [Option<f32>; SENSORS],
     pub(super) clock: CommonClock,
     /// Rows of the recording that this answers for, those that the log refused included.
-    pub(super) taken_rows: usize,
+    pub taken_rows: usize,
 }
 
 impl FinishedRecording {
@@ -435,7 +439,8 @@ impl FinishedRecording {
     }
 
     /// The samples of each sensor in time order, as the pipelines read them.
-    pub(super) fn track(&self) -> Track {
+    #[must_use]
+    pub fn track(&self) -> Track {
         track_of(&self.frames, &self.clock)
     }
 }
@@ -454,41 +459,36 @@ pub fn finish_recording(session: &SessionRow, frames: FrameColumns) -> FinishedR
     snapshot.finish()
 }
 
-/// The acceleration unit of each sensor, by sensor byte, from all its samples.
-fn units(frames: &FrameColumns) -> [Option<f32>; SENSORS] {
+/// The acceleration unit of each sensor, by sensor byte, from all its samples that are kept.
+fn units(frames: &FrameColumns, is_void: impl Fn(usize) -> bool) -> [Option<f32>; SENSORS] {
     std::array::from_fn(|sensor| {
-        let samples: Vec<[f32; 3]> = frames
-            .sensor
-            .iter()
-            .zip(&frames.acc)
-            .filter(|&(&of, _)| usize::from(of) == sensor)
-            .map(|(_, &acc)| acc)
-            .collect();
+        let is_of = |&(row, (&of, _)): &(usize, (&u8, &[f32; 3]))| usize::from(of) == sensor && !is_void(row);
+        let samples: Vec<[f32; 3]> =
+            frames.sensor.iter().zip(&frames.acc).enumerate().filter(is_of).map(|(_, (_, &acc))| acc).collect();
         if samples.is_empty() { None } else { calibrate::acc_to_mps2(&samples) }
     })
 }
 
 fn track_of(frames: &FrameColumns, clock: &CommonClock) -> Track {
-    let mut rows: [Vec<usize>; SENSORS] = Default::default();
-    for (row, &sensor) in frames.sensor.iter().enumerate() {
-        if let Some(rows) = rows.get_mut(usize::from(sensor)) {
-            rows.push(row);
-        }
-    }
-    let mut track = Track { sync_error_ns: clock.sync_error_ns(), clocks: clock.notes.clone(), ..Track::default() };
-    for (sensor, rows) in rows.iter_mut().enumerate() {
-        if rows.is_empty() {
-            continue;
-        }
+    let of_role = |role: SensorRole| -> SensorTrack {
+        let sensor = role.to_byte();
+        let mut rows: Vec<usize> = (0..frames.len()).filter(|&row| frames.sensor[row] == sensor).collect();
         if !rows.is_sorted_by_key(|&row| frames.t_ns[row]) {
             rows.sort_by_key(|&row| (frames.t_ns[row], row));
         }
-        if let Some(samples) = track.get_or_insert(SensorRole::from_wire_id(sensor as i64)) {
-            samples.t_ns = rows.iter().map(|&row| frames.t_ns[row]).collect();
-            samples.acc = rows.iter().map(|&row| frames.acc[row]).collect();
-            samples.gyro = rows.iter().map(|&row| frames.gyro[row]).collect();
-            samples.angle = rows.iter().map(|&row| frames.angle[row]).collect();
-            samples.clock_error_ns = clock.error_ns(sensor as u8);
+        SensorTrack {
+            t_ns: rows.iter().map(|&row| frames.t_ns[row]).collect(),
+            acc: rows.iter().map(|&row| frames.acc[row]).collect(),
+            gyro: rows.iter().map(|&row| frames.gyro[row]).collect(),
+            angle: rows.iter().map(|&row| frames.angle[row]).collect(),
+            clock_error_ns: clock.error_ns(sensor),
+        }
+    };
+    let sensors: Vec<SensorTrack> = SensorRole::CHAIN.par_iter().map(|&role| of_role(role)).collect();
+    let mut track = Track { sync_error_ns: clock.sync_error_ns(), clocks: clock.notes.clone(), ..Track::default() };
+    for (role, samples) in SensorRole::CHAIN.into_iter().zip(sensors).filter(|(_, samples)| !samples.is_empty()) {
+        if let Some(place) = track.get_or_insert(role) {
+            *place = samples;
         }
     }
     track

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::clock::SENSORS;
-use super::recording::{Recording, Taken};
+use super::recording::{FinishedRecording, Recording, Taken};
 use super::{Accepted, Durable, Error, Event, Packet};
 use crate::clock::Clock;
 use crate::store::catalog::{Catalog, NewSession, Sealed, SessionKind, SessionRow};
@@ -27,6 +27,19 @@ pub struct Options {
 /// latency only.
 pub const EVENT_QUEUE_LIMIT: usize = 1024;
 
+/// Seals that wait to be looked at beforehand at most; each keeps its frames in memory, and one that is left out is looked at
+/// when it is done.
+pub const SEALING_QUEUE_LIMIT: usize = 2;
+
+/// What a file is being written of.
+#[derive(Clone, Debug)]
+pub struct Sealing {
+    pub session_id: SessionId,
+    /// That the file will have if its seal succeeds.
+    pub revision: i64,
+    pub finished: Arc<FinishedRecording>,
+}
+
 /// The ingest room. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Inner>);
@@ -39,6 +52,7 @@ struct Inner {
     catalog: Catalog,
     paths: Paths,
     events: mpsc::Sender<Event>,
+    sealing: mpsc::Sender<Sealing>,
     registry: RwLock<Registry>,
     /// Held while a collection is made, so that two packets of one device do not make two.
     making_collection: tokio::sync::Mutex<()>,
@@ -113,6 +127,7 @@ impl Handle {
         catalog: Catalog,
         paths: Paths,
         events: mpsc::Sender<Event>,
+        sealing: mpsc::Sender<Sealing>,
     ) -> Self {
         Self(Arc::new(Inner {
             options,
@@ -121,6 +136,7 @@ impl Handle {
             catalog,
             paths,
             events,
+            sealing,
             registry: RwLock::default(),
             making_collection: tokio::sync::Mutex::new(()),
         }))
@@ -391,6 +407,9 @@ impl Handle {
             recording.lock().sealed(revision - 1, taken_rows, finished.clock);
             return Ok(None);
         }
+        let finished = Arc::new(finished);
+        // Whoever analyses it may begin while the file is written.
+        drop(self.0.sealing.try_send(Sealing { session_id: session, revision, finished: Arc::clone(&finished) }));
         let (paths, started_at_us) = (self.0.paths.clone(), recording.started_at_us);
         let common = finished.clock.clone();
         let metadata = finished.metadata(&recording.device);
@@ -435,6 +454,15 @@ impl Handle {
         drop(registry);
         self.0.log.release(session);
         Ok(true)
+    }
+
+    /// How many rows of the recording the sealed file of this revision answers for; `None` if that is not the newest one, or
+    /// the recording is not in memory. No two seals of a revision answer for the same rows with other values.
+    #[must_use]
+    pub fn sealed_rows(&self, session: SessionId, revision: i64) -> Option<usize> {
+        let recording = self.get(session)?;
+        let state = recording.lock();
+        (state.revision == revision).then_some(state.sealed_rows)
     }
 
     /// The samples of a session while it is in memory, as the pipelines read them.
