@@ -219,10 +219,19 @@ impl FrameColumns {
         order: &[usize],
         acc_to_mps2: impl Fn(u8) -> Option<f32>,
     ) -> RecordBatch {
-        let axis = |values: &[[f32; 3]], axis: usize| -> ArrayRef {
-            let values = order.iter().map(|&row| values[row][axis]).collect();
-            Arc::new(with_nulls::<Float32Type>(values, f32::is_nan))
+        // All three axes at a time: they lie side by side in memory.
+        let axes = |values: &[[f32; 3]]| -> [ArrayRef; 3] {
+            let mut axes = [(); 3].map(|()| Vec::with_capacity(order.len()));
+            for &row in order {
+                for (axis, value) in axes.iter_mut().zip(values[row]) {
+                    axis.push(value);
+                }
+            }
+            axes.map(|axis| -> ArrayRef { Arc::new(with_nulls::<Float32Type>(axis, f32::is_nan)) })
         };
+        let [acc_x, acc_y, acc_z] = axes(&self.acc);
+        let [gyro_x, gyro_y, gyro_z] = axes(&self.gyro);
+        let [angle_x, angle_y, angle_z] = axes(&self.angle);
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_value(session_id.get(), order.len())),
             Arc::new(StringArray::from_iter_values(order.iter().map(|&row| self.role(row).as_str()))),
@@ -231,15 +240,15 @@ impl FrameColumns {
                 raw == NO_DEVICE_TIME
             })),
             Arc::new(Int64Array::from_iter_values(order.iter().map(|&row| self.received_at_us[row]))),
-            axis(&self.acc, 0),
-            axis(&self.acc, 1),
-            axis(&self.acc, 2),
-            axis(&self.gyro, 0),
-            axis(&self.gyro, 1),
-            axis(&self.gyro, 2),
-            axis(&self.angle, 0),
-            axis(&self.angle, 1),
-            axis(&self.angle, 2),
+            acc_x,
+            acc_y,
+            acc_z,
+            gyro_x,
+            gyro_y,
+            gyro_z,
+            angle_x,
+            angle_y,
+            angle_z,
             Arc::new(order.iter().map(|&row| acc_to_mps2(self.sensor[row])).collect::<Float32Array>()),
             Arc::new(with_nulls::<Int32Type>(order.iter().map(|&row| self.sensor_id[row]).collect(), |id| id == 0)),
             Arc::new(Int64Array::from_iter_values(order.iter().map(|&row| first_seq + row as i64))),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use schemas::SensorRole;
 use serde_json::{Value, json};
+use volant::store::pack::TableFile;
+use volant::store::seal;
 
 use crate::packets::session_packets;
 use crate::reanalysis::eventually;
@@ -270,5 +272,75 @@ async fn a_sensor_without_times_costs_its_own_delays_only() {
     let delays = &app.sql(&format!("SELECT {resolved} FROM strokes WHERE session_id = {session}")).await[0];
     let count = |name: &str| delays[name].as_i64().unwrap();
     assert!(count("n") >= 5 && count("waist") == 0 && 2 * count("racket") > count("n"), "{delays}");
+    app.stop().await;
+}
+
+/// Streams a session and ends it while nothing can be sealed: its analysis begins, its seal fails and is tried again later.
+async fn end_unsealed(app: &TestApp, device: &mut Socket, session: i64, packets: &[Value]) {
+    obey(device, "start_collection").await;
+    stream(device, packets).await;
+    // A file in the place of the folder.
+    std::fs::write(app.data_dir().join("frames"), "").unwrap();
+    app.post_form("/wxapp/end_session/", &format!("session_id={session}")).await;
+    obey(device, "stop_collection").await;
+    device
+        .send(&json!({"type":"upload_complete","session_id":session.to_string(),"device_code":DEVICE,"timestamp":2}))
+        .await;
+    eventually(async || counted(app, "volant_sessions_failed_seals_total").await >= 1).await;
+}
+
+/// The value of a counter, 0 while there is none.
+async fn counted(app: &TestApp, name: &str) -> u64 {
+    let (_, metrics) = app.get("/metrics").await;
+    let lines = metrics.as_str().unwrap().lines();
+    lines.filter_map(|line| line.strip_prefix(name)?.trim().parse().ok()).next().unwrap_or(0)
+}
+
+/// What the pipeline says of a sealed file, as the API gives it.
+fn strokes_of_file(app: &TestApp) -> Value {
+    let mut files = Vec::new();
+    for day in std::fs::read_dir(app.data_dir().join("frames")).unwrap() {
+        files.extend(std::fs::read_dir(day.unwrap().path()).unwrap().map(|file| file.unwrap().path()));
+    }
+    let [file] = files.as_slice() else { panic!("{files:?}") };
+    let track = seal::read_track(&TableFile::open(file).unwrap()).unwrap();
+    let analysis = pipelines::Pipeline::builtin().analyze(&track, Some(pipelines::Model::builtin()));
+    serde_json::to_value(&analysis.strokes).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_analysis_that_began_before_a_failed_seal_is_used_after_it() {
+    let app = TestApp::start().await;
+    let mut device = app.socket(&format!("/ws/esp32/{DEVICE}/")).await;
+    device.next_of("connection_established").await;
+    let session = app.start_session(DEVICE).await;
+    end_unsealed(&app, &mut device, session, &session_packets(&session.to_string(), DEVICE, 11, 20.0)).await;
+    assert_eq!(app.get(&format!("/api/v2/sessions/{session}/result")).await.0, 404, "nothing without its frames");
+    std::fs::remove_file(app.data_dir().join("frames")).unwrap();
+    wait_for_status(&app, session, "completed").await;
+    assert_eq!(counted(&app, "volant_analysis_ahead_total").await, 1);
+    let (_, result) = app.get(&format!("/api/v2/sessions/{session}/result")).await;
+    assert!(result["analysis"]["strokes"].as_array().is_some_and(|strokes| strokes.len() > 3), "{result}");
+    assert_eq!(result["analysis"]["strokes"], strokes_of_file(&app));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_analysis_that_began_before_more_frames_came_is_not_used() {
+    let app = TestApp::start().await;
+    let mut device = app.socket(&format!("/ws/esp32/{DEVICE}/")).await;
+    device.next_of("connection_established").await;
+    let session = app.start_session(DEVICE).await;
+    let packets = session_packets(&session.to_string(), DEVICE, 11, 24.0);
+    let (before, after) = packets.split_at(packets.len() / 2);
+    end_unsealed(&app, &mut device, session, before).await;
+    stream(&mut device, after).await;
+    std::fs::remove_file(app.data_dir().join("frames")).unwrap();
+    wait_for_status(&app, session, "completed").await;
+    let (_, result) = app.get(&format!("/api/v2/sessions/{session}/result")).await;
+    assert_eq!(result["analysis"]["strokes"], strokes_of_file(&app));
+    let frames = result["analysis"]["session"]["frame_count"].as_i64().unwrap();
+    assert_eq!(app.sql_count(&format!("SELECT count(*) FROM frames WHERE session_id = {session}")).await, frames);
+    assert_eq!(frames, packets.len() as i64 * 30);
     app.stop().await;
 }
