@@ -151,6 +151,8 @@ pub enum IssueCode {
     SensorMisplaced,
     /// A delay moves steadily over the recording, as clocks that drift apart move it.
     ClockDriftSuspected,
+    /// Frames without a time of their own, of a sensor whose other frames have one: left out.
+    FramesUntimed,
 }
 
 /// Something wrong with a recording.

@@ -141,6 +141,10 @@ fn remedy(code: IssueCode) -> [&'static str; 2] {
             "Nothing to do for a few; many mean that the firmware sends blocks twice.",
             "少量无需处理；大量重复说明固件重复发送了数据。",
         ],
+        IssueCode::FramesUntimed => [
+            "Nothing to do for a few; many mean that the firmware sends frames before their time is known: update it.",
+            "少量无需处理；大量出现说明固件在获得时间之前就发送了数据，请升级固件。",
+        ],
         IssueCode::Implausible => [
             "Nothing to do for a few; many mean a loose cable or a damaged sensor.",
             "少量无需处理；大量出现说明接线松动或传感器损坏。",

@@ -358,6 +358,7 @@ impl Issues {
                 continue;
             };
             self.of_sensor(signal, zh, params);
+            self.of_untimed(track.get(role), role);
         }
         self.of_clocks(signals, track, params);
     }
@@ -411,6 +412,25 @@ impl Issues {
                 affects,
             );
         }
+    }
+
+    /// Frames that nobody knows the time of.
+    fn of_untimed(&mut self, track: Option<&SensorTrack>, role: SensorRole) {
+        // As many as of a link that is called lossy.
+        const SHARE: f64 = 0.02;
+        let Some(track) = track.filter(|track| track.untimed > 0) else { return };
+        let (count, zh) = (track.untimed, name_zh(role));
+        let lossy = count as f64 > SHARE * (track.len() + count) as f64;
+        self.add(
+            IssueCode::FramesUntimed,
+            if lossy { Severity::Warning } else { Severity::Info },
+            Some(role),
+            [
+                format!("Frames of the {role} sensor without a time of their own, left out: {count}."),
+                format!("{zh}传感器有 {count} 帧没有时间，未参与分析。"),
+            ],
+            &["strokes", "phase_delay"],
+        );
     }
 
     fn of_drifts(&mut self, drifts: &[Drift]) {

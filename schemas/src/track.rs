@@ -22,9 +22,19 @@ pub struct SensorTrack {
     /// Estimated error of this sensor's clock against the others', ns (one standard deviation); `None`: that of the
     /// recording, [`Track::sync_error_ns`].
     pub clock_error_ns: Option<i64>,
+    /// Frames that carried no time of their own and are not among the samples, because most do carry one.
+    pub untimed: usize,
 }
 
 impl SensorTrack {
+    /// Whether frames without a time of their own are left out, of a sensor that sent `all` frames, `untimed` of them without: put
+    /// where they arrived, a few would lie amid other movements and make every other time of the sensor doubtful. Where most
+    /// have none, arrival is all there is.
+    #[must_use]
+    pub fn leaves_out(untimed: usize, all: usize) -> bool {
+        untimed > 0 && 2 * untimed < all
+    }
+
     /// Number of samples.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -43,6 +53,20 @@ impl SensorTrack {
         self.acc.push(acc);
         self.gyro.push(gyro);
         self.angle.push(angle);
+    }
+
+    /// Leaves the samples out that have no time of their own (true in `untimed`, one for each sample), if they are to be.
+    pub fn leave_out(&mut self, untimed: &[bool]) {
+        let count = untimed.iter().filter(|untimed| **untimed).count();
+        if Self::leaves_out(count, self.len()) {
+            let mut flags = untimed.iter();
+            self.t_ns.retain(|_| flags.next() == Some(&false));
+            for vectors in [&mut self.acc, &mut self.gyro, &mut self.angle] {
+                let mut flags = untimed.iter();
+                vectors.retain(|_| flags.next() == Some(&false));
+            }
+            self.untimed = count;
+        }
     }
 }
 
@@ -106,5 +130,30 @@ impl Track {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_minority_without_a_time_is_left_out() {
+        let track = || {
+            let mut track = SensorTrack::default();
+            for i in 0..5_i16 {
+                track.push(i64::from(i), [f32::from(i); 3], [f32::from(10 + i); 3], [f32::from(20 + i); 3]);
+            }
+            track
+        };
+        let mut few = track();
+        few.leave_out(&[false, true, false, false, true]);
+        assert_eq!((few.t_ns, few.untimed), (vec![0, 2, 3], 2));
+        assert_eq!((few.acc[1][0], few.gyro[1][1], few.angle[2][2]), (2.0, 12.0, 23.0));
+        for kept in [[false; 5], [true, true, true, false, false], [true; 5]] {
+            let mut same = track();
+            same.leave_out(&kept);
+            assert_eq!(same, track());
+        }
     }
 }

@@ -99,7 +99,6 @@ struct SensorClock {
     misfits: usize,
     misfit: Option<(Mode, Fix)>,
     segments: Vec<Segment>,
-    without_stamp: bool,
 }
 
 /// Frames of one sensor on one clock.
@@ -160,17 +159,11 @@ impl SessionClock {
         };
         self.sensors.iter().enumerate().flat_map(runs_of).collect()
     }
-
-    /// By sensor byte: true if frames of it came without a time.
-    pub(super) fn without_stamp(&self) -> [bool; SENSORS] {
-        self.sensors.each_ref().map(|clock| clock.without_stamp)
-    }
 }
 
 impl SensorClock {
     fn decode(&mut self, row: usize, raw: i64, arrived_ms: i64, started_at_ms: i64) -> (i64, ClockKind) {
         if raw == NO_DEVICE_TIME || raw < 0 {
-            self.without_stamp = true;
             return (arrived_ms, ClockKind::Arrival);
         }
         let Some((mode, last)) = self.mode.zip(self.last) else {

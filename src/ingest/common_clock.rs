@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use pipelines::{CALIBRATED_S, ClockFix, ClockRun, align};
-use schemas::{ClockKind, ClockNote, FrameColumns, SensorRole};
+use schemas::{ClockKind, ClockNote, FrameColumns, SensorRole, SensorTrack};
 
 use super::clock::{Run, SENSORS, SessionClock};
 
@@ -50,9 +50,10 @@ impl CommonClock {
     /// Looks at the frames whose times `clock` decoded, leaving those out that `is_void` names by their row.
     pub(super) fn of(frames: &FrameColumns, clock: &SessionClock, is_void: impl Fn(usize) -> bool) -> Self {
         let runs = clock.runs(frames.len());
+        let by_arrival = by_arrival(frames, &is_void);
         let heard = heard(frames, &runs, is_void);
         let alignment = align(&heard);
-        let mut common = Self { errors_ns: errors_ns(clock, &runs, &alignment.error_s), ..Self::default() };
+        let mut common = Self { errors_ns: errors_ns(by_arrival, &runs, &alignment.error_s), ..Self::default() };
         for run in runs.iter().filter(|run| run.shift_ns != 0) {
             common.moves.push(Move { sensor: run.sensor, rows: run.rows.clone(), by: By::Shift(run.shift_ns) });
         }
@@ -137,8 +138,21 @@ fn heard(frames: &FrameColumns, runs: &[Run], is_void: impl Fn(usize) -> bool) -
     heard
 }
 
+/// By sensor byte: true if samples of it are where they arrived, because too many have no time of their own to be left out.
+fn by_arrival(frames: &FrameColumns, is_void: impl Fn(usize) -> bool) -> [bool; SENSORS] {
+    let (mut all, mut untimed) = ([0; SENSORS], [0; SENSORS]);
+    for row in (0..frames.len()).filter(|&row| !is_void(row)) {
+        let sensor = usize::from(frames.sensor[row]);
+        if let (Some(all), Some(untimed)) = (all.get_mut(sensor), untimed.get_mut(sensor)) {
+            *all += 1;
+            *untimed += usize::from(frames.clock[row] == ClockKind::Arrival as u8);
+        }
+    }
+    std::array::from_fn(|sensor| untimed[sensor] > 0 && !SensorTrack::leaves_out(untimed[sensor], all[sensor]))
+}
+
 /// The error that each sensor's clock has against the others'; of several runs of a sensor the worst.
-fn errors_ns(clock: &SessionClock, runs: &[Run], error_s: &[Option<f64>]) -> [Option<i64>; SENSORS] {
+fn errors_ns(by_arrival: [bool; SENSORS], runs: &[Run], error_s: &[Option<f64>]) -> [Option<i64>; SENSORS] {
     let mut worst_s: [Option<f64>; SENSORS] = [None; SENSORS];
     let mut may_be_off = |sensor: usize, error_s: f64| {
         worst_s[sensor] = Some(worst_s[sensor].map_or(error_s, |worst_s| worst_s.max(error_s)));
@@ -156,7 +170,7 @@ fn errors_ns(clock: &SessionClock, runs: &[Run], error_s: &[Option<f64>]) -> [Op
         };
         may_be_off(usize::from(run.sensor), error_s);
     }
-    for (sensor, _) in clock.without_stamp().iter().enumerate().filter(|(_, without)| **without) {
+    for (sensor, _) in by_arrival.iter().enumerate().filter(|(_, by_arrival)| **by_arrival) {
         may_be_off(sensor, ARRIVAL_S);
     }
     worst_s.map(|error_s| error_s.map(|error_s| (error_s * NS_PER_S).round() as i64))
@@ -288,8 +302,15 @@ mod tests {
         common.apply(&mut frames);
         assert_eq!(frames.t_ns[row], 60_100_000_000);
         assert!((frames.t_ns[row - 1] - 59_995_000_000).abs() < 4_000_000);
-        // That sensor alone.
-        assert_eq!(common.errors_ns, [None, Some(3_000_000), Some(100_000_000), None, None]);
+        // A single one is left out of the samples, and says nothing of the others.
+        assert!(common.errors_ns[2].is_some_and(|error_ns| error_ns < 7_000_000), "{:?}", common.errors_ns);
+
+        for row in (0..frames.len()).filter(|row| frames.sensor[*row] == 2 && row % 4 == 1) {
+            frames.clock[row] = ClockKind::Arrival as u8;
+        }
+        let common = CommonClock::of(&frames, &clock, |_| false);
+        // Half of them: that sensor alone.
+        assert_eq!(common.errors_ns[1..], [Some(3_000_000), Some(100_000_000), None, None]);
         assert_eq!(common.sync_error_ns(), 100_000_000);
     }
 }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arrow::array::RecordBatch;
 use pipelines::calibrate;
 use rayon::prelude::*;
-use schemas::{DeviceCode, FrameColumns, FrameFlags, SensorRole, SensorTrack, SessionId, SessionStatus, Track};
+use schemas::{
+    ClockKind, DeviceCode, FrameColumns, FrameFlags, SensorRole, SensorTrack, SessionId, SessionStatus, Track,
+};
 use tokio::sync::Notify;
 
 use super::Packet;
@@ -473,6 +475,12 @@ fn track_of(frames: &FrameColumns, clock: &CommonClock) -> Track {
     let of_role = |role: SensorRole| -> SensorTrack {
         let sensor = role.to_byte();
         let mut rows: Vec<usize> = (0..frames.len()).filter(|&row| frames.sensor[row] == sensor).collect();
+        let is_untimed = |row: &usize| frames.clock[*row] == ClockKind::Arrival as u8;
+        let untimed = rows.iter().filter(|row| is_untimed(row)).count();
+        let leaves_out = SensorTrack::leaves_out(untimed, rows.len());
+        if leaves_out {
+            rows.retain(|row| !is_untimed(row));
+        }
         if !rows.is_sorted_by_key(|&row| frames.t_ns[row]) {
             rows.sort_by_key(|&row| (frames.t_ns[row], row));
         }
@@ -482,6 +490,7 @@ fn track_of(frames: &FrameColumns, clock: &CommonClock) -> Track {
             gyro: rows.iter().map(|&row| frames.gyro[row]).collect(),
             angle: rows.iter().map(|&row| frames.angle[row]).collect(),
             clock_error_ns: clock.error_ns(sensor),
+            untimed: if leaves_out { untimed } else { 0 },
         }
     };
     let sensors: Vec<SensorTrack> = SensorRole::CHAIN.par_iter().map(|&role| of_role(role)).collect();

@@ -660,9 +660,12 @@ impl Engine {
             plan = plan.with_param_values(values.to_vec()).map_err(engine_error)?;
         }
         let plan = state.optimize(&plan).map_err(engine_error)?;
-        if size::reads_little(&plan, &state).await.map_err(engine_error)? {
-            let settings = state.config_mut().options_mut();
+        let reads = size::reads(&plan, &state).await.map_err(engine_error)?;
+        let settings = state.config_mut().options_mut();
+        if reads.little {
             settings.execution.target_partitions = 1;
+        }
+        if reads.little || !reads.large_pieces {
             // To make a filter of what a join, an aggregate or a LIMIT has seen, and to prune by it, takes longer than the rows.
             settings.optimizer.enable_join_dynamic_filter_pushdown = false;
             settings.optimizer.enable_aggregate_dynamic_filter_pushdown = false;

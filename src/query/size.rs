@@ -1,4 +1,4 @@
-//! How much a plan reads, as far as it matters for how many threads answer it.
+//! How much a plan reads, as far as it matters for how it is answered.
 
 use std::any::Any;
 
@@ -16,10 +16,19 @@ const FILES_LIMIT: usize = 64;
 /// The same for rows, of files of which they are known.
 const ROWS_LIMIT: u64 = 1 << 17;
 
-/// True if one thread answers an optimized plan as soon as several would: few files and rows, and nothing that makes many rows
-/// of few.
-pub(super) async fn reads_little(plan: &LogicalPlan, state: &SessionState) -> Result<bool> {
-    let (mut stored, mut is_known) = (Vec::new(), true);
+/// What a plan reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reads {
+    /// Few files and rows, and nothing that makes many rows of few: one thread answers it as soon as several would.
+    pub(super) little: bool,
+    /// Files of `frames`, or nobody knows what. A session's part of the other tables is a row or a few hundred, which are read
+    /// sooner than anything finds out that they need not be.
+    pub(super) large_pieces: bool,
+}
+
+/// Looks at an optimized plan.
+pub(super) async fn reads(plan: &LogicalPlan, state: &SessionState) -> Result<Reads> {
+    let (mut stored, mut makes_many, mut is_known) = (Vec::new(), false, true);
     plan.apply_with_subqueries(|node| {
         match node {
             LogicalPlan::TableScan(scan) => {
@@ -31,14 +40,17 @@ pub(super) async fn reads_little(plan: &LogicalPlan, state: &SessionState) -> Re
                     is_known &= provider.is::<ListedTable>() || provider.is::<RowGroups>();
                 }
             }
-            LogicalPlan::Join(join) => is_known &= !join.on.is_empty(),
-            LogicalPlan::Unnest(_) | LogicalPlan::RecursiveQuery(_) | LogicalPlan::Extension(_) => is_known = false,
+            LogicalPlan::Join(join) => makes_many |= join.on.is_empty(),
+            LogicalPlan::Unnest(_) | LogicalPlan::RecursiveQuery(_) => makes_many = true,
+            LogicalPlan::Extension(_) => is_known = false,
             _ => {}
         }
         Ok(if is_known { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
-    if !is_known || stored.is_empty() {
-        return Ok(is_known);
+    let large_pieces = !is_known || stored.iter().any(StoredTable::is_frames);
+    let is_small = is_known && !makes_many;
+    if !is_small || stored.is_empty() {
+        return Ok(Reads { little: is_small, large_pieces });
     }
     let scope = Scope::of(state)?;
     let snapshot = scope.snapshot().await?;
@@ -50,5 +62,5 @@ pub(super) async fn reads_little(plan: &LogicalPlan, state: &SessionState) -> Re
         rows += table.files(snapshot).iter().filter_map(|file| file.rows).sum::<u64>();
         rows += if table.is_frames() { live } else { 0 };
     }
-    Ok(files <= FILES_LIMIT && rows <= ROWS_LIMIT)
+    Ok(Reads { little: files <= FILES_LIMIT && rows <= ROWS_LIMIT, large_pieces })
 }

@@ -241,6 +241,7 @@ pub(super) fn reason<'a>(analysis: &'a Analysis, name: &str, lang: Lang) -> &'a 
             IssueCode::Gap
                 | IssueCode::Saturation
                 | IssueCode::ClockJump
+                | IssueCode::FramesUntimed
                 | IssueCode::ClockUnsynced
                 | IssueCode::ClockDriftSuspected
         )

@@ -474,27 +474,33 @@ fn track_of(file: &TableFile) -> Result<Track, Error> {
         .and_then(|errors| serde_json::from_str(errors).ok())
         .unwrap_or_default();
     let mut track = Track { sync_error_ns, clocks: clocks.unwrap_or_default(), ..Track::default() };
-    let wanted = ["sensor", "t_ns"].into_iter().chain(SAMPLES);
+    let mut untimed = SensorRole::CHAIN.map(|_| Vec::new());
+    let wanted = ["sensor", "t_ns", "clock"].into_iter().chain(SAMPLES);
     let mask = ProjectionMask::columns(reader.parquet_schema(), wanted);
     for batch in batches(reader.with_projection(mask), path)? {
         let batch = batch?;
         let columns = Columns { batch: &batch, path };
         let sensors = columns.text("sensor", false)?;
         let t_ns = columns.required::<Int64Type>("t_ns")?;
+        let clocks = columns.text("clock", false)?;
         let mut vectors = [Vec::new(), Vec::new(), Vec::new()];
         for (vectors, names) in vectors.iter_mut().zip([ACC, GYRO, ANGLE]) {
             extend_axes(vectors, columns.axes(names)?);
         }
         let [acc, gyro, angle] = &vectors;
-        let samples = sensors.iter().zip(t_ns).zip(acc.iter().zip(gyro).zip(angle));
-        for ((sensor, &t_ns), ((&acc, &gyro), &angle)) in samples {
-            if let Some(track) = track.get_or_insert(SensorRole::from_name(sensor.unwrap_or_default())) {
+        let samples = sensors.iter().zip(t_ns).zip(clocks).zip(acc.iter().zip(gyro).zip(angle));
+        for (((sensor, &t_ns), clock), ((&acc, &gyro), &angle)) in samples {
+            let role = SensorRole::from_name(sensor.unwrap_or_default());
+            let place = role.chain_index().and_then(|index| untimed.get_mut(index));
+            if let Some((track, untimed)) = track.get_or_insert(role).zip(place) {
                 track.push(t_ns, acc, gyro, angle);
+                untimed.push(clock == Some(ClockKind::Arrival.as_str()));
             }
         }
     }
-    for (role, samples) in SensorRole::CHAIN.into_iter().zip(&mut track.sensors) {
+    for ((role, samples), untimed) in SensorRole::CHAIN.into_iter().zip(&mut track.sensors).zip(&untimed) {
         if let Some(samples) = samples {
+            samples.leave_out(untimed);
             samples.clock_error_ns = clock_errors_ns.get(&role.to_string()).copied();
         }
     }

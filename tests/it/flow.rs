@@ -275,6 +275,40 @@ async fn a_sensor_without_times_costs_its_own_delays_only() {
     app.stop().await;
 }
 
+/// A sensor of which a few frames carry no time: they are left out and told, and its delays are as sure as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_few_frames_without_a_time_cost_themselves_only() {
+    let app = TestApp::start().await;
+    let session = app.start_session("d1").await;
+    let mut device = app.socket("/ws/esp32/d1/").await;
+    let mut untimed = 0;
+    for (number, mut packet) in session_packets(&session.to_string(), "d1", 5, 25.0).into_iter().enumerate() {
+        let of_waist = |frame: &&mut Value| frame["sensor_id"] == json!(SensorRole::Waist.to_byte());
+        if number % 10 == 4
+            && let Some(frame) = packet["data"].as_array_mut().unwrap().iter_mut().find(of_waist)
+        {
+            frame.as_object_mut().unwrap().remove("timestamp");
+            untimed += 1;
+        }
+        device.send(&packet).await;
+        assert_eq!(device.next_of("batch_sensor_data_response").await["success"], true);
+    }
+    app.request("POST", &format!("/api/v2/sessions/{session}/complete"), "", "").await;
+    eventually(async || app.get(&format!("/api/v2/sessions/{session}/result")).await.0 == 200).await;
+    let quality = format!("SELECT sensor, code, message FROM data_quality WHERE session_id = {session}");
+    let quality = app.sql(&quality).await;
+    let told = format!("Frames of the waist sensor without a time of their own, left out: {untimed}.");
+    assert_eq!(quality, [json!({"sensor": "waist", "code": "frames_untimed", "message": told})]);
+    let resolved = "count(delay_waist_shoulder_ms) AS waist, count(*) AS n";
+    let delays = &app.sql(&format!("SELECT {resolved} FROM strokes WHERE session_id = {session}")).await[0];
+    let count = |name: &str| delays[name].as_i64().unwrap();
+    assert!(count("n") >= 5 && 2 * count("waist") > count("n"), "{delays}");
+    // Memory and file leave the same out.
+    let (_, result) = app.get(&format!("/api/v2/sessions/{session}/result")).await;
+    assert_eq!(result["analysis"]["strokes"], strokes_of_file(&app));
+    app.stop().await;
+}
+
 /// Streams a session and ends it while nothing can be sealed: its analysis begins, its seal fails and is tried again later.
 async fn end_unsealed(app: &TestApp, device: &mut Socket, session: i64, packets: &[Value]) {
     obey(device, "start_collection").await;
@@ -292,8 +326,8 @@ async fn end_unsealed(app: &TestApp, device: &mut Socket, session: i64, packets:
 /// The value of a counter, 0 while there is none.
 async fn counted(app: &TestApp, name: &str) -> u64 {
     let (_, metrics) = app.get("/metrics").await;
-    let lines = metrics.as_str().unwrap().lines();
-    lines.filter_map(|line| line.strip_prefix(name)?.trim().parse().ok()).next().unwrap_or(0)
+    let mut lines = metrics.as_str().unwrap().lines();
+    lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
 }
 
 /// What the pipeline says of a sealed file, as the API gives it.

@@ -19,6 +19,14 @@ fn impacts(session: i64, impacts_ns: &[i64]) -> RecordBatch {
     batches.next().unwrap().unwrap()
 }
 
+/// A session's file of strokes whose impacts are at these times.
+fn struck(dir: &Path, session: i64, impacts_ns: &[i64]) -> StoredFile {
+    let path = format!("strokes/date={DAY}/{session}.parquet");
+    let bytes = store(dir, &path, &impacts(session, impacts_ns));
+    let (session_id, rows) = (SessionId(session), Some(impacts_ns.len() as u64));
+    StoredFile { session_id, path, within: None, date: DAY, rows, bytes, version: 1 }
+}
+
 #[tokio::test]
 async fn rows_within_a_distance_are_joined_by_buckets() {
     let dir = tempfile::tempdir().unwrap();
@@ -33,18 +41,8 @@ async fn rows_within_a_distance_are_joined_by_buckets() {
         let order = (0..times.len()).collect::<Vec<_>>();
         let batches = vec![columns.to_batch(SessionId(session), 0, &order, |_| None)];
         snapshot.live.push(LiveFrames { session_id: SessionId(session), date: DAY, batches });
-        let path = format!("strokes/date={DAY}/{session}.parquet");
-        let bytes = store(dir.path(), &path, &impacts(session, &[-141, -20, -1, 0, 3, 19, 60, 130, 10_000]));
-        let (session_id, rows) = (SessionId(session), Some(9));
-        Arc::make_mut(&mut snapshot.strokes).push(StoredFile {
-            session_id,
-            path,
-            within: None,
-            date: DAY,
-            rows,
-            bytes,
-            version: 1,
-        });
+        let strokes = struck(dir.path(), session, &[-141, -20, -1, 0, 3, 19, 60, 130, 10_000]);
+        Arc::make_mut(&mut snapshot.strokes).push(strokes);
     }
     let handle = start(dir.path(), options(), vec![snapshot]);
     let pairs = "SELECT k.session_id, k.impact_ns, f.t_ns FROM strokes k JOIN frames f ON f.session_id = k.session_id";
@@ -283,6 +281,28 @@ async fn joins_pause_between_their_batches_and_a_small_statement_has_one_thread(
         assert!(!plan(small).await.contains("DynamicFilter"), "{small}");
     }
     assert!(plan(&format!("SELECT a.t_ns, b.gyro_x {joined} CROSS JOIN frames c")).await.contains("DynamicFilter"));
+}
+
+#[tokio::test]
+async fn many_small_pieces_have_several_threads_and_no_filters_made_on_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut snapshot = Snapshot::default();
+    for session in 1..=70 {
+        Arc::make_mut(&mut snapshot.strokes).push(struck(dir.path(), session, &[1, 2]));
+        Arc::make_mut(&mut snapshot.frames).push(sealed(dir.path(), session, DAY, 2));
+    }
+    let handle = start(dir.path(), options(), vec![snapshot]);
+    let joined = |table: &str| {
+        format!(
+            "SELECT count(*) AS n FROM {table} a JOIN strokes b ON a.session_id = b.session_id GROUP BY a.session_id"
+        )
+    };
+    for (table, filters) in [("strokes", false), ("frames", true)] {
+        let plan = csv(&handle, &format!("EXPLAIN {}", joined(table))).await;
+        assert!(plan.contains("RepartitionExec"), "{plan}");
+        assert_eq!(plan.contains("DynamicFilter"), filters, "{plan}");
+    }
+    assert_eq!(csv(&handle, &format!("SELECT sum(n) AS n FROM ({})", joined("strokes"))).await, "n\n280\n");
 }
 
 /// Eight thousand million threes of rows of which none fits: minutes of work that hands out nothing.

@@ -8,7 +8,7 @@ use parquet::file::statistics::Statistics;
 use proptest::prelude::*;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use schemas::frames::FrameFlags;
+use schemas::frames::{ClockKind, FrameFlags};
 use tempfile::TempDir;
 
 use super::*;
@@ -311,7 +311,16 @@ proptest! {
         let file = paths.file(manifest.path);
         prop_assert_eq!(comparable(&read_frames(&opened(&file)).unwrap()), comparable(&frames));
         let known = frames.sensor.iter().filter(|&&sensor| sensor != 0).count();
-        prop_assert_eq!(read_track(&opened(&file)).unwrap().len(), known);
+        let track = read_track(&opened(&file)).unwrap();
+        let left_out: usize = track.iter().map(|(_, samples)| samples.untimed).sum();
+        prop_assert_eq!(track.len() + left_out, known);
+        // As the recording's own track, which is of the same frames in memory.
+        for (role, samples) in track.iter() {
+            let of_sensor = (0..frames.len()).filter(|&row| frames.role(row) == role);
+            let untimed = of_sensor.clone().filter(|&row| frames.clock[row] == ClockKind::Arrival as u8).count();
+            let expected = if 2 * untimed < of_sensor.count() { untimed } else { 0 };
+            prop_assert_eq!(samples.untimed, expected);
+        }
     }
 }
 
