@@ -289,7 +289,10 @@ impl State {
             if let Some(frames) = self.frames_by_sensor.get_mut(usize::from(frames.sensor[index])) {
                 *frames += 1;
             }
-            if let Some(losses) = self.losses.get_mut(usize::from(frames.sensor[index])) {
+            // A frame without a time of its own says nothing of holes between times.
+            if kind != ClockKind::Arrival
+                && let Some(losses) = self.losses.get_mut(usize::from(frames.sensor[index]))
+            {
                 losses.note(t_ns);
             }
             frames.t_ns[index] = t_ns;
@@ -559,6 +562,22 @@ mod tests {
     }
 
     #[test]
+    fn frames_without_a_time_make_no_hole() {
+        let recording = recording();
+        for number in 0..20 {
+            let mut frames = packet(50 * number);
+            frames.push_decoded(1, SensorRole::Waist, None, [[1.0; 3]; 3]);
+            // Each packet arrives 200 ms after it was measured.
+            let taken = recording.lock().take(&mut frames, None, (50 * number + 250) * 1000);
+            assert!(matches!(taken, Taken::Rows(_)));
+        }
+        assert_eq!(recording.lock().lost_frames(), 0);
+        let late = recording.lock().take(&mut packet(50 * 24), None, 50 * 24 * 1000);
+        assert!(matches!(late, Taken::Rows(_)));
+        assert_eq!(recording.lock().lost_frames(), 40);
+    }
+
+    #[test]
     fn rows_that_the_log_refused_are_in_no_table_and_shift_nothing() {
         let recording = recording();
         for (first_ms, kept) in [(1000, true), (2000, false), (3000, true)] {
@@ -595,13 +614,17 @@ mod tests {
                 [(1, schemas::SensorRole::Waist, 0), (2, schemas::SensorRole::Shoulder, 40)]
             {
                 let stamp_ms = 1_758_959_100_000 + 10 * tick + 5 * (i64::from(sensor) - 1) - behind_ms;
-                frames.push_decoded(sensor, role, Some(stamp_ms), [[1.0; 3]; 3]);
+                // Of the first a few come without a time.
+                let stamp_ms = (sensor == 2 || tick % 100 != 7).then_some(stamp_ms);
+                frames.push_decoded(sensor, role, stamp_ms, [[1.0; 3]; 3]);
             }
         }
         recording.lock().take(&mut frames, None, 1_758_959_100_000_000);
         let first = recording.lock().snapshot().finish();
         let track = first.track();
         assert_eq!(track.clocks.len(), 1, "{:?}", track.clocks);
+        let waist = track.get(SensorRole::Waist).unwrap();
+        assert_eq!((waist.len(), waist.untimed), (2970, 30));
 
         let folder = tempfile::tempdir().unwrap();
         let paths = crate::store::paths::Paths::new(folder.path());
