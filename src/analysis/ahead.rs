@@ -88,7 +88,7 @@ mod tests {
     const INPUT: Input = Input { revision: 1, taken_rows: 100, user: Some(UserId(7)) };
 
     #[test]
-    fn only_the_same_input_by_the_same_pipeline_are_taken() {
+    fn only_the_same_input_by_the_same_pipeline_is_taken() {
         let by = known();
         let other = Known { sha256: "another".to_owned(), ..by.clone() };
         for (input, asked_by, expected) in [

@@ -73,7 +73,8 @@ struct Inner {
 }
 
 impl Service {
-    /// Makes the CPU pool. `sealing` tells of files that are being written, `owed` is told whose outbox has a new row; `job_ready` tells this room of new jobs.
+    /// Makes the CPU pool. `sealing` tells of files that are being written, `job_ready` of new jobs; `owed` is told whose
+    /// outbox has a new row.
     #[expect(clippy::too_many_arguments, reason = "a constructor takes the handles that the room needs, each once")]
     pub fn new(
         options: Options,
@@ -390,11 +391,15 @@ impl Inner {
         Ok(())
     }
 
-    /// The analysis that was begun while the frames of this job were sealed, if it was.
+    /// The analysis that was begun while the frames of this job were sealed, if it was. One that failed and may succeed is
+    /// made again at once.
     async fn begun(&self, job: &Job, row: &SessionRow, by: &Known) -> Option<Outcome> {
         let taken_rows = self.ingest.sealed_rows(job.session_id, job.revision)?;
         let input = Input { revision: job.revision, taken_rows, user: row.user_id };
         let outcome = self.ahead.take(job.session_id, input, by)?.await.ok()?;
+        if outcome.as_ref().is_err_and(Error::is_retryable) {
+            return None;
+        }
         metrics::counter!("volant_analysis_ahead_total").increment(1);
         Some(outcome)
     }
