@@ -511,8 +511,10 @@ struct ColumnSum {
     rows: usize,
     /// CRC32C of the bytes of all values; zeros stand for a null.
     values: u32,
-    /// CRC32C of the rows that are null, and of where each text ends.
-    shape: u32,
+    /// CRC32C of the numbers of the rows that are null.
+    nulls: u32,
+    /// CRC32C of the lengths of all texts; a null has none.
+    lengths: u32,
 }
 
 impl Checksums {
@@ -539,7 +541,7 @@ impl ColumnSum {
         if let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) {
             for row in (0..column.len()).filter(|&row| nulls.is_null(row)) {
                 let row = (self.rows + row) as u64;
-                self.shape = crc32c::crc32c_append(self.shape, &row.to_le_bytes());
+                self.nulls = crc32c::crc32c_append(self.nulls, &row.to_le_bytes());
             }
         }
     }
@@ -564,7 +566,7 @@ impl ColumnSum {
             let values = texts.value_data().get(first as usize..last as usize).unwrap_or_default();
             self.values = crc32c::crc32c_append(self.values, values);
             let lengths: Vec<i32> = ends.iter().zip(ends.iter().skip(1)).map(|(from, to)| to - from).collect();
-            self.shape = crc32c::crc32c_append(self.shape, ScalarBuffer::from(lengths).inner().as_slice());
+            self.lengths = crc32c::crc32c_append(self.lengths, ScalarBuffer::from(lengths).inner().as_slice());
             return;
         }
         for text in texts.iter().flatten() {
@@ -572,7 +574,7 @@ impl ColumnSum {
         }
         for text in texts {
             let length = text.map_or(0, str::len) as u32;
-            self.shape = crc32c::crc32c_append(self.shape, &length.to_le_bytes());
+            self.lengths = crc32c::crc32c_append(self.lengths, &length.to_le_bytes());
         }
         self.add_nulls(column);
     }

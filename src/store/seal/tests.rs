@@ -1,14 +1,15 @@
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use parquet::file::reader::FileReader as _;
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::file::statistics::Statistics;
 use proptest::prelude::*;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use schemas::frames::{ClockKind, FrameFlags};
+use schemas::frames::FrameFlags;
 use tempfile::TempDir;
 
 use super::*;
@@ -233,6 +234,38 @@ fn a_file_that_reads_back_otherwise_is_not_published() {
     assert!(publish::entries(paths.file(path).parent().unwrap()).unwrap().is_empty());
 }
 
+/// Pieces without nulls are summed another way.
+#[test]
+fn sums_are_of_the_texts_and_where_each_ends_whatever_the_batches() {
+    let batch = |texts: [Option<&str>; 5]| {
+        let texts: ArrayRef = Arc::new(StringArray::from(texts.to_vec()));
+        RecordBatch::try_from_iter_with_nullable([("texts", texts, true)]).unwrap()
+    };
+    let sums = |batches: &[RecordBatch]| {
+        let mut sums = Checksums::new(1);
+        for batch in batches {
+            sums.add(batch);
+        }
+        sums
+    };
+    let whole = batch([Some("waist"), Some(""), None, Some("wrist"), Some("racket")]);
+    let expected = sums(std::slice::from_ref(&whole));
+    for cut in 0..=5 {
+        assert_eq!(sums(&[whole.slice(0, cut), whole.slice(cut, 5 - cut)]), expected, "{cut}");
+    }
+    for other in [
+        [Some("waist"), Some(""), None, Some("wrisT"), Some("racket")],
+        [Some("waist"), Some(""), None, Some("wristr"), Some("acket")],
+        [Some("waist"), None, Some(""), Some("wrist"), Some("racket")],
+        [Some("waist"), Some(""), Some(""), Some("wrist"), Some("racket")],
+    ] {
+        assert_ne!(sums(&[batch(other)]), expected);
+    }
+    let without = batch([Some("a"), Some("bc"), Some(""), Some("d"), Some("e")]);
+    assert_eq!(sums(&[without.slice(0, 2), without.slice(2, 3)]), sums(std::slice::from_ref(&without)));
+    assert_ne!(sums(&[batch([Some("ab"), Some("c"), Some(""), Some("d"), Some("e")])]), sums(&[without]));
+}
+
 #[test]
 fn what_a_crash_left_is_removed_and_nothing_else() {
     let dir = TempDir::new().unwrap();
@@ -317,7 +350,7 @@ proptest! {
         // As the recording's own track, which is of the same frames in memory.
         for (role, samples) in track.iter() {
             let of_sensor = (0..frames.len()).filter(|&row| frames.role(row) == role);
-            let untimed = of_sensor.clone().filter(|&row| frames.clock[row] == ClockKind::Arrival as u8).count();
+            let untimed = of_sensor.clone().filter(|&row| frames.is_untimed(row)).count();
             let expected = if 2 * untimed < of_sensor.count() { untimed } else { 0 };
             prop_assert_eq!(samples.untimed, expected);
         }
