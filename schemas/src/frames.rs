@@ -207,6 +207,12 @@ impl FrameColumns {
         SensorRole::from_wire_id(i64::from(self.sensor[row]))
     }
 
+    /// True if frame `row` carried no time of its own: its `t_ns` is when it arrived.
+    #[must_use]
+    pub fn is_untimed(&self, row: usize) -> bool {
+        self.clock[row] == ClockKind::Arrival as u8
+    }
+
     /// The rows `order` (indices into these columns) as a batch of [`frames_schema`].
     ///
     /// `first_seq` is the sequence number of row 0; row `i` has `first_seq + i`, whatever `order` says.

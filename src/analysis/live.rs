@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use pipelines::{Analysis, LiveEvent as Heard, LiveSample, LiveSession, LiveStroke, Stage};
-use schemas::{ClockKind, DeviceCode, FrameColumns, SensorRole, SensorTrack, SessionId, SessionStatus, UserId};
+use schemas::{DeviceCode, FrameColumns, SensorRole, SensorTrack, SessionId, SessionStatus, UserId};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -206,10 +206,9 @@ fn by_sensor(frames: &FrameColumns, sensors: &[SensorRole]) -> Vec<(SensorRole, 
         .map(|&role| {
             let rows: Vec<usize> = (0..frames.len()).filter(|&row| frames.role(row) == role).collect();
             // As in the result; of these rows, because nobody knows how many will come.
-            let is_untimed = |row: usize| frames.clock[row] == ClockKind::Arrival as u8;
-            let untimed = rows.iter().filter(|&&row| is_untimed(row)).count();
+            let untimed = rows.iter().filter(|&&row| frames.is_untimed(row)).count();
             let leaves_out = SensorTrack::leaves_out(untimed, rows.len());
-            let kept = rows.into_iter().filter(|&row| !(leaves_out && is_untimed(row)));
+            let kept = rows.into_iter().filter(|&row| !(leaves_out && frames.is_untimed(row)));
             let sample = |row| LiveSample { t_ns: frames.t_ns[row], acc: frames.acc[row], gyro: frames.gyro[row] };
             let mut samples: Vec<LiveSample> = kept.map(sample).collect();
             samples.sort_by_key(|sample| sample.t_ns);

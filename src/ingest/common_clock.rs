@@ -92,7 +92,7 @@ impl CommonClock {
     pub(super) fn apply(&self, frames: &mut FrameColumns) {
         for Move { sensor, rows, by } in &self.moves {
             for row in rows.start..rows.end.min(frames.len()) {
-                if frames.sensor[row] != *sensor || frames.clock[row] == ClockKind::Arrival as u8 {
+                if frames.sensor[row] != *sensor || frames.is_untimed(row) {
                     continue;
                 }
                 let t_ns = frames.t_ns[row];
@@ -128,8 +128,7 @@ fn heard(frames: &FrameColumns, runs: &[Run], is_void: impl Fn(usize) -> bool) -
         }
         *place = run;
         let Some(run) = run else { continue };
-        let kind = frames.clock[row];
-        if kind == ClockKind::Arrival as u8 || kind == ClockKind::Outlier as u8 || is_void(row) {
+        if frames.is_untimed(row) || frames.clock[row] == ClockKind::Outlier as u8 || is_void(row) {
             continue;
         }
         heard[run].order.push(row);
@@ -145,7 +144,7 @@ fn by_arrival(frames: &FrameColumns, is_void: impl Fn(usize) -> bool) -> [bool; 
         let sensor = usize::from(frames.sensor[row]);
         if let (Some(all), Some(untimed)) = (all.get_mut(sensor), untimed.get_mut(sensor)) {
             *all += 1;
-            *untimed += usize::from(frames.clock[row] == ClockKind::Arrival as u8);
+            *untimed += usize::from(frames.is_untimed(row));
         }
     }
     std::array::from_fn(|sensor| untimed[sensor] > 0 && !SensorTrack::leaves_out(untimed[sensor], all[sensor]))

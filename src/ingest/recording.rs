@@ -478,23 +478,20 @@ fn track_of(frames: &FrameColumns, clock: &CommonClock) -> Track {
     let of_role = |role: SensorRole| -> SensorTrack {
         let sensor = role.to_byte();
         let mut rows: Vec<usize> = (0..frames.len()).filter(|&row| frames.sensor[row] == sensor).collect();
-        let is_untimed = |row: &usize| frames.clock[*row] == ClockKind::Arrival as u8;
-        let untimed = rows.iter().filter(|row| is_untimed(row)).count();
-        let leaves_out = SensorTrack::leaves_out(untimed, rows.len());
-        if leaves_out {
-            rows.retain(|row| !is_untimed(row));
-        }
         if !rows.is_sorted_by_key(|&row| frames.t_ns[row]) {
             rows.sort_by_key(|&row| (frames.t_ns[row], row));
         }
-        SensorTrack {
+        let mut samples = SensorTrack {
             t_ns: rows.iter().map(|&row| frames.t_ns[row]).collect(),
             acc: rows.iter().map(|&row| frames.acc[row]).collect(),
             gyro: rows.iter().map(|&row| frames.gyro[row]).collect(),
             angle: rows.iter().map(|&row| frames.angle[row]).collect(),
             clock_error_ns: clock.error_ns(sensor),
-            untimed: if leaves_out { untimed } else { 0 },
-        }
+            untimed: 0,
+        };
+        let untimed: Vec<bool> = rows.iter().map(|&row| frames.is_untimed(row)).collect();
+        samples.leave_out(&untimed);
+        samples
     };
     let sensors: Vec<SensorTrack> = SensorRole::CHAIN.par_iter().map(|&role| of_role(role)).collect();
     let mut track = Track { sync_error_ns: clock.sync_error_ns(), clocks: clock.notes.clone(), ..Track::default() };

@@ -249,23 +249,30 @@ async fn frames_without_a_session_are_kept_and_can_be_found() {
     app.stop().await;
 }
 
-/// A gateway of which one sensor sends no times: its own delays cannot be told, those of the others can.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sensor_without_times_costs_its_own_delays_only() {
-    let app = TestApp::start().await;
+/// Records a session whose packets are changed on the way, the waist's frames at a time, and waits for its result.
+async fn record(app: &TestApp, mut change: impl FnMut(usize, Vec<&mut Value>)) -> i64 {
     let session = app.start_session("d1").await;
     let mut device = app.socket("/ws/esp32/d1/").await;
-    for mut packet in session_packets(&session.to_string(), "d1", 5, 25.0) {
-        for frame in packet["data"].as_array_mut().unwrap() {
-            if frame["sensor_id"] == json!(SensorRole::Waist.to_byte()) {
-                frame.as_object_mut().unwrap().remove("timestamp");
-            }
-        }
+    for (number, mut packet) in session_packets(&session.to_string(), "d1", 5, 25.0).into_iter().enumerate() {
+        let frames = packet["data"].as_array_mut().unwrap().iter_mut();
+        change(number, frames.filter(|frame| frame["sensor_id"] == json!(SensorRole::Waist.to_byte())).collect());
         device.send(&packet).await;
         assert_eq!(device.next_of("batch_sensor_data_response").await["success"], true);
     }
     app.request("POST", &format!("/api/v2/sessions/{session}/complete"), "", "").await;
     eventually(async || app.get(&format!("/api/v2/sessions/{session}/result")).await.0 == 200).await;
+    session
+}
+
+fn without_time(frame: &mut Value) {
+    frame.as_object_mut().unwrap().remove("timestamp");
+}
+
+/// A gateway of which one sensor sends no times: its own delays cannot be told, those of the others can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sensor_without_times_costs_its_own_delays_only() {
+    let app = TestApp::start().await;
+    let session = record(&app, |_, of_waist| of_waist.into_iter().for_each(without_time)).await;
     let quality = format!("SELECT sensor FROM data_quality WHERE session_id = {session} AND code = 'clock_unsynced'");
     assert_eq!(app.sql(&quality).await, [json!({"sensor": "waist"})]);
     let resolved = "count(delay_waist_shoulder_ms) AS waist, count(delay_wrist_racket_ms) AS racket, count(*) AS n";
@@ -279,22 +286,16 @@ async fn a_sensor_without_times_costs_its_own_delays_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_few_frames_without_a_time_cost_themselves_only() {
     let app = TestApp::start().await;
-    let session = app.start_session("d1").await;
-    let mut device = app.socket("/ws/esp32/d1/").await;
     let mut untimed = 0;
-    for (number, mut packet) in session_packets(&session.to_string(), "d1", 5, 25.0).into_iter().enumerate() {
-        let of_waist = |frame: &&mut Value| frame["sensor_id"] == json!(SensorRole::Waist.to_byte());
+    let some = |number: usize, of_waist: Vec<&mut Value>| {
         if number % 10 == 4
-            && let Some(frame) = packet["data"].as_array_mut().unwrap().iter_mut().find(of_waist)
+            && let Some(frame) = of_waist.into_iter().next()
         {
-            frame.as_object_mut().unwrap().remove("timestamp");
+            without_time(frame);
             untimed += 1;
         }
-        device.send(&packet).await;
-        assert_eq!(device.next_of("batch_sensor_data_response").await["success"], true);
-    }
-    app.request("POST", &format!("/api/v2/sessions/{session}/complete"), "", "").await;
-    eventually(async || app.get(&format!("/api/v2/sessions/{session}/result")).await.0 == 200).await;
+    };
+    let session = record(&app, some).await;
     let quality = format!("SELECT sensor, code, message FROM data_quality WHERE session_id = {session}");
     let quality = app.sql(&quality).await;
     let told = format!("Frames of the waist sensor without a time of their own, left out: {untimed}.");
