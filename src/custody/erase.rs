@@ -166,6 +166,13 @@ impl Plan {
             sessions.insert(session);
             files.extend(of_session);
         }
+        // An import that was killed may have made files that the catalog does not name.
+        let (root, wanted) = (paths.clone(), sessions.clone());
+        let there =
+            tokio::task::spawn_blocking(move || seal::files_of(&root, |session| wanted.contains(&session))).await;
+        files.extend(there.map_err(|_| Error::Changing { attempts: 1 })??.iter().map(ToString::to_string));
+        files.sort_unstable();
+        files.dedup();
         let service = catalog.service_id().await?.unwrap_or_default();
         let archives = archives_with(paths, user).map_err(|source| Error::Archives { source: Box::new(source) })?;
         let until_us = earlier.as_ref().map_or(i64::MAX, |earlier| earlier.erased_at_us);

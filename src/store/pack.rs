@@ -395,6 +395,26 @@ pub(super) fn files_in(paths: &Paths, file: &Path) -> Option<Result<Vec<(TablePa
     Some(read())
 }
 
+/// Hears of every session's file of a table that is there, whether the catalog knows it or not, those in packs too. Files that
+/// cannot be read are told in the log and passed over.
+///
+/// # Errors
+/// [`Error::Io`] if the folders cannot be listed.
+pub(super) fn each_file(paths: &Paths, table: Table, mut hear: impl FnMut(TablePath, TableFile)) -> Result<(), Error> {
+    for folder in publish::entries(&paths.table(table))? {
+        for file in publish::entries(&folder)? {
+            match files_in(paths, &file) {
+                Some(Ok(files)) => files.into_iter().for_each(|(path, file)| hear(path, file)),
+                Some(Err(error)) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "{} cannot be read", file.display());
+                }
+                None => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The packs of the folders that were asked for, remembered until the folder changes.
 #[derive(Debug, Default)]
 pub struct Packs(Mutex<HashMap<PathBuf, Folder>>);

@@ -407,28 +407,32 @@ pub struct Found {
 /// [`Error::Io`] if the folders cannot be listed.
 pub fn found_above(paths: &Paths, newest: SessionId) -> Result<Vec<Found>, Error> {
     let mut found = Vec::new();
-    for folder in publish::entries(&paths.table(Table::Frames))? {
-        for file in publish::entries(&folder)? {
-            let files = match pack::files_in(paths, &file) {
-                None => continue,
-                Some(Ok(files)) => files,
-                Some(Err(error)) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "{} cannot be read", file.display());
-                    continue;
-                }
-            };
-            for (path, file) in files.into_iter().filter(|(path, _)| path.session_id() > newest) {
-                match publish::contained(file.path(), || describe(&file, path)) {
-                    Ok(description) => found.push(description),
-                    Err(error) => tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        session.id = %path.session_id(),
-                        "a frames file of session {} is there that nobody knows and that cannot be read",
-                        path.session_id()
-                    ),
-                }
-            }
+    pack::each_file(paths, Table::Frames, |path, file| {
+        if path.session_id() <= newest {
+            return;
         }
+        match publish::contained(file.path(), || describe(&file, path)) {
+            Ok(description) => found.push(description),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                session.id = %path.session_id(),
+                "a frames file of session {} is there that nobody knows and that cannot be read",
+                path.session_id()
+            ),
+        }
+    })?;
+    Ok(found)
+}
+
+/// The files of some sessions that are there in all tables, those in packs too, also those that a killed process had made and not
+/// yet named in the catalog.
+///
+/// # Errors
+/// [`Error::Io`] if the folders cannot be listed.
+pub fn files_of(paths: &Paths, is_wanted: impl Fn(SessionId) -> bool) -> Result<Vec<TablePath>, Error> {
+    let mut found = Vec::new();
+    for table in Table::ALL {
+        pack::each_file(paths, table, |path, _| found.extend(is_wanted(path.session_id()).then_some(path)))?;
     }
     Ok(found)
 }

@@ -248,6 +248,40 @@ async fn a_running_service_erases_a_player_while_others_record() {
     app.stop().await;
 }
 
+/// An import that is killed between a file and its commit leaves a file that the catalog does not name. It is the player's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_catalog_does_not_name_is_erased_too() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| text(&place.path().join(name));
+    let data_dir = at("data");
+    for (player, seed) in [("somebody", "1"), (OTHER, "2")] {
+        let file = at(&format!("{player}.parquet"));
+        let made = volant(&["simulate", "--duration", "6", "--seed", seed, "--write", &file]).await;
+        assert!(made.status.success(), "{made:?}");
+        ask(&["import", "recordings", &file, "--data-dir", &data_dir, "--openid", player, "--json"]).await;
+    }
+    let catalog = sqlx::SqlitePool::connect(&format!("sqlite://{data_dir}/catalog.sqlite")).await.unwrap();
+    let of_other = "FROM sessions JOIN users USING (user_id) WHERE openid = ?";
+    let read = |what: &str| {
+        sqlx::query_as::<_, (i64, i64, String)>(sqlx::AssertSqlSafe(format!("{what} {of_other}"))).bind(OTHER)
+    };
+    let (session, player, file) = read("SELECT session_id, user_id, frames_path").fetch_one(&catalog).await.unwrap();
+    let before = "UPDATE sessions SET revision = 0, sealed_rows = 0, frames_path = NULL, frames_bytes = NULL WHERE session_id = ?";
+    sqlx::query(before).bind(session).execute(&catalog).await.unwrap();
+    catalog.close().await;
+    let report = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
+    assert_eq!((&report["files"], &report["unlisted_files"]), (&json!(2), &json!(1)), "{report}");
+
+    // In a pack with those of others as well.
+    ask(&["compact", "--data-dir", &data_dir, "--after-days", "0", "--json"]).await;
+    let arguments = ["erase", "--data-dir", &data_dir, "--player", &player.to_string(), "--json"];
+    let planned = ask(&[&arguments[..], &["--dry-run"]].concat()).await;
+    assert_eq!(planned["files"], json!([file]), "{planned}");
+    assert_eq!(ask(&arguments).await["files"], json!([file]));
+    let report = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
+    assert_eq!((&report["files"], &report["unlisted_files"]), (&json!(1), &json!(0)), "{report}");
+}
+
 /// A backup from before an erasure brings nobody back: the erasure leaves its receipt with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_erased_is_not_restored() {
