@@ -136,8 +136,6 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
     let imported = Arc::clone(&job_ready);
     let hub = hub::Handle::new(clock.clone());
     let accounts = accounts::Handle::new(catalog.clone(), clock.clone(), Entropy::system());
-    // What archives and receipts call this service.
-    accounts.service_key("service_id").await?;
     let (events, noted) = mpsc::channel(ingest::EVENT_QUEUE_LIMIT);
     let (sealing, being_sealed) = mpsc::channel(ingest::SEALING_QUEUE_LIMIT);
     let ingest = ingest::Handle::new(

@@ -161,8 +161,14 @@ async fn erase_again(paths: &Paths, receipts: &[Receipt], clock: &Clock, restore
                 keep_receipt(&receipt_path(paths, user), &receipt)?;
                 restored.erased.push(receipt.player);
             }
-            // They came after the backup began.
-            Err(Error::NoPlayer { .. }) => {}
+            // They came after the backup began. An archive may hold them.
+            Err(Error::NoPlayer { .. }) => {
+                let catalog = Catalog::open(&paths.catalog()).await?;
+                let kept_out = catalog.keep_out(user, receipt.erased_at_us).await;
+                catalog.close().await;
+                kept_out?;
+                keep_receipt(&receipt_path(paths, user), receipt)?;
+            }
             Err(Error::Open { user, session }) => drop(restored.still_there.insert(user, session)),
             Err(error) => return Err(error),
         }

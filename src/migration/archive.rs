@@ -93,10 +93,9 @@ pub fn import(
     // By the sum of frames: what stays out, and what is there.
     let mut passed_over = HashSet::new();
     if let Some(known) = known {
-        let own = block_on(known.service_id())?.as_deref() == Some(manifest.service.as_str());
         for session in &manifest.sessions {
-            let erased = match session.user_id.filter(|_| own) {
-                Some(user) => block_on(known.is_erased(UserId(user)))?,
+            let erased = match session.user_id {
+                Some(user) => block_on(known.is_erased_of(&manifest.service, user))?,
                 None => false,
             };
             if erased {
@@ -122,8 +121,9 @@ pub fn import(
     let mut taking = Taking { catalog, paths, clock, players: HashMap::new(), report };
     let own = block_on(catalog.service_id())?.as_deref() == Some(manifest.service.as_str());
     for player in &manifest.players {
-        let same = own && block_on(catalog.archived_player(UserId(player.user_id)))?.as_ref() == Some(player);
-        let ours = if same {
+        // A number may have been given anew since, after a restored backup; their language may be another by now.
+        let there = block_on(catalog.archived_player(UserId(player.user_id)))?;
+        let ours = if own && there.is_some_and(|there| there.created_at_us == player.created_at_us) {
             UserId(player.user_id)
         } else {
             let (ours, is_new) = block_on(catalog.import_player(&manifest.service, player))?;
@@ -174,9 +174,7 @@ struct Taking<'a> {
 impl Taking<'_> {
     fn session(&mut self, theirs: &ArchivedSession, unpacked: &Unpacked) -> Result<(), ArchiveError> {
         let now_us = self.clock.now_us();
-        let (session_id, analysis_id) = block_on(self.catalog.claim_archived(theirs, now_us))?;
         let mut ours = theirs.clone();
-        ours.session_id = session_id.get();
         ours.user_id = match theirs.user_id {
             Some(user) => {
                 let known = self.players.get(&user).copied();
@@ -184,6 +182,9 @@ impl Taking<'_> {
             }
             None => None,
         };
+        let user = ours.user_id.map(UserId);
+        let (session_id, analysis_id) = block_on(self.catalog.claim_archived(theirs, user, now_us))?;
+        ours.session_id = session_id.get();
         let stored = |table| TablePath::new(table, session_id, theirs.started_at_us);
         let failed = |source| ArchiveError::Store { session_id: theirs.session_id, source };
         let frames = unpacked.file(Table::Frames, theirs)?;

@@ -66,6 +66,8 @@ pub enum Reason {
     OverLimit,
     /// Figures that are not as the old system writes them.
     BadFigures,
+    /// Of a person who was erased here.
+    Erased,
 }
 
 impl Reason {
@@ -84,6 +86,7 @@ impl Reason {
             Self::BadValues => "not three numbers each",
             Self::OverLimit => "more frames than --frames-limit",
             Self::BadFigures => "figures that cannot be read",
+            Self::Erased => "of a person who was erased here",
         }
     }
 }
@@ -187,10 +190,11 @@ impl Report {
         ]
     }
 
-    /// True if every row was taken, now or before; a duplicate is no loss.
+    /// True if every row was taken, now or before; a duplicate is no loss, nor is who was to be forgotten.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.tallies().iter().all(|(_, tally)| tally.left_out.keys().all(|reason| *reason == Reason::Duplicate))
+        let is_no_loss = |reason: &Reason| matches!(reason, Reason::Duplicate | Reason::Erased);
+        self.tallies().iter().all(|(_, tally)| tally.left_out.keys().all(is_no_loss))
     }
 
     fn note(&mut self, note: Note, count: u64) {

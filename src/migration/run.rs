@@ -1,6 +1,6 @@
 //! The import itself: kind by kind, row by row, each taken in one commit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use pipelines::{PhaseDelay, RangeOfMotion};
 use schemas::{DeviceCode, FrameColumns, SessionId, SessionStatus, UserId};
@@ -45,6 +45,7 @@ pub async fn import(
         options,
         progress,
         users: HashMap::new(),
+        erased: HashSet::new(),
     };
     let outcome = run.all().await;
     run.source.close().await;
@@ -61,6 +62,8 @@ struct Run<'a> {
     done: Progress,
     /// WeChat-user number to our user, of those taken.
     users: HashMap<i64, UserId>,
+    /// WeChat-user numbers of those who were taken once and have been erased here since.
+    erased: HashSet<i64>,
 }
 
 /// What the frames of one session came to.
@@ -143,8 +146,15 @@ impl Run<'_> {
             return Ok(());
         }
         let id = number.to_string();
-        if let Some(user) = self.known("user", &id).await? {
-            self.users.insert(number, UserId(user));
+        if let Some(user) = self.known("user", &id).await?.map(UserId) {
+            if let Some((catalog, _)) = &self.target
+                && catalog.is_erased(user).await?
+            {
+                self.erased.insert(number);
+                self.report.users.leave_out(Reason::Erased);
+                return Ok(());
+            }
+            self.users.insert(number, user);
             self.report.users.already += 1;
             return Ok(());
         }
@@ -169,9 +179,13 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn is_of_erased(&self, user: Option<i64>) -> bool {
+        user.is_some_and(|number| self.erased.contains(&number))
+    }
+
     async fn bindings(&mut self) -> Result<(), Error> {
         let mut after = 0;
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         loop {
             let rows = self
                 .source
@@ -187,7 +201,8 @@ impl Run<'_> {
             for row in &rows {
                 self.report.bindings.found += 1;
                 let Some(&user) = row.number(1).and_then(|number| self.users.get(&number)) else {
-                    self.report.bindings.leave_out(Reason::UserNotTaken);
+                    let erased = self.is_of_erased(row.number(1));
+                    self.report.bindings.leave_out(if erased { Reason::Erased } else { Reason::UserNotTaken });
                     continue;
                 };
                 let Some(device) = row.text(2).and_then(|code| code.parse::<DeviceCode>().ok()) else {
@@ -279,12 +294,17 @@ impl Run<'_> {
         let has_result = row.text(10).is_some();
         self.report.results.found += u64::from(has_result);
         let status = row.text(5).and_then(|status| SessionStatus::from_name(&status));
-        let (Some(status), Some(started_at_us)) = (status, row.time_us(3)) else {
-            let reason = if status.is_none() { Reason::BadStatus } else { Reason::BadTime };
+        let erased = self.is_of_erased(row.number(2));
+        let (Some(status), Some(started_at_us), false) = (status, row.time_us(3), erased) else {
+            let (reason, of_its_rows) = match status {
+                _ if erased => (Reason::Erased, Reason::Erased),
+                None => (Reason::BadStatus, Reason::SessionNotTaken),
+                Some(_) => (Reason::BadTime, Reason::SessionNotTaken),
+            };
             self.report.sessions.leave_out(reason);
             let not_taken = |tally: &mut Tally, count| {
                 if count > 0 {
-                    *tally.left_out.entry(Reason::SessionNotTaken).or_default() += count;
+                    *tally.left_out.entry(of_its_rows).or_default() += count;
                 }
             };
             not_taken(&mut self.report.frames, frames_found);

@@ -45,13 +45,14 @@ const PUBLISHED_FILES: &str = "SELECT r.session_id, s.started_at_us, r.created_a
      r.result_path, r.result_bytes FROM results r JOIN sessions s USING (session_id) ORDER BY r.session_id";
 
 /// Migrations in order. Each ends by setting the database's `user_version` to its own number, in its own transaction.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_accounts_and_channels.sql"),
     include_str!("migrations/0003_candidates.sql"),
     include_str!("migrations/0004_erasures.sql"),
     include_str!("migrations/0005_results_by_files.sql"),
     include_str!("migrations/0006_results_expire.sql"),
+    include_str!("migrations/0007_names_in_archives.sql"),
 ];
 
 /// Connections for reading.

@@ -158,6 +158,24 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
         (&json!([theirs]), &json!(1), &json!(0)),
         "{taken}"
     );
+    // Another service that took it, and erased the player, does not take them again either; a number says who that is there.
+    let elsewhere = text(&place.path().join("elsewhere"));
+    // A file in the place of a folder: the import ends between a session's files, as if it had been killed.
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(place.path().join("elsewhere/strokes"), "").unwrap();
+    let broken = volant(&["import", "archive", &archive, "--data-dir", &elsewhere]).await;
+    assert!(!broken.status.success());
+    fs::remove_file(place.path().join("elsewhere/strokes")).unwrap();
+    let take = ["import", "archive", &archive, "--data-dir", &elsewhere, "--json"];
+    assert_eq!(ask(&take).await["taken"], 2);
+    let whose = format!("SELECT user_id FROM sessions WHERE session_id = {theirs}");
+    let there = ask(&["sql", "--data-dir", &elsewhere, "--format", "json", &whose]).await;
+    let receipt =
+        ask(&["erase", "--data-dir", &elsewhere, "--player", &there[0]["user_id"].to_string(), "--json"]).await;
+    assert_eq!(receipt["counts"]["frames"], frames, "{receipt}");
+    let taken = ask(&take).await;
+    assert_eq!((&taken["erased"], &taken["already"]), (&json!([theirs]), &json!(1)), "{taken}");
+
     let app = TestApp::start_in(folder, |_| {}).await;
     assert_eq!(app.sql("SELECT * FROM strokes ORDER BY stroke_index").await, others);
     assert_eq!(app.sql_count("SELECT count(*) FROM sessions").await, 1);
@@ -340,6 +358,13 @@ async fn who_was_erased_is_not_restored() {
     fs::write(&forged, text_of.replace(&format!("\"player\": {player}"), "\"player\": 1")).unwrap();
     let arguments = ["restore", &at("far"), "--data-dir", &at("fourth"), "--receipts", &forged];
     fails(&arguments, "not what was signed").await;
+    let foreign = at("foreign");
+    volant(&["simulate", "--duration", "3", "--write", &at("theirs.parquet")]).await;
+    ask(&["import", "recordings", &at("theirs.parquet"), "--data-dir", &foreign, "--openid", OTHER, "--json"]).await;
+    ask(&["erase", "--data-dir", &foreign, "--player", "1", "--json"]).await;
+    let foreign = format!("{foreign}/receipts");
+    let arguments = ["restore", &at("far"), "--data-dir", &at("fourth"), "--receipts", &foreign];
+    fails(&arguments, "a receipt is of another service than the backup").await;
     let none = text(&place.path().join("far/catalog.sqlite"));
     fails(&["restore", &at("far"), "--data-dir", &at("fourth"), "--receipts", &none], "there is no receipt in").await;
     assert!(!place.path().join("fourth").exists() && !place.path().join("_fourth.restoring").exists());
@@ -355,6 +380,44 @@ async fn who_was_erased_is_not_restored() {
     let restored: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{restored}");
     assert_eq!(restored["still_there"], json!({ (player.clone()): theirs }), "{restored}");
+
+    // Somebody who came after the backup, and went: an archive does not bring them into the restored folder, and their number is
+    // given to nobody.
+    let came = session_of_other(&app, 6.0).await;
+    app.request("POST", &format!("/api/v2/sessions/{came}/complete"), "", "").await;
+    eventually(async || app.get(&format!("/api/v2/sessions/{came}/result")).await.0 == 200).await;
+    let archive = at("came.tar.zst");
+    let session = came.to_string();
+    ask(&[
+        "export",
+        "--data-dir",
+        &data_dir,
+        "--session",
+        &session,
+        "--format",
+        "archive",
+        "--out",
+        &archive,
+        "--json",
+    ])
+    .await;
+    let whose = format!("SELECT user_id FROM sessions WHERE session_id = {came}");
+    let went = app.sql(&whose).await[0]["user_id"].as_i64().unwrap();
+    let dry = format!("/api/v2/players/{went}?dry_run=true");
+    eventually(async || app.request("DELETE", &dry, "", "").await.0 == 200).await;
+    ask(&["erase", "--url", &url, "--player", &went.to_string(), "--json"]).await;
+    let seventh = at("seventh");
+    let restored = ask(&["restore", &at("near"), "--data-dir", &seventh, "--json"]).await;
+    assert_eq!(restored["erased"], json!([number]), "{restored}");
+    let taken = ask(&["import", "archive", &archive, "--data-dir", &seventh, "--json"]).await;
+    assert_eq!((&taken["erased"], &taken["taken"]), (&json!([came]), &json!(0)), "{taken}");
+    ask(&["erase", "--check", &format!("{seventh}/receipts/player-{went}.json"), "--json"]).await;
+    let file = at("new.parquet");
+    volant(&["simulate", "--duration", "3", "--write", &file]).await;
+    ask(&["import", "recordings", &file, "--data-dir", &seventh, "--openid", "somebody new", "--json"]).await;
+    let newest = "SELECT max(user_id) AS user_id FROM players";
+    let newest = ask(&["sql", "--data-dir", &seventh, "--format", "json", newest]).await;
+    assert_eq!(newest, json!([{ "user_id": went + 1 }]));
 
     // Made again it holds nobody, and needs no receipt.
     back_up("near").await;

@@ -354,6 +354,38 @@ async fn an_archive_finds_other_numbers_where_its_own_are_taken() {
     assert_eq!(app.get(&format!("/api/v2/sessions/{ours}/result")).await.0, 200);
 }
 
+/// Archives call players by number and by the service that gave it: folders that no service ever ran on have names too.
+#[tokio::test(flavor = "multi_thread")]
+async fn players_of_two_folders_stay_two_also_when_one_changes_the_language() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| text(&place.path().join(name));
+    let archived = async |data: &str, archive: &str| {
+        ask(&["export", "--data-dir", data, "--format", "archive", "--out", archive, "--json"]).await
+    };
+    for (name, seed) in [("one", "1"), ("two", "2")] {
+        let (file, data) = (at(&format!("{name}.parquet")), at(name));
+        let made = volant(&["simulate", "--duration", "3", "--seed", seed, "--write", &file]).await;
+        assert!(made.status.success(), "{made:?}");
+        ask(&["import", "recordings", &file, "--data-dir", &data, "--openid", "me", "--json"]).await;
+        archived(&data, &at(&format!("{name}.tar.zst"))).await;
+    }
+    for archive in ["one.tar.zst", "two.tar.zst"] {
+        ask(&["import", "archive", &at(archive), "--data-dir", &at("both"), "--json"]).await;
+    }
+    let players = "SELECT count(DISTINCT user_id) AS n FROM sessions";
+    let both = ask(&["sql", "--data-dir", &at("both"), "--format", "json", players]).await;
+    assert_eq!(both, json!([{ "n": 2 }]));
+
+    // What is lost here comes back from the own archive as it was: the player's, whatever they have set since.
+    let catalog = sqlx::SqlitePool::connect(&format!("sqlite://{}/catalog.sqlite", at("one"))).await.unwrap();
+    for lost in ["UPDATE users SET language = 'en'", "DELETE FROM jobs", "DELETE FROM sessions"] {
+        sqlx::query(lost).execute(&catalog).await.unwrap();
+    }
+    catalog.close().await;
+    let taken = ask(&["import", "archive", &at("one.tar.zst"), "--data-dir", &at("one"), "--json"]).await;
+    assert_eq!((&taken["taken"], &taken["players"]), (&json!(1), &json!(0)), "{taken}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_was_cut_is_gone_on_with_and_a_damaged_one_is_refused() {
     let source = two_sessions().await;

@@ -307,6 +307,39 @@ async fn imported_from_a_grown_source_is_only_what_is_new() {
     verified(&folder).await;
 }
 
+/// While both systems run the import is done again and again. Somebody who was erased in between stays away, and keeps nobody
+/// else out.
+#[tokio::test]
+async fn who_was_erased_is_not_imported_again() {
+    let dir = TempDir::new().unwrap();
+    let mut django = Django::filled(dir.path(), true).await;
+    let folder = dir.path().join("data");
+    import(&django.path, &folder, &[]).await;
+    let anna = "SELECT user_id FROM sessions WHERE session_id = 5";
+    assert_eq!(sql_on_folder(&folder, anna).await, [json!({"user_id": 21})]);
+    let erased = volant(&["erase", "--player", "21"], &folder).output().await.unwrap();
+    assert!(erased.status.success(), "{}", String::from_utf8_lossy(&erased.stderr));
+
+    let more = "INSERT INTO wxapp_datacollectionsession (id, start_time, status, user_id, device_group_id) \
+                VALUES (10, '2025-09-27 07:45:00', 'collecting', 1, 1), (11, '2025-09-27 07:45:00', 'collecting', 2, 1)";
+    django.db.execute(more).await.unwrap();
+    django.second(Some(10), 6).await;
+    django.second(Some(11), 7).await;
+    for taken in [200, 0] {
+        let again = import(&django.path, &folder, &[]).await;
+        let report = &again.report;
+        assert_eq!(report["frames"]["taken"], taken, "{report} {}", again.errors);
+        let left = |kind: &str| &report[kind]["left_out"]["erased"];
+        // Sessions 5 and 9 and their frames, those of 9 and of the damaged rows too, both results but Bert's, and what is new.
+        assert_eq!((left("users"), left("bindings"), left("sessions")), (&json!(1), &json!(2), &json!(3)), "{report}");
+        assert_eq!((left("frames"), left("results")), (&json!(1004 + 1 + 200), &json!(1)), "{report}");
+    }
+    let left = "SELECT session_id, user_id FROM sessions WHERE session_id IN (5, 6, 9, 10, 11) ORDER BY 1";
+    let berts = [json!({"session_id": 6, "user_id": 22}), json!({"session_id": 11, "user_id": 22})];
+    assert_eq!(sql_on_folder(&folder, left).await, berts);
+    verified(&folder).await;
+}
+
 #[tokio::test]
 async fn killed_imports_go_on_and_double_nothing() {
     const SESSIONS: i64 = 500;

@@ -54,6 +54,14 @@ pub struct ArchivedPlayer {
     pub language: Option<String>,
 }
 
+/// How the openids of players begin who came with an archive of another service.
+pub(super) const ARCHIVED: &str = "archive:";
+
+/// What stands for the openid of a player whom an archive of that service knows by this number.
+pub(super) fn archived_as(service: &str, number: i64) -> String {
+    format!("{ARCHIVED}{service}:{number}")
+}
+
 impl Catalog {
     /// What an archive carries of a session; `None` if there is no such session or it is not sealed yet.
     pub async fn archived_session(&self, session: SessionId) -> Result<Option<ArchivedSession>, Error> {
@@ -130,7 +138,7 @@ impl Catalog {
     /// such a player; the openid that stands for it names the archive's service.
     pub async fn import_player(&self, service: &str, player: &ArchivedPlayer) -> Result<(UserId, bool), Error> {
         let step = "import a player";
-        let openid = format!("archive:{service}:{}", player.user_id);
+        let openid = archived_as(service, player.user_id);
         let made = sqlx::query(
             "INSERT INTO users (user_id, openid, created_at_us, language) \
              VALUES ((SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM users WHERE user_id = ?1)), ?2, ?3, ?4) \
@@ -151,18 +159,20 @@ impl Catalog {
         Ok((UserId(get(&row, 0)?), made.rows_affected() > 0))
     }
 
-    /// The numbers that an archived session gets here, noted before its files are written: its own if they are free, those
-    /// of an earlier run that did not come to its end, or new ones.
+    /// The numbers that an archived session of a player of ours gets here, noted before its files are written: its own if they are
+    /// free, those of an earlier run that did not come to its end, or new ones.
     pub async fn claim_archived(
         &self,
         session: &ArchivedSession,
+        user: Option<UserId>,
         now_us: i64,
     ) -> Result<(SessionId, AnalysisId), Error> {
         let step = "claim numbers for an archived session";
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(at(step))?;
         let claimed = sqlx::query(
             "SELECT our_id, (SELECT our_id FROM imported WHERE source = 'archive' AND kind = 'analysis' AND source_id = ?1) \
-             FROM imported WHERE source = 'archive' AND kind = 'session' AND source_id = ?1",
+             FROM imported WHERE source = 'archive' AND kind = 'session' AND source_id = ?1 \
+             AND EXISTS (SELECT 1 FROM sessions WHERE session_id = CAST(our_id AS INTEGER))",
         )
         .bind(&session.frames_sha256)
         .fetch_optional(&mut *transaction)
@@ -173,10 +183,10 @@ impl Catalog {
             return Ok((SessionId(ours.parse().unwrap_or(0)), AnalysisId(analysis.parse().unwrap_or(0))));
         }
         let row = sqlx::query(
-            "INSERT INTO sessions (session_id, kind, device_code, group_code, status, reason, started_at_us, \
+            "INSERT INTO sessions (session_id, kind, device_code, group_code, user_id, status, reason, started_at_us, \
              changed_at_us, claimed_id, closed, origin) \
              VALUES ((SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM sessions WHERE session_id = ?1)), \
-             ?2, ?3, ?4, 'stopped', 'its import is not finished', ?5, ?6, ?7, 1, 'archive') RETURNING session_id",
+             ?2, ?3, ?4, ?8, 'stopped', 'its import is not finished', ?5, ?6, ?7, 1, 'archive') RETURNING session_id",
         )
         .bind(session.session_id)
         .bind(&session.kind)
@@ -185,6 +195,7 @@ impl Catalog {
         .bind(session.started_at_us)
         .bind(now_us)
         .bind(&session.claimed_id)
+        .bind(user.map(UserId::get))
         .fetch_one(&mut *transaction)
         .await
         .map_err(at(step))?;
@@ -206,7 +217,7 @@ impl Catalog {
             analysis = get(&row, 0)?;
         }
         for (kind, number) in [("session", ours), ("analysis", analysis)] {
-            sqlx::query("INSERT INTO imported (source, kind, source_id, our_id, at_us) VALUES ('archive', ?, ?, ?, ?)")
+            sqlx::query("INSERT OR REPLACE INTO imported (source, kind, source_id, our_id, at_us) VALUES ('archive', ?, ?, ?, ?)")
                 .bind(kind)
                 .bind(&session.frames_sha256)
                 .bind(number.to_string())

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use schemas::{SessionId, UserId};
 
+use super::archives::{ARCHIVED, archived_as};
 use super::{Catalog, Error, at, get};
 use crate::store::paths::Table;
 
@@ -76,7 +77,8 @@ const OF_PLAYERS: [(&str, &str); 8] = [
 ];
 
 impl Catalog {
-    /// The service's own name, made at its first start; it stands in archives and receipts.
+    /// The service's own name, made with the catalog; it stands in archives and receipts. `None` in a catalog of an earlier version that
+    /// is only read.
     pub async fn service_id(&self) -> Result<Option<String>, Error> {
         let row = sqlx::query("SELECT value FROM settings WHERE name = 'service_id'")
             .fetch_optional(&self.readers)
@@ -93,6 +95,36 @@ impl Catalog {
             .await
             .map_err(at("look an erasure up"))?;
         Ok(row.is_some())
+    }
+
+    /// True if the player whom an archive of that service knows by this number was erased here.
+    pub async fn is_erased_of(&self, service: &str, number: i64) -> Result<bool, Error> {
+        let row = sqlx::query(
+            "SELECT 1 FROM erasures WHERE archived_as = ?1 \
+             OR user_id = ?2 AND ?3 = (SELECT value FROM settings WHERE name = 'service_id')",
+        )
+        .bind(archived_as(service, number))
+        .bind(number)
+        .bind(service)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(at("look an erasure up"))?;
+        Ok(row.is_some())
+    }
+
+    /// Notes that a player of whom nothing is here was erased elsewhere: their number is given to nobody, and no archive brings
+    /// them back.
+    pub async fn keep_out(&self, user: UserId, erased_at_us: i64) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO erasures (user_id, erased_at_us, counts, files, done_at_us) VALUES (?1, ?2, '{}', '[]', ?2) \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(user.get())
+        .bind(erased_at_us)
+        .execute(&self.writer)
+        .await
+        .map_err(at("note an erasure"))?;
+        self.reserve_numbers(user.get(), 0).await
     }
 
     /// The erasure of a player, if there was one.
@@ -184,18 +216,22 @@ impl Catalog {
             let done = sqlx::query(statement).bind(user.get()).execute(&mut *transaction).await.map_err(at(step))?;
             *counts.entry(table.to_owned()).or_default() += done.rows_affected() as i64;
         }
-        let done = sqlx::query("DELETE FROM users WHERE user_id = ?")
+        let row = sqlx::query("DELETE FROM users WHERE user_id = ? RETURNING openid")
             .bind(user.get())
-            .execute(&mut *transaction)
+            .fetch_optional(&mut *transaction)
             .await
             .map_err(at(step))?;
-        counts.insert("users".to_owned(), done.rows_affected() as i64);
+        counts.insert("users".to_owned(), i64::from(row.is_some()));
+        let openid = row.map(|row| get::<String>(&row, 0)).transpose()?;
         let text = |value: serde_json::Result<String>| value.unwrap_or_default();
-        sqlx::query("INSERT OR REPLACE INTO erasures (user_id, erased_at_us, counts, files) VALUES (?, ?, ?, ?)")
+        sqlx::query(
+            "INSERT OR REPLACE INTO erasures (user_id, erased_at_us, counts, files, archived_as) VALUES (?, ?, ?, ?, ?)",
+        )
             .bind(user.get())
             .bind(now_us)
             .bind(text(serde_json::to_string(&counts)))
             .bind(text(serde_json::to_string(files)))
+            .bind(openid.filter(|openid| openid.starts_with(ARCHIVED)))
             .execute(&mut *transaction)
             .await
             .map_err(at(step))?;
