@@ -392,6 +392,9 @@ fn print_archive(out: &mut impl std::io::Write, report: &migration::ArchiveRepor
         "{} sessions in the archive: {} {verb} ({} frames), {} there already",
         report.found, report.taken, report.frames, report.already
     )?;
+    if report.brought_back > 0 {
+        writeln!(out, "{} of them had been here, and their frames given up", report.brought_back)?;
+    }
     for (theirs, ours) in &report.renumbered {
         writeln!(out, "session {theirs} is session {ours} here")?;
     }

@@ -131,8 +131,13 @@ pub async fn retain(
     if !dry_run {
         let due = catalog.expired_before(now_us - policy.reading_us).await?;
         let root = paths.clone();
-        let deleted = tokio::task::spawn_blocking(move || delete(&root, due));
-        expired.files_deleted = deleted.await.map_err(|_| Error::Changing { attempts: 1 })??;
+        let there = tokio::task::spawn_blocking(move || still_there(&root, due));
+        for (table, session, file) in there.await.map_err(|_| Error::Changing { attempts: 1 })?? {
+            let gone = file.clone();
+            let deleted = catalog.delete_expired(table, session, move || std::fs::remove_file(gone)).await?;
+            let deleted = deleted.transpose().map_err(io_error("delete", &file))?;
+            expired.files_deleted += usize::from(deleted.is_some());
+        }
         metrics::counter!("volant_custody_expired_results_total").increment(expired.results.len() as u64);
         metrics::counter!("volant_custody_expired_frames_total").increment(expired.frames as u64);
         metrics::counter!("volant_custody_expired_audit_entries_total").increment(expired.audit_entries as u64);
@@ -141,20 +146,18 @@ pub async fn retain(
     Ok(expired)
 }
 
-/// Deletes the files of what the catalog has forgotten; how many there were.
-fn delete(paths: &Paths, due: Vec<(Table, SessionId, i64)>) -> Result<usize, Error> {
-    let mut deleted = 0;
+/// The files of what the catalog has forgotten, those in packs too: these get files of their own again.
+fn still_there(paths: &Paths, due: Vec<(Table, SessionId, i64)>) -> Result<Vec<(Table, SessionId, PathBuf)>, Error> {
+    let mut there = Vec::new();
     for (table, session, started_at_us) in due {
         let path = TablePath::new(table, session, started_at_us);
         swap::undo_for(paths, path)?;
         let file = paths.file(path);
-        match std::fs::remove_file(&file) {
-            Ok(()) => deleted += 1,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io_error("delete", &file)(error)),
+        if file.try_exists().map_err(io_error("look at", &file))? {
+            there.push((table, session, file));
         }
     }
-    Ok(deleted)
+    Ok(there)
 }
 
 async fn archive(

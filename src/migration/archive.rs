@@ -10,12 +10,12 @@ use std::fs;
 use std::io::Read;
 
 use futures::executor::block_on;
-use schemas::{SessionId, UserId};
+use schemas::{AnalysisId, SessionId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::export::{self, Opened};
-use crate::store::catalog::{self, ArchivedSession, Catalog};
+use crate::store::catalog::{self, ArchivedSession, Catalog, Here};
 use crate::store::pack::TableFile;
 use crate::store::paths::{Paths, Table, TablePath};
 use crate::store::{results, seal};
@@ -27,6 +27,9 @@ pub struct ArchiveReport {
     pub found: usize,
     /// Taken now.
     pub taken: usize,
+    /// Of these, those that had been here and whose frames were given up for their age.
+    #[serde(default)]
+    pub brought_back: usize,
     /// There already.
     pub already: usize,
     /// Players that were made for it.
@@ -92,6 +95,7 @@ pub fn import(
     let mut report = ArchiveReport { found: total, dry_run: target.is_none(), ..ArchiveReport::default() };
     // By the sum of frames: what stays out, and what is there.
     let mut passed_over = HashSet::new();
+    let mut here = HashMap::new();
     if let Some(known) = known {
         for session in &manifest.sessions {
             let erased = match session.user_id {
@@ -101,9 +105,19 @@ pub fn import(
             if erased {
                 report.erased.push(session.session_id);
                 passed_over.insert(session.session_id);
-            } else if block_on(known.has_archived(&session.frames_sha256))? {
-                report.already += 1;
-                passed_over.insert(session.session_id);
+                continue;
+            }
+            let (service, start) = (&manifest.service, session.started_at_us);
+            match block_on(known.archived_here(service, session.session_id, start, &session.frames_sha256))? {
+                Some(found) if found.lacks_frames => {
+                    report.brought_back += 1;
+                    here.insert(session.session_id, found);
+                }
+                Some(_) => {
+                    report.already += 1;
+                    passed_over.insert(session.session_id);
+                }
+                None => {}
             }
         }
     }
@@ -118,9 +132,12 @@ pub fn import(
         return Ok(report);
     };
 
-    let mut taking = Taking { catalog, paths, clock, players: HashMap::new(), report };
+    report.brought_back = 0;
+    let mut taking = Taking { catalog, paths, clock, players: HashMap::new(), here, report };
     let own = block_on(catalog.service_id())?.as_deref() == Some(manifest.service.as_str());
-    for player in &manifest.players {
+    let taken = manifest.sessions.iter().filter(|session| !passed_over.contains(&session.session_id));
+    let played: HashSet<i64> = taken.filter_map(|session| session.user_id).collect();
+    for player in manifest.players.iter().filter(|player| played.contains(&player.user_id)) {
         // A number may have been given anew since, after a restored backup; their language may be another by now.
         let there = block_on(catalog.archived_player(UserId(player.user_id)))?;
         let ours = if own && there.is_some_and(|there| there.created_at_us == player.created_at_us) {
@@ -168,6 +185,8 @@ struct Taking<'a> {
     clock: &'a Clock,
     /// Theirs to ours.
     players: HashMap<i64, i64>,
+    /// Sessions that are here without their frames, by their number in the archive.
+    here: HashMap<i64, Here>,
     report: ArchiveReport,
 }
 
@@ -182,8 +201,17 @@ impl Taking<'_> {
             }
             None => None,
         };
-        let user = ours.user_id.map(UserId);
-        let (session_id, analysis_id) = block_on(self.catalog.claim_archived(theirs, user, now_us))?;
+        let here = self.here.get(&theirs.session_id).copied();
+        let (session_id, analysis_id) = if let Some(here) = here {
+            block_on(self.catalog.begin_bringing_back(here.session_id))?;
+            if !here.lacks_result {
+                ours.result = None;
+            }
+            let kept = AnalysisId(theirs.result.as_ref().map_or(0, |result| result.analysis_id));
+            (here.session_id, here.analysis_id.unwrap_or(kept))
+        } else {
+            block_on(self.catalog.claim_archived(theirs, ours.user_id.map(UserId), now_us))?
+        };
         ours.session_id = session_id.get();
         let stored = |table| TablePath::new(table, session_id, theirs.started_at_us);
         let failed = |source| ArchiveError::Store { session_id: theirs.session_id, source };
@@ -240,7 +268,12 @@ impl Taking<'_> {
                 (result.strokes_bytes, result.result_bytes) = (strokes.bytes as i64, row.bytes as i64);
             }
         }
-        block_on(self.catalog.finish_archived(&ours, now_us))?;
+        if here.is_some() {
+            block_on(self.catalog.bring_back(&ours, now_us))?;
+            self.report.brought_back += 1;
+        } else {
+            block_on(self.catalog.finish_archived(&ours, now_us))?;
+        }
         self.report.taken += 1;
         metrics::counter!("volant_migration_taken_sessions_total", "from" => "archive").increment(1);
         self.report.frames += ours.rows;

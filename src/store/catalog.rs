@@ -25,7 +25,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, SqlitePool};
 
 pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
-pub use archives::{ArchivedPlayer, ArchivedResult, ArchivedSession};
+pub use archives::{ArchivedPlayer, ArchivedResult, ArchivedSession, Here};
 pub use candidates::{CandidateJob, CandidateRow, Order, Switch};
 pub use deliveries::{DeliveryOutcome, DeliveryRow, WebhookRow};
 pub use imports::{Claim, ImportedResult, ImportedSession, ImportedUser, NewImport, ShownResult};
@@ -52,7 +52,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0004_erasures.sql"),
     include_str!("migrations/0005_results_by_files.sql"),
     include_str!("migrations/0006_results_expire.sql"),
-    include_str!("migrations/0007_names_in_archives.sql"),
+    include_str!("migrations/0007_archives_come_back.sql"),
 ];
 
 /// Connections for reading.
@@ -639,7 +639,7 @@ impl Catalog {
     pub async fn expected_files(&self) -> Result<Vec<Expected>, Error> {
         let rows = sqlx::query(
             "SELECT frames_path, revision, sealed_rows, frames_bytes, frames_sha256 FROM sessions \
-             WHERE revision > 0 AND frames_expired_at_us IS NULL UNION ALL SELECT strokes_path, NULL, NULL, NULL, NULL FROM results \
+             WHERE frames_path IS NOT NULL UNION ALL SELECT strokes_path, NULL, NULL, NULL, NULL FROM results \
              UNION ALL SELECT result_path, NULL, NULL, NULL, NULL FROM results",
         )
         .fetch_all(&self.readers)

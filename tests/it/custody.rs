@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use schemas::SessionId;
 use serde_json::{Value, json};
+use volant::store::catalog::Catalog;
+use volant::store::paths::Table;
 
 use crate::commands::{ask, volant};
 use crate::packets::packets_of;
@@ -175,6 +178,7 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     assert_eq!(receipt["counts"]["frames"], frames, "{receipt}");
     let taken = ask(&take).await;
     assert_eq!((&taken["erased"], &taken["already"]), (&json!([theirs]), &json!(1)), "{taken}");
+    assert_eq!(taken["players"], 0, "nobody stands for them either: {taken}");
 
     let app = TestApp::start_in(folder, |_| {}).await;
     assert_eq!(app.sql("SELECT * FROM strokes ORDER BY stroke_index").await, others);
@@ -512,9 +516,8 @@ async fn what_is_old_goes_after_it_was_archived_and_comes_back_from_there() {
     let place = tempfile::tempdir().unwrap();
     let archives = text(&place.path().join("archives"));
     let closed = async || {
-        let catalog =
-            volant::store::catalog::Catalog::open_read_only(&app.data_dir().join("catalog.sqlite")).await.unwrap();
-        let row = catalog.session(schemas::SessionId(first)).await.unwrap().unwrap();
+        let catalog = Catalog::open_read_only(&app.data_dir().join("catalog.sqlite")).await.unwrap();
+        let row = catalog.session(SessionId(first)).await.unwrap().unwrap();
         catalog.close().await;
         row.closed
     };
@@ -523,6 +526,8 @@ async fn what_is_old_goes_after_it_was_archived_and_comes_back_from_there() {
                  (SELECT count(*) FROM results) AS r";
     let before = app.sql(count).await;
     let frames = before[0]["f"].as_i64().unwrap();
+    let strokes = app.sql("SELECT * FROM strokes ORDER BY stroke_index").await;
+    let result = app.get(&format!("/api/v2/sessions/{first}/result")).await;
 
     // Nothing is old enough, and a dry run changes nothing.
     let retention = |days: &'static str, more: &[&'static str]| {
@@ -594,4 +599,40 @@ async fn what_is_old_goes_after_it_was_archived_and_comes_back_from_there() {
     let target = text(&place.path().join("restored"));
     let taken = ask(&["import", "archive", archive, "--data-dir", &target, "--json"]).await;
     assert_eq!(taken["frames"], frames, "{taken}");
+
+    // Whoever brings it back, killed on the way or not, keeps a retention at work from deleting what comes.
+    let catalog = Catalog::open(&app.data_dir().join("catalog.sqlite")).await.unwrap();
+    let deletes = async || catalog.delete_expired(Table::Frames, SessionId(first), || ()).await.unwrap();
+    assert_eq!(deletes().await, Some(()));
+    catalog.begin_bringing_back(SessionId(first)).await.unwrap();
+    assert_eq!(deletes().await, None);
+    catalog.close().await;
+
+    // The running service takes back what it gave up: the same session with the same analysis, as old as its return.
+    let url = format!("http://{}", app.address());
+    let bring = ["import", "archive", archive, "--url", &url, "--json"];
+    let planned = ask(&[&bring[..], &["--dry-run"]].concat()).await;
+    for brought in [planned, ask(&bring).await] {
+        assert_eq!((&brought["taken"], &brought["brought_back"]), (&json!(1), &json!(1)), "{brought}");
+        assert_eq!(
+            (&brought["already"], &brought["frames"], &brought["players"]),
+            (&json!(0), &json!(frames), &json!(0))
+        );
+    }
+    assert_eq!(app.sql(count).await, before);
+    assert_eq!(app.sql("SELECT * FROM strokes ORDER BY stroke_index").await, strokes);
+    assert_eq!(app.get(&format!("/api/v2/sessions/{first}/result")).await, result);
+    assert_eq!(app.get(&format!("/api/v2/sessions/{first}/doctor")).await.0, 200);
+    assert_eq!(app.sql_count("SELECT count(*) FROM sessions").await, 2);
+    let report = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
+    assert_eq!((&report["lost"], &report["unlisted_files"]), (&json!([]), &json!(0)), "{report}");
+    let again = ask(&bring).await;
+    assert_eq!((&again["taken"], &again["already"]), (&json!(0), &json!(1)), "{again}");
+    let catalog = sqlx::SqlitePool::connect(&format!("sqlite://{data_dir}/catalog.sqlite")).await.unwrap();
+    for (column, gone) in [("ended_at_us", json!([])), ("brought_back_at_us", json!([first]))] {
+        let earlier = format!("UPDATE sessions SET {column} = {column} - 864000000000 WHERE session_id = {first}");
+        sqlx::query(sqlx::AssertSqlSafe(earlier)).execute(&catalog).await.unwrap();
+        assert_eq!(retention("5", &["--dry-run"]).await["sessions"], gone, "{column}");
+    }
+    catalog.close().await;
 }

@@ -303,6 +303,14 @@ async fn an_archive_comes_back_byte_for_byte_and_once() {
     assert!(!unfinished.exists(), "the next one tidies up");
     assert_eq!((&again["taken"], &again["already"], &again["players"]), (&json!(0), &json!(2), &json!(0)), "{again}");
 
+    // Frames came late, after the archive was made of the own folder: the session is there, and newer.
+    let catalog = sqlx::SqlitePool::connect(&format!("sqlite://{}/catalog.sqlite", text(source.path()))).await.unwrap();
+    let late = "UPDATE sessions SET revision = 2, frames_sha256 = 'another' WHERE session_id = 1";
+    sqlx::query(late).execute(&catalog).await.unwrap();
+    let own = ask(&["import", "archive", &archive, "--data-dir", &text(source.path()), "--json"]).await;
+    assert_eq!((&own["taken"], &own["already"]), (&json!(0), &json!(2)), "{own}");
+    catalog.close().await;
+
     // The results are served, by SQL and by the API, as they were.
     let app = TestApp::start_in(target, |_| {}).await;
     let there = TestApp::start_in(source, |_| {}).await;
@@ -342,6 +350,15 @@ async fn an_archive_finds_other_numbers_where_its_own_are_taken() {
     assert_eq!(format!("{before:?}"), format!("{after:?}"), "NaN is not equal to itself, its text is");
     let errors = before.1.iter().find(|(key, _)| key == seal::KEY_CLOCK_ERRORS_NS);
     assert!(errors.is_some_and(|(_, errors)| errors.contains("\"racket\":")), "{:?}", before.1);
+    // Given up and taken again they are the same sessions.
+    let given_up = ask(&["retention", "--data-dir", &text(target.path()), "--frames-days", "0", "--json"]).await;
+    assert_eq!(given_up["files_deleted"], 2, "the own one may still get late frames: {given_up}");
+    let taken = ask(&["import", "archive", &archive, "--data-dir", &text(target.path()), "--json"]).await;
+    assert_eq!((&taken["taken"], &taken["brought_back"]), (&json!(2), &json!(2)), "{taken}");
+    assert_eq!(taken["renumbered"]["1"], ours, "{taken}");
+    whole(target.path()).await;
+    assert_eq!(format!("{:?}", file(target.path(), ours)), format!("{after:?}"));
+
     let app = TestApp::start_in(target, |_| {}).await;
     let there = TestApp::start_in(source, |_| {}).await;
     let columns = "stroke_index, device_code, sensor, start_ns, impact_ns, end_ns, stroke, confidence, metrics";

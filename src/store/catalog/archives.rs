@@ -2,6 +2,7 @@
 
 use schemas::{AnalysisId, SessionId, UserId};
 use serde::{Deserialize, Serialize};
+use sqlx::SqliteConnection;
 
 use super::{Catalog, Error, at, get, session_row};
 
@@ -52,6 +53,18 @@ pub struct ArchivedPlayer {
     pub user_id: i64,
     pub created_at_us: i64,
     pub language: Option<String>,
+}
+
+/// A session of an archive that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here {
+    pub session_id: SessionId,
+    /// The analysis that its archived one became; `None`: it kept its number.
+    pub analysis_id: Option<AnalysisId>,
+    /// The frames in the archive are those that were given up here.
+    pub lacks_frames: bool,
+    /// It has no result: that was given up after them.
+    pub lacks_result: bool,
 }
 
 /// How the openids of players begin who came with an archive of another service.
@@ -157,6 +170,79 @@ impl Catalog {
             .await
             .map_err(at(step))?;
         Ok((UserId(get(&row, 0)?), made.rows_affected() > 0))
+    }
+
+    /// Which session here is the one that an archive of `service` holds under `number`: by the sum of its frames, also where it got
+    /// another number; in the service's own folder by number and start too, since late frames may have come since.
+    pub async fn archived_here(
+        &self,
+        service: &str,
+        number: i64,
+        started_at_us: i64,
+        frames_sha256: &str,
+    ) -> Result<Option<Here>, Error> {
+        sqlx::query(
+            "WITH same AS (SELECT session_id FROM sessions WHERE frames_sha256 = ?1 UNION \
+             SELECT CAST(our_id AS INTEGER) FROM imported WHERE source = 'archive' AND kind = 'session' AND source_id = ?1), \
+             known AS (SELECT session_id FROM same UNION SELECT session_id FROM sessions WHERE session_id = ?2 \
+             AND started_at_us = ?3 AND ?4 = (SELECT value FROM settings WHERE name = 'service_id')) \
+             SELECT session_id, (SELECT CAST(our_id AS INTEGER) FROM imported \
+             WHERE source = 'archive' AND kind = 'analysis' AND source_id = ?1), \
+             frames_path IS NULL AND session_id IN same, \
+             NOT EXISTS (SELECT 1 FROM results r WHERE r.session_id = s.session_id) FROM sessions s \
+             WHERE session_id IN known AND revision > 0 ORDER BY frames_path IS NULL, session_id LIMIT 1",
+        )
+        .bind(frames_sha256)
+        .bind(number)
+        .bind(started_at_us)
+        .bind(service)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(at("look an archived session up"))?
+        .map(|row| {
+            Ok(Here {
+                session_id: SessionId(get(&row, 0)?),
+                analysis_id: get::<Option<i64>>(&row, 1)?.map(AnalysisId),
+                lacks_frames: get(&row, 2)?,
+                lacks_result: get(&row, 3)?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Notes that files which were given up are being written again, so that nobody deletes them.
+    pub async fn begin_bringing_back(&self, session: SessionId) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE sessions SET frames_expired_at_us = NULL, results_expired_at_us = NULL \
+             WHERE session_id = ? AND frames_path IS NULL",
+        )
+        .bind(session.get())
+        .execute(&self.writer)
+        .await
+        .map_err(at("begin to bring a session back"))?;
+        Ok(())
+    }
+
+    /// Commits the frames of a session, which had been given up and are in place again, and its result if that was too.
+    pub async fn bring_back(&self, session: &ArchivedSession, now_us: i64) -> Result<(), Error> {
+        let step = "bring a session back";
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(at(step))?;
+        sqlx::query(
+            "UPDATE sessions SET frames_path = ?2, frames_bytes = ?3, frames_sha256 = ?4, brought_back_at_us = ?5 \
+             WHERE session_id = ?1 AND frames_path IS NULL",
+        )
+        .bind(session.session_id)
+        .bind(&session.frames_path)
+        .bind(session.frames_bytes)
+        .bind(&session.frames_sha256)
+        .bind(now_us)
+        .execute(&mut *transaction)
+        .await
+        .map_err(at(step))?;
+        if let Some(result) = &session.result {
+            publish(&mut transaction, step, session.session_id, result).await?;
+        }
+        transaction.commit().await.map_err(at(step))
     }
 
     /// The numbers that an archived session of a player of ours gets here, noted before its files are written: its own if they are
@@ -267,22 +353,7 @@ impl Catalog {
         .await
         .map_err(at(step))?;
         if let Some(result) = &session.result {
-            sqlx::query(
-                "INSERT OR REPLACE INTO results (session_id, analysis_id, revision, created_at_us, analysis, \
-                 strokes_path, strokes_bytes, result_path, result_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(session.session_id)
-            .bind(result.analysis_id)
-            .bind(result.revision)
-            .bind(result.created_at_us)
-            .bind(&result.analysis)
-            .bind(&result.strokes_path)
-            .bind(result.strokes_bytes)
-            .bind(&result.result_path)
-            .bind(result.result_bytes)
-            .execute(&mut *transaction)
-            .await
-            .map_err(at(step))?;
+            publish(&mut transaction, step, session.session_id, result).await?;
         } else {
             sqlx::query(
                 "INSERT INTO jobs (session_id, revision, state, created_at_us, background) \
@@ -297,4 +368,30 @@ impl Catalog {
         }
         transaction.commit().await.map_err(at(step))
     }
+}
+
+/// The result of a session whose files are in place.
+async fn publish(
+    connection: &mut SqliteConnection,
+    step: &'static str,
+    session: i64,
+    result: &ArchivedResult,
+) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT OR REPLACE INTO results (session_id, analysis_id, revision, created_at_us, analysis, \
+         strokes_path, strokes_bytes, result_path, result_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(session)
+    .bind(result.analysis_id)
+    .bind(result.revision)
+    .bind(result.created_at_us)
+    .bind(&result.analysis)
+    .bind(&result.strokes_path)
+    .bind(result.strokes_bytes)
+    .bind(&result.result_path)
+    .bind(result.result_bytes)
+    .execute(connection)
+    .await
+    .map_err(at(step))?;
+    Ok(())
 }

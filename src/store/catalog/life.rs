@@ -264,11 +264,12 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Finished sessions that ended before an instant and still have their frames, the oldest first.
+    /// Finished sessions that ended before an instant and still have their frames, the oldest first. What an archive brought back
+    /// counts from then.
     pub async fn sessions_before(&self, ended_before_us: i64, limit: i64) -> Result<Vec<SessionId>, Error> {
         let rows = sqlx::query(
             "SELECT session_id FROM sessions WHERE closed = 1 AND status IN ('completed', 'stopped') \
-             AND frames_path IS NOT NULL AND coalesce(ended_at_us, started_at_us) < ? ORDER BY session_id LIMIT ?",
+             AND frames_path IS NOT NULL AND max(coalesce(ended_at_us, started_at_us), coalesce(brought_back_at_us, 0)) < ? ORDER BY session_id LIMIT ?",
         )
         .bind(ended_before_us)
         .bind(limit)
@@ -297,7 +298,7 @@ impl Catalog {
     pub async fn results_before(&self, ended_before_us: i64) -> Result<Vec<SessionId>, Error> {
         let rows = sqlx::query(
             "SELECT session_id FROM sessions s WHERE closed = 1 AND status IN ('completed', 'stopped') \
-             AND frames_path IS NULL AND coalesce(ended_at_us, started_at_us) < ? AND EXISTS \
+             AND frames_path IS NULL AND max(coalesce(ended_at_us, started_at_us), coalesce(brought_back_at_us, 0)) < ? AND EXISTS \
              (SELECT 1 FROM results r WHERE r.session_id = s.session_id) ORDER BY session_id",
         )
         .bind(ended_before_us)
@@ -359,6 +360,31 @@ impl Catalog {
         Ok(expired)
     }
 
+    /// Does what deletes a session's file of a table that was given up; `None` if it has been brought back since. Whoever would do that
+    /// waits meanwhile, in other processes too.
+    pub async fn delete_expired<T: Send + 'static>(
+        &self,
+        table: Table,
+        session: SessionId,
+        delete: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        let step = "delete what was given up";
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(at(step))?;
+        let expired = match table {
+            Table::Frames => "SELECT 1 FROM sessions WHERE session_id = ? AND frames_expired_at_us IS NOT NULL",
+            Table::Strokes | Table::Results => {
+                "SELECT 1 FROM sessions WHERE session_id = ? AND results_expired_at_us IS NOT NULL"
+            }
+        };
+        let row = sqlx::query(expired).bind(session.get()).fetch_optional(&mut *transaction).await.map_err(at(step))?;
+        let done = match row {
+            Some(_) => tokio::task::spawn_blocking(delete).await.ok(),
+            None => None,
+        };
+        transaction.commit().await.map_err(at(step))?;
+        Ok(done)
+    }
+
     /// Deletes entries of the audit log from before an instant; with `count_only` it counts them.
     pub async fn expire_audit(&self, before_us: i64, count_only: bool) -> Result<i64, Error> {
         let step = "delete old entries of the audit log";
@@ -409,19 +435,5 @@ impl Catalog {
             .await
             .map_err(at("copy the catalog"))?;
         Ok(())
-    }
-
-    /// True if frames with this sum are here, or came in an archive under other numbers.
-    pub async fn has_archived(&self, frames_sha256: &str) -> Result<bool, Error> {
-        let row = sqlx::query(
-            "SELECT 1 FROM sessions WHERE frames_sha256 = ?1 AND revision > 0 UNION ALL \
-             SELECT 1 FROM imported i JOIN sessions s ON s.session_id = CAST(i.our_id AS INTEGER) \
-             WHERE i.source = 'archive' AND i.kind = 'session' AND i.source_id = ?1 AND s.revision > 0 LIMIT 1",
-        )
-        .bind(frames_sha256)
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(at("look a file of frames up"))?;
-        Ok(row.is_some())
     }
 }

@@ -4,4 +4,6 @@ INSERT INTO settings (name, value) VALUES ('service_id', lower(hex(randomblob(20
 -- Of an erased player who came with an archive: under which name, which says the archive's service and the number there.
 ALTER TABLE erasures ADD COLUMN archived_as TEXT;
 CREATE INDEX erasures_by_archive ON erasures (archived_as) WHERE archived_as IS NOT NULL;
+-- When frames that were given up came back with an archive: their age counts from then.
+ALTER TABLE sessions ADD COLUMN brought_back_at_us INTEGER;
 PRAGMA user_version = 7;
