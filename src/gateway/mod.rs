@@ -90,9 +90,10 @@ impl State {
         });
         let read = read.await.map_err(|_| ApiError::broke())?;
         read.map_err(|error| match &error {
-            seal::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                ApiError::not_found("frames_gone", "the frames of this session are no longer kept; an archive that holds them brings them back")
-            }
+            seal::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ApiError::not_found(
+                "frames_gone",
+                "the frames of this session are no longer kept; an archive that holds them brings them back",
+            ),
             _ => ApiError::internal("store_unavailable", "the frames could not be read", error),
         })
     }
