@@ -159,7 +159,9 @@ impl Table {
             .split(char::from(delimiter))
             .map(|name| Field::new(name.trim().trim_matches('"').trim().to_ascii_lowercase(), DataType::Utf8, true))
             .collect();
-        let schema = Arc::new(Schema::new(fields));
+        // Spreadsheets separate by semicolons where numbers have a decimal comma.
+        let decimal = (delimiter == b';').then(|| (DECIMAL.to_owned(), ",".to_owned()));
+        let schema = Arc::new(Schema::new_with_metadata(fields, decimal.into_iter().collect()));
         let batches = ReaderBuilder::new(Arc::clone(&schema))
             .with_header(false)
             .with_delimiter(delimiter)
@@ -182,9 +184,12 @@ impl Table {
     }
 }
 
+/// Key of a schema's metadata: what numbers in text may have in place of a decimal point.
+const DECIMAL: &str = "volant.decimal";
+
 /// One column of a batch, as numbers.
 pub(super) enum Numbers {
-    Text(StringArray),
+    Text { texts: StringArray, decimal_comma: bool },
     Float(Float64Array),
     Absent,
 }
@@ -199,7 +204,10 @@ impl Numbers {
             path: path.to_owned(),
         };
         match column.data_type() {
-            DataType::Utf8 => Ok(Self::Text(column.as_string().clone())),
+            DataType::Utf8 => Ok(Self::Text {
+                texts: column.as_string().clone(),
+                decimal_comma: batch.schema_ref().metadata().contains_key(DECIMAL),
+            }),
             found if found.is_numeric() || *found == DataType::Null => {
                 let cast = cast_with_options(column, &DataType::Float64, &CastOptions::default());
                 Ok(Self::Float(cast.map_err(|_| column_type(found))?.as_primitive::<Float64Type>().clone()))
@@ -212,19 +220,21 @@ impl Numbers {
     pub(super) fn get(&self, index: usize, at: impl Fn() -> (String, u64, PathBuf)) -> Result<f64, Error> {
         let value = match self {
             Self::Float(values) if values.is_valid(index) => values.value(index),
-            Self::Text(texts) if texts.is_valid(index) => {
+            Self::Text { texts, decimal_comma } if texts.is_valid(index) => {
                 let text = texts.value(index).trim();
                 let none = ["", "nan", "null", "na", "none"].iter().any(|none| text.eq_ignore_ascii_case(none));
                 if none {
                     f64::NAN
                 } else {
-                    text.parse().map_err(|_| {
+                    let with_comma = *decimal_comma && text.contains(',') && !text.contains('.');
+                    let number = if with_comma { text.replacen(',', ".", 1).parse() } else { text.parse() };
+                    number.map_err(|_| {
                         let (column, row, path) = at();
                         Error::Number { text: text.chars().take(40).collect(), column, row, path }
                     })?
                 }
             }
-            Self::Absent | Self::Float(_) | Self::Text(_) => f64::NAN,
+            Self::Absent | Self::Float(_) | Self::Text { .. } => f64::NAN,
         };
         Ok(if value.is_finite() { value } else { f64::NAN })
     }

@@ -126,6 +126,27 @@ fn rows_out_of_order_are_sorted_and_counted() {
 }
 
 #[test]
+fn numbers_have_a_decimal_comma_only_between_semicolons() {
+    let folder = Folder::new();
+    let read = |text: &str| read_recording(&folder.file("r.csv", text));
+    let header = "t_ms;ax;ay;az;gx;gy;gz\n";
+    let recording = &read(&format!("{header}0;0,5;-9,81;1e1;2,5e1;3.25;,5\n10;1;2;3;4;5;\n")).unwrap()[0];
+    let wrist = recording.track.get(SensorRole::Wrist).unwrap();
+    assert_eq!((wrist.acc[0], wrist.gyro[0]), ([0.5, -9.81, 10.0], [25.0, 3.25, 0.5]));
+    assert_eq!((wrist.acc[1], wrist.gyro[1][2].is_nan()), ([1.0, 2.0, 3.0], true));
+    for (text, bad) in [
+        // Who knows which of them ends the whole number.
+        (format!("{header}0;1.234,5;0;0;0;0;0\n"), "1.234,5"),
+        (format!("{header}0;1,234,5;0;0;0;0;0\n"), "1,234,5"),
+        (format!("{}0,\"0,5\",0,0,0,0,0\n", header.replace(';', ",")), "0,5"),
+        (format!("{}0\t0,5\t0\t0\t0\t0\t0\n", header.replace(';', "\t")), "0,5"),
+    ] {
+        let error = read(&text).unwrap_err();
+        assert!(matches!(&error, Error::Number { text, row: 1, .. } if text == bad), "{error:?}");
+    }
+}
+
+#[test]
 fn every_error_names_what_is_wrong_and_where() {
     let folder = Folder::new();
     let rows = |rows: &[&str]| folder.csv(&[&[HEADER], rows].concat());
