@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::{Error, io_error};
 use crate::clock::Clock;
 use crate::store::paths::{Paths, Table};
+use crate::store::seal;
 use crate::store::swap::{self, Sizes};
 
 /// Days from year 1 to year 9999.
@@ -104,7 +105,8 @@ pub fn compact(
         }
         progress(done, due.len(), folder);
         let packed = match swap::pack_day(paths, *table, folder, &packing.sizes, dry_run, go_on) {
-            Err(crate::store::seal::Error::Changed { .. }) => {
+            // Written again, or given up, while it was packed.
+            Err(error) if error.is_not_found() || matches!(error, seal::Error::Changed { .. }) => {
                 compacted.changed_days += 1;
                 continue;
             }
@@ -191,7 +193,7 @@ mod tests {
     use schemas::{FrameColumns, SensorRole, SessionId};
 
     use super::*;
-    use crate::store::seal;
+    use crate::store::paths::TablePath;
 
     const DAY_US: i64 = 24 * 3600 * 1_000_000;
 
@@ -209,6 +211,30 @@ mod tests {
         assert!(!is(Table::Frames, date(2026, 11, 10), Some(18)));
         assert!(is(Table::Strokes, date(2026, 11, 10), Some(18)), "strokes stay");
         assert!(!is_due(Table::Frames, date(1, 1, 2), today, &packing(u32::MAX, None)), "an age beyond all dates");
+    }
+
+    #[test]
+    fn a_day_of_which_a_file_goes_meanwhile_is_packed_another_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        let mut frames = FrameColumns::default();
+        frames.push_decoded(4, SensorRole::Racket, None, [[1.0; 3]; 3]);
+        for session in 1..=3 {
+            seal::write_frames(&paths, SessionId(session), 0, 1, &frames, |_| None, &[]).unwrap();
+        }
+        // Asked before the day, and before its pack: then it knows its files.
+        let asked = std::cell::Cell::new(0);
+        let goes = || {
+            asked.set(asked.get() + 1);
+            asked.get() != 2 || swap::delete(&paths, TablePath::new(Table::Frames, SessionId(2), 0)).unwrap()
+        };
+        let clock = Clock::manual(50_000 * DAY_US);
+        let packed = |go_on: &dyn Fn() -> bool| {
+            let compacted = compact(&paths, &packing(7, None), &clock, false, go_on, &mut |_, _, _| {}).unwrap();
+            (compacted.changed_days, compacted.tables[&Table::Frames].packed_files)
+        };
+        assert_eq!(packed(&goes), (1, 0));
+        assert_eq!(packed(&|| true), (0, 2));
     }
 
     #[test]

@@ -242,7 +242,8 @@ fn delete(paths: &Paths, user: UserId, mut files: Vec<String>) -> Result<(), Err
     for file in &files {
         let path = paths.root().join(file);
         if let Ok(stored) = file.parse::<TablePath>() {
-            swap::undo_for(paths, stored)?;
+            swap::delete(paths, stored)?;
+            continue;
         }
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io_error("delete", &path)(error)),

@@ -132,11 +132,12 @@ pub async fn retain(
         let due = catalog.expired_before(now_us - policy.reading_us).await?;
         let root = paths.clone();
         let there = tokio::task::spawn_blocking(move || still_there(&root, due));
-        for (table, session, file) in there.await.map_err(|_| Error::Changing { attempts: 1 })?? {
-            let gone = file.clone();
-            let deleted = catalog.delete_expired(table, session, move || std::fs::remove_file(gone)).await?;
-            let deleted = deleted.transpose().map_err(io_error("delete", &file))?;
-            expired.files_deleted += usize::from(deleted.is_some());
+        for path in there.await.map_err(|_| Error::Changing { attempts: 1 })?? {
+            let root = paths.clone();
+            let delete = move || swap::delete(&root, path);
+            let deleted = catalog.delete_expired(path.table(), path.session_id(), delete).await?;
+            // Another run may have been there first, or it has been brought back.
+            expired.files_deleted += usize::from(deleted.transpose()?.unwrap_or(false));
         }
         metrics::counter!("volant_custody_expired_results_total").increment(expired.results.len() as u64);
         metrics::counter!("volant_custody_expired_frames_total").increment(expired.frames as u64);
@@ -147,14 +148,14 @@ pub async fn retain(
 }
 
 /// The files of what the catalog has forgotten, those in packs too: these get files of their own again.
-fn still_there(paths: &Paths, due: Vec<(Table, SessionId, i64)>) -> Result<Vec<(Table, SessionId, PathBuf)>, Error> {
+fn still_there(paths: &Paths, due: Vec<(Table, SessionId, i64)>) -> Result<Vec<TablePath>, Error> {
     let mut there = Vec::new();
     for (table, session, started_at_us) in due {
         let path = TablePath::new(table, session, started_at_us);
         swap::undo_for(paths, path)?;
         let file = paths.file(path);
         if file.try_exists().map_err(io_error("look at", &file))? {
-            there.push((table, session, file));
+            there.push(path);
         }
     }
     Ok(there)

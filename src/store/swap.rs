@@ -8,7 +8,7 @@
 //! deletes. A file that changed while its replacement was made ready is not replaced.
 //!
 //! Two locks, which the system gives back with the process that held them. Of a table's folder: shared by whoever gives a
-//! file its name, exclusive for the links and the exchange, milliseconds. Of `_swap`: shared by whoever uses it, exclusive
+//! file its name or deletes one, exclusive for the links and the exchange, milliseconds. Of `_swap`: shared by whoever uses it, exclusive
 //! for deleting what is old.
 
 #![deny(clippy::indexing_slicing)]
@@ -113,7 +113,11 @@ fn replace(paths: &Paths, day: TablePath, make: impl FnOnce(&Path) -> Result<Vec
     for path in entries(&live)? {
         if !is_replaced(&path) {
             let link = ready.join(path.file_name().unwrap_or_default());
-            fs::hard_link(&path, &link).map_err(io_error("link", &path))?;
+            match fs::hard_link(&path, &link) {
+                // Somebody gave up a temporary file.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                linked => linked.map_err(io_error("link", &path))?,
+            }
         }
     }
     sync_folder(&ready)?;
@@ -303,6 +307,30 @@ fn undo(paths: &Paths, day: TablePath, pack: &Pack) -> Result<(), Error> {
         }
         Ok(vec![Seen::of(&pack.file)?])
     })
+}
+
+/// Deletes a session's file, for which a pack that holds it is undone; false if there is none. Under the lock of its table: a compaction
+/// at work would put back what it has linked already.
+///
+/// # Errors
+/// As [`undo_for`].
+pub fn delete(paths: &Paths, path: TablePath) -> Result<bool, Error> {
+    let file = paths.file(path);
+    for _ in 0..ATTEMPTS_LIMIT {
+        undo_for(paths, path)?;
+        if !paths.folder(path).is_dir() {
+            return Ok(false);
+        }
+        let _shared = shared(paths, path.table())?;
+        match fs::remove_file(&file) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("delete", &file)(error)),
+            Err(_) if pack::holder(paths, path)?.is_none() => return Ok(false),
+            // Packed since.
+            Err(_) => {}
+        }
+    }
+    Err(Error::Changed { path: file })
 }
 
 /// Undoes all packs; gives their number. What a program needs before it that knows none.

@@ -339,3 +339,30 @@ fn a_damaged_pack_does_not_keep_others_from_being_written() {
     assert!(undo_for(&paths, manifests[1].path).is_err());
     assert!(pack_day(&paths, Table::Frames, &folder, &Sizes::default(), false, &always).is_ok());
 }
+
+#[test]
+fn a_file_is_deleted_out_of_its_pack_and_not_beside_an_exchange() {
+    let dir = TempDir::new().unwrap();
+    let paths = Paths::new(dir.path());
+    let at = |session| TablePath::new(Table::Frames, SessionId(session), STARTED_AT_US);
+    assert!(!delete(&paths, at(1)).unwrap(), "there is not even a folder");
+    day(&paths);
+    let folder = paths.folder(at(1));
+    pack_day(&paths, Table::Frames, &folder, &Sizes::default(), false, &always).unwrap();
+    assert_eq!(names(&paths, Table::Frames), ["1-4-4.parquet"]);
+    assert!(delete(&paths, at(2)).unwrap());
+    assert_eq!(names(&paths, Table::Frames), ["1.parquet", "3.parquet", "4.parquet"]);
+    assert!(!delete(&paths, at(2)).unwrap());
+
+    let exchanging = locked(&paths.table(Table::Frames), File::lock).unwrap();
+    let (said, heard) = std::sync::mpsc::channel();
+    let beside = paths.clone();
+    let named = std::thread::Builder::new().name("deletes".to_owned());
+    let deleting = named.spawn(move || said.send(delete(&beside, at(3)).unwrap())).unwrap();
+    assert!(heard.recv_timeout(std::time::Duration::from_millis(200)).is_err());
+    assert!(paths.file(at(3)).exists());
+    drop(exchanging);
+    assert!(heard.recv().unwrap());
+    deleting.join().unwrap().unwrap();
+    assert_eq!(names(&paths, Table::Frames), ["1.parquet", "4.parquet"]);
+}
