@@ -109,10 +109,7 @@ pub fn import(
             }
             let (service, start) = (&manifest.service, session.started_at_us);
             match block_on(known.archived_here(service, session.session_id, start, &session.frames_sha256))? {
-                Some(found) if found.lacks_frames => {
-                    report.brought_back += 1;
-                    here.insert(session.session_id, found);
-                }
+                Some(found) if found.lacks_frames => drop(here.insert(session.session_id, found)),
                 Some(_) => {
                     report.already += 1;
                     passed_over.insert(session.session_id);
@@ -123,6 +120,7 @@ pub fn import(
     }
     let Some((catalog, paths)) = target else {
         report.taken = total - passed_over.len();
+        report.brought_back = here.len();
         report.frames = manifest
             .sessions
             .iter()
@@ -132,7 +130,6 @@ pub fn import(
         return Ok(report);
     };
 
-    report.brought_back = 0;
     let mut taking = Taking { catalog, paths, clock, players: HashMap::new(), here, report };
     let own = block_on(catalog.service_id())?.as_deref() == Some(manifest.service.as_str());
     let taken = manifest.sessions.iter().filter(|session| !passed_over.contains(&session.session_id));

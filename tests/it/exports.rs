@@ -401,6 +401,12 @@ async fn players_of_two_folders_stay_two_also_when_one_changes_the_language() {
     catalog.close().await;
     let taken = ask(&["import", "archive", &at("one.tar.zst"), "--data-dir", &at("one"), "--json"]).await;
     assert_eq!((&taken["taken"], &taken["players"]), (&json!(1), &json!(0)), "{taken}");
+
+    // The number of somebody who was erased is nobody else's.
+    ask(&["erase", "--data-dir", &at("one"), "--player", "1", "--json"]).await;
+    ask(&["import", "archive", &at("two.tar.zst"), "--data-dir", &at("one"), "--json"]).await;
+    let whose = "SELECT user_id FROM sessions";
+    assert_eq!(ask(&["sql", "--data-dir", &at("one"), "--format", "json", whose]).await, json!([{ "user_id": 2 }]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

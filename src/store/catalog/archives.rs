@@ -147,14 +147,16 @@ impl Catalog {
             .transpose()
     }
 
-    /// The player of another service, made at the first time: under its own number if that is free. Nobody can log in as
-    /// such a player; the openid that stands for it names the archive's service.
+    /// The player of another service, made at the first time: under its own number if that was never anybody's here. Nobody can log in as
+    /// The player of another service, made at the first time: under its own number if that was never anybody's here. Nobody can
+    /// log in as such a player; the openid that stands for it names the archive's service.
     pub async fn import_player(&self, service: &str, player: &ArchivedPlayer) -> Result<(UserId, bool), Error> {
         let step = "import a player";
         let openid = archived_as(service, player.user_id);
         let made = sqlx::query(
             "INSERT INTO users (user_id, openid, created_at_us, language) \
-             VALUES ((SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM users WHERE user_id = ?1)), ?2, ?3, ?4) \
+             VALUES ((SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM users WHERE user_id = ?1) \
+             AND NOT EXISTS (SELECT 1 FROM erasures WHERE user_id = ?1)), ?2, ?3, ?4) \
              ON CONFLICT (openid) DO NOTHING",
         )
         .bind(player.user_id)
@@ -303,14 +305,16 @@ impl Catalog {
             analysis = get(&row, 0)?;
         }
         for (kind, number) in [("session", ours), ("analysis", analysis)] {
-            sqlx::query("INSERT OR REPLACE INTO imported (source, kind, source_id, our_id, at_us) VALUES ('archive', ?, ?, ?, ?)")
-                .bind(kind)
-                .bind(&session.frames_sha256)
-                .bind(number.to_string())
-                .bind(now_us)
-                .execute(&mut *transaction)
-                .await
-                .map_err(at(step))?;
+            sqlx::query(
+                "INSERT OR REPLACE INTO imported (source, kind, source_id, our_id, at_us) VALUES ('archive', ?, ?, ?, ?)",
+            )
+            .bind(kind)
+            .bind(&session.frames_sha256)
+            .bind(number.to_string())
+            .bind(now_us)
+            .execute(&mut *transaction)
+            .await
+            .map_err(at(step))?;
         }
         transaction.commit().await.map_err(at(step))?;
         Ok((SessionId(ours), AnalysisId(analysis)))

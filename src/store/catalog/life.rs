@@ -269,7 +269,8 @@ impl Catalog {
     pub async fn sessions_before(&self, ended_before_us: i64, limit: i64) -> Result<Vec<SessionId>, Error> {
         let rows = sqlx::query(
             "SELECT session_id FROM sessions WHERE closed = 1 AND status IN ('completed', 'stopped') \
-             AND frames_path IS NOT NULL AND max(coalesce(ended_at_us, started_at_us), coalesce(brought_back_at_us, 0)) < ? ORDER BY session_id LIMIT ?",
+             AND frames_path IS NOT NULL AND max(coalesce(ended_at_us, started_at_us), coalesce(brought_back_at_us, 0)) < ? \
+             ORDER BY session_id LIMIT ?",
         )
         .bind(ended_before_us)
         .bind(limit)
@@ -298,8 +299,8 @@ impl Catalog {
     pub async fn results_before(&self, ended_before_us: i64) -> Result<Vec<SessionId>, Error> {
         let rows = sqlx::query(
             "SELECT session_id FROM sessions s WHERE closed = 1 AND status IN ('completed', 'stopped') \
-             AND frames_path IS NULL AND max(coalesce(ended_at_us, started_at_us), coalesce(brought_back_at_us, 0)) < ? AND EXISTS \
-             (SELECT 1 FROM results r WHERE r.session_id = s.session_id) ORDER BY session_id",
+             AND frames_path IS NULL AND max(coalesce(ended_at_us, started_at_us), coalesce(brought_back_at_us, 0)) < ? \
+             AND EXISTS (SELECT 1 FROM results r WHERE r.session_id = s.session_id) ORDER BY session_id",
         )
         .bind(ended_before_us)
         .fetch_all(&self.readers)
