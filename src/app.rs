@@ -120,13 +120,6 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         .with_context(|| format!("make the data folder {}", paths.root().display()))?;
     // Before the catalog is looked at: another process would go on changing it, or be surprised by its migration.
     let lock = wal::lock(&paths.wal())?;
-    // What was being brought when the service ended is brought again by whoever did.
-    match std::fs::remove_dir_all(paths.incoming()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            warn!(error = &error as &dyn std::error::Error, "{} could not be emptied", paths.incoming().display());
-        }
-        _ => {}
-    }
     let catalog = Catalog::open(&paths.catalog()).await?;
     let unclosed = catalog.unclosed_sessions().await?;
     let (log, recovery) = open_log(lock, &config, &clock, &paths, &unclosed, &catalog).await?;
@@ -415,7 +408,7 @@ async fn open_log(
     let unfinished_in = paths.clone();
     let (log, report, recovery) = tokio::task::spawn_blocking(move || {
         let (log, report) = wal::Handle::open_locked(lock, options, |record| recovery.replay(record))?;
-        // The log is locked now, so nobody else is writing these files.
+        // The log is locked now, so nobody else is writing these files. What was being brought is brought again by whoever did.
         match seal::remove_unfinished(&unfinished_in) {
             Ok(0) => {}
             Ok(files) => info!(files.count = files, "{files} unfinished files of the last process deleted"),

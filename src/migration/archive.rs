@@ -301,7 +301,7 @@ struct UnpackedFile {
 impl Unpacked {
     fn new(paths: &Paths) -> Result<Self, ArchiveError> {
         // One import at a time has the folder: the write-ahead log's lock is held.
-        let folder = paths.root().join("_unpacked");
+        let folder = paths.unpacked();
         let made = fs::remove_dir_all(&folder).or_else(absent_is_fine).and_then(|()| fs::create_dir_all(&folder));
         made.map_err(|source| ArchiveError::Unpack { session_id: 0, source })?;
         Ok(Self { folder, files: Vec::new() })

@@ -11,6 +11,7 @@
 //!   frames/date=2026-10-05/7-19-12.parquet          a pack: twelve sessions of a past day, from 7 to 19
 //!   _swap/                                          what a compaction makes ready, and what it replaced
 //!   _incoming/                                      files that are being brought to the service
+//!   _unpacked/                                      files of a session that is being taken out of an archive
 //! ```
 //!
 //! The folders are Hive partitions, so that other engines read a table by its folder. They pass over names that begin
@@ -69,6 +70,12 @@ impl Paths {
     #[must_use]
     pub fn incoming(&self) -> PathBuf {
         self.root.join("_incoming")
+    }
+
+    /// The folder of a session's files on their way out of an archive. What lies there is of no other use.
+    #[must_use]
+    pub fn unpacked(&self) -> PathBuf {
+        self.root.join("_unpacked")
     }
 
     /// The folder of a table.

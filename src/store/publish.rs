@@ -365,13 +365,22 @@ pub(super) fn is_temporary(file: &Path) -> bool {
     starts_right && file.extension().is_some_and(|extension| extension == "tmp")
 }
 
-/// Deletes the files that a crash left under temporary names and what a compaction left behind; gives their number. For the
-/// start of the one process that writes this data folder.
+/// Deletes the files that a crash left under temporary names, or on their way into the folder, and what a compaction left behind; gives
+/// their number. For the start of the one process that writes this data folder.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub fn remove_unfinished(paths: &Paths) -> Result<usize, Error> {
     let mut removed = swap::remove_replaced(paths, None)?.unwrap_or(0);
+    for on_its_way in [paths.incoming(), paths.unpacked()] {
+        removed += entries(&on_its_way)?.len();
+        match fs::remove_dir_all(&on_its_way) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("delete", &on_its_way)(error));
+            }
+            _ => {}
+        }
+    }
     for table in Table::ALL {
         for folder in entries(&paths.table(table))? {
             for file in entries(&folder)? {

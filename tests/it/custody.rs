@@ -113,6 +113,10 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     let of_a_day =
         files(folder.path()).into_iter().find(|path| path.to_string_lossy().contains("/strokes/date=")).unwrap();
     fs::write(of_a_day.with_file_name("_77.parquet.0.tmp"), OTHER).unwrap();
+    for on_its_way in ["_incoming/file-1", "_unpacked"] {
+        fs::create_dir_all(folder.path().join(on_its_way)).unwrap();
+        fs::write(folder.path().join(on_its_way).join("frames.parquet"), OTHER).unwrap();
+    }
 
     // And what a recovery could not read may be theirs.
     let aside = folder.path().join("wal").join("00000000000000000001.wal.damaged-1");

@@ -277,7 +277,12 @@ fn what_a_crash_left_is_removed_and_nothing_else() {
     fs::write(file.with_file_name("_mine.txt"), "a file of somebody's").unwrap();
     // A leftover does not stand in the way of the next seal either.
     assert_eq!(seal(&paths, &session(1, 1)), manifest);
-    assert_eq!(remove_unfinished(&paths).unwrap(), 1);
+    for on_its_way in [paths.incoming().join("file-1"), paths.unpacked()] {
+        fs::create_dir_all(&on_its_way).unwrap();
+        fs::write(on_its_way.join("frames.parquet"), "half").unwrap();
+    }
+    assert_eq!(remove_unfinished(&paths).unwrap(), 3);
+    assert!(!paths.incoming().exists() && !paths.unpacked().exists());
     assert_eq!(publish::entries(file.parent().unwrap()).unwrap().len(), 2);
 }
 
