@@ -44,7 +44,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::made::ArchiveNote;
+use super::made::{ArchiveNote, note_archive, partial};
 use super::{Error, io_error};
 use crate::store::catalog::{ArchivedPlayer, ArchivedSession, Catalog};
 use crate::store::pack::{self, TableFile};
@@ -207,6 +207,7 @@ impl Archive {
             created_at_us: self.created_at_us,
             players: self.players.iter().map(|player| player.user_id).collect(),
             sessions: self.sessions.iter().map(|session| session.session_id).collect(),
+            unfinished: false,
         }
     }
 
@@ -282,9 +283,14 @@ impl Archive {
     /// [`Error::Io`]; [`Error::Archive`] if a stored file is not what the catalog says (a new revision was published
     /// meanwhile: begin again with what the catalog says now) or what was written reads back differently.
     pub fn write(&self, out: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Written, Error> {
-        let partial = with_ending(out, ".partial");
-        let log_path = with_ending(out, ".partial.log");
+        let partial = partial(out);
+        let log_path = partial.with_extension("partial.log");
         let plan = self.plan(out)?;
+        let place = std::path::absolute(out).map_err(io_error("name", out))?;
+        // What is on its way into a store lies in the folder itself, and goes with it.
+        if !out.starts_with(self.paths.outgoing()) {
+            note_archive(&self.paths, &ArchiveNote { unfinished: true, ..self.note(place) })?;
+        }
         let (mut done, mut end) = self.resume(&plan, &partial, &log_path);
         let resumed_members = done.len();
         let open = |path: &Path| {
@@ -665,12 +671,6 @@ pub fn described(schema: &SchemaRef) -> String {
         "columns": columns.collect::<Vec<_>>(),
     });
     format!("{document:#}\n")
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }
 
 fn lines(log: &Path) -> Vec<Done> {

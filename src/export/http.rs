@@ -24,6 +24,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::made::TAKEN_AWAY;
 use super::{Archive, Error, Form, Handle, Selection, Table, archive, note_archive};
 use crate::clock::Clock;
 use crate::query;
@@ -203,7 +204,7 @@ async fn archived(state: &State, selection: &Selection, rest: Option<Rest>) -> R
     if from.is_none() {
         archive.created_at_us = now_us;
     }
-    let (paths, note) = (state.paths.clone(), archive.note("/api/v2/export".into()));
+    let (paths, note) = (state.paths.clone(), archive.note(TAKEN_AWAY.into()));
     // The permit goes along: whoever goes away meanwhile leaves the work behind, and it counts until it is done.
     let (archive, length, permit) = tokio::task::spawn_blocking(move || -> Result<_, Error> {
         note_archive(&paths, &note)?;

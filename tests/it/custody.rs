@@ -308,6 +308,47 @@ async fn what_the_catalog_does_not_name_is_erased_too() {
     assert_eq!((&report["files"], &report["unlisted_files"]), (&json!(1), &json!(0)), "{report}");
 }
 
+/// An export that did not come to its end leaves a part of an archive, which holds people like a whole one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_an_archive_is_named_in_the_receipt_while_it_is_there() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path().canonicalize().unwrap();
+    let at = |name: &str| text(&place.join(name));
+    let (data_dir, archive) = (at("data"), at("season.tar.zst"));
+    for (player, seed) in [("somebody", "1"), (OTHER, "2")] {
+        let file = at(&format!("{player}.parquet"));
+        volant(&["simulate", "--duration", "6", "--seed", seed, "--write", &file]).await;
+        ask(&["import", "recordings", &file, "--data-dir", &data_dir, "--openid", player, "--json"]).await;
+    }
+    let export = ["export", "--data-dir", &data_dir, "--format", "archive", "--out", &archive, "--json"];
+    let whose =
+        async |player: &str| ask(&["erase", "--data-dir", &data_dir, "--player", player, "--dry-run", "--json"]).await;
+    let damaged = files(&place.join("data")).into_iter().find(|path| path.ends_with("2.parquet")).unwrap();
+    let whole = fs::read(&damaged).unwrap();
+    let mut other = whole.clone();
+    other[1000] ^= 0xff;
+    fs::write(&damaged, other).unwrap();
+    fails(&export, "2.parquet").await;
+    let part = format!("{archive}.partial");
+    for player in ["1", "2"] {
+        let planned = whose(player).await;
+        assert_eq!(
+            (&planned["archives"][0]["path"], &planned["archives"][0]["unfinished"]),
+            (&json!(part), &json!(true))
+        );
+    }
+    // Gone on with it becomes the archive, or somebody deletes it.
+    fs::write(&damaged, &whole).unwrap();
+    ask(&export).await;
+    let planned = whose("1").await;
+    assert_eq!(
+        (&planned["archives"][0]["path"], &planned["archives"][1]),
+        (&json!(archive), &Value::Null),
+        "{planned}"
+    );
+    assert_eq!(planned["archives"][0].get("unfinished"), None);
+}
+
 /// A backup from before an erasure brings nobody back: the erasure leaves its receipt with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_erased_is_not_restored() {
