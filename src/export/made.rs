@@ -70,13 +70,17 @@ pub fn archives_with(paths: &Paths, user: UserId) -> Result<Vec<ArchiveNote>, Er
             newest.insert(note.path.clone(), note);
         }
     }
-    // It got its name, and the run ended before that was noted.
-    let named = unfinished.values().filter(|note| note.path.exists()).cloned();
-    let named: Vec<_> = named.map(|note| ArchiveNote { unfinished: false, ..note }).collect();
-    let left = unfinished.into_iter().filter(|(partial, _)| partial.exists());
-    let left = left.map(|(path, note)| ArchiveNote { path, ..note });
-    let all = newest.into_values().chain(named).chain(left).chain(taken);
-    Ok(all.filter(|note| note.players.contains(&user.get())).collect())
+    let left = unfinished.into_iter().filter_map(|(partial, note)| {
+        if partial.exists() {
+            return Some(ArchiveNote { path: partial, ..note });
+        }
+        // It got its name, and the run ended before that was noted; or somebody deleted it.
+        note.path.exists().then_some(ArchiveNote { unfinished: false, ..note })
+    });
+    let holds = |note: &ArchiveNote| note.players.contains(&user.get());
+    let found: BTreeMap<PathBuf, ArchiveNote> =
+        newest.into_values().chain(left).filter(holds).map(|note| (note.path.clone(), note)).collect();
+    Ok(found.into_values().chain(taken.into_iter().filter(holds)).collect())
 }
 
 #[cfg(test)]
@@ -104,6 +108,7 @@ mod tests {
         // What is being made in its place leaves it until it has its name.
         add(at("a"), &[3], true);
         assert_eq!(with(3), []);
+        std::fs::write(at("a"), "whole").unwrap();
         std::fs::write(at("a.partial"), "half").unwrap();
         assert_eq!((with(3), with(2)), (vec![(at("a.partial"), true)], vec![(at("a"), false)]));
         std::fs::rename(at("a.partial"), at("a")).unwrap();
