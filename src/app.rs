@@ -20,7 +20,7 @@ use crate::config::{Config, Flight};
 use crate::entropy::Entropy;
 use crate::store::catalog::{Catalog, SessionRow};
 use crate::store::paths::Paths;
-use crate::store::{seal, wal};
+use crate::store::{seal, space, wal};
 use crate::{
     accounts, admin, analysis, custody, export, gateway, hub, ingest, migration, notify, push, query, sessions,
     telemetry, wechat,
@@ -120,6 +120,7 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
         .with_context(|| format!("make the data folder {}", paths.root().display()))?;
     // Before the catalog is looked at: another process would go on changing it, or be surprised by its migration.
     let lock = wal::lock(&paths.wal())?;
+    space::give_up_reserve(&paths);
     let catalog = Catalog::open(&paths.catalog()).await?;
     let unclosed = catalog.unclosed_sessions().await?;
     let (log, recovery) = open_log(lock, &config, &clock, &paths, &unclosed, &catalog).await?;
@@ -230,13 +231,15 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
 
     let mut tasks = JoinSet::new();
     tasks.spawn(keep_metrics_small(stopping.clone()));
+    tasks.spawn(look_after_the_disk(rooms.paths.clone(), config.store.min_free_bytes, stopping.clone()));
     tasks.spawn(sessions_service.run(stopping.clone()));
     tasks.spawn(notify_service.run(stopping.clone()));
     tasks.spawn(channels.run(stopping.clone()));
     tasks.spawn(analysis_service.run(stopping.clone()));
     tasks.spawn(live_service.run(stopping.clone()));
     if let Some(packing) = config.compaction() {
-        tasks.spawn(pack_what_is_old(packing, rooms.paths.clone(), given_clock.clone(), stopping.clone()));
+        let floor = config.store.min_free_bytes;
+        tasks.spawn(pack_what_is_old(packing, floor, rooms.paths.clone(), given_clock.clone(), stopping.clone()));
     }
     if let Some(policy) = config.retention() {
         tasks.spawn(give_up_what_is_old(policy, rooms.paths.clone(), catalog.clone(), given_clock, stopping.clone()));
@@ -325,20 +328,54 @@ async fn keep_metrics_small(mut shutdown: watch::Receiver<bool>) {
     }
 }
 
+/// How often the service looks how much of the disk is free.
+const DISK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Runs until `shutdown` turns true.
+async fn look_after_the_disk(paths: Paths, min_free_bytes: u64, mut shutdown: watch::Receiver<bool>) {
+    let mut due = tokio::time::interval(DISK_INTERVAL);
+    loop {
+        tokio::select! {
+            () = crate::shutdown::requested(&mut shutdown) => return,
+            _ = due.tick() => {}
+        }
+        if let Ok(free) = space::free_bytes(paths.root()) {
+            metrics::gauge!("volant_store_free_bytes").set(free as f64);
+        }
+        if let Err(error) = space::keep_reserve(&paths, min_free_bytes) {
+            warn!(error = &error as &dyn std::error::Error, "no room could be set aside for a full disk");
+        }
+    }
+}
+
 /// How often the service packs what has become old.
 const COMPACTION_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Runs until `shutdown` turns true. A run that fails is told and tried again with the next.
-async fn pack_what_is_old(packing: custody::Packing, paths: Paths, clock: Clock, mut shutdown: watch::Receiver<bool>) {
+async fn pack_what_is_old(
+    packing: custody::Packing,
+    min_free_bytes: u64,
+    paths: Paths,
+    clock: Clock,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    // Both forms are there for a while, and the frames that come meanwhile go first.
+    let needed = min_free_bytes.saturating_add(packing.sizes.pack_bytes);
+    let has_room = move |paths: &Paths| space::free_bytes(paths.root()).map_or(true, |free| free >= needed);
     let mut due = tokio::time::interval(COMPACTION_INTERVAL);
     loop {
         tokio::select! {
             () = crate::shutdown::requested(&mut shutdown) => return,
             _ = due.tick() => {}
         }
+        if !has_room(&paths) {
+            warn!("small files are not packed: fewer than {needed} bytes of the disk are free");
+            continue;
+        }
         let (packing, paths, clock, stopping) = (packing.clone(), paths.clone(), clock.clone(), shutdown.clone());
         let run = tokio::task::spawn_blocking(move || {
-            custody::compact(&paths, &packing, &clock, false, &|| !*stopping.borrow(), &mut |_, _, _| {})
+            let go_on = || !*stopping.borrow() && has_room(&paths);
+            custody::compact(&paths, &packing, &clock, false, &go_on, &mut |_, _, _| {})
         });
         match run.await {
             Ok(Ok(packed)) => {

@@ -12,6 +12,7 @@ use super::api::FolderOrServer;
 use crate::clock::Clock;
 use crate::custody::{self, Receipt};
 use crate::store::paths::Paths;
+use crate::store::wal;
 
 /// Erases a player: sessions, frames, strokes, results, notices, tokens, a model of their own.
 ///
@@ -63,7 +64,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 "{} is no data folder: --data-dir names the folder that volant serve uses",
                 args.at.data_dir.display()
             );
-            let receipt = custody::erase(&paths, user, &Clock::system(), args.dry_run).await?;
+            let erased = custody::erase(&paths, user, &Clock::system(), args.dry_run).await;
+            if matches!(erased, Err(custody::Error::Wal(wal::Error::Locked { .. }))) {
+                anyhow::bail!("a service runs on {}: --url names it, and it erases", paths.root().display());
+            }
+            let receipt = erased?;
             (receipt, Some(custody::receipt_path(&paths, user)))
         }
     };

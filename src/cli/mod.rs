@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::store::space::is_full_disk;
+
 pub mod analyze;
 mod api;
 pub mod backup;
@@ -107,6 +109,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // One line: the step and its causes.
             eprintln!("volant: {error:#}");
+            if is_full_disk(&*error) {
+                eprintln!("hint: the disk is full; volant retention gives up what is old, volant erase a player");
+            }
             ExitCode::FAILURE
         }
     }

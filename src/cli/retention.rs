@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::custody::{self, Policy};
 use crate::store::catalog::Catalog;
 use crate::store::paths::Paths;
+use crate::store::space;
 
 /// Gives up what is older than wanted, each class by its own age; what is not named stays.
 ///
@@ -64,6 +65,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         archive_dir: args.archive_dir,
         reading_us: 0,
     };
+    space::give_up_reserve(&paths);
     let catalog = Catalog::open(&paths.catalog()).await?;
     let done = custody::retain(&paths, &catalog, &policy, &Clock::system(), args.dry_run).await;
     catalog.close().await;

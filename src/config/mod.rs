@@ -546,6 +546,7 @@ impl Config {
             device_messages_per_s,
             device_frames_per_s,
             allowed_origins: allowed_origins.clone(),
+            min_free_bytes: self.store.min_free_bytes,
             ..gateway::Options::default()
         }
     }

@@ -8,7 +8,10 @@
 //! its file, and of one that is not the log has everything up to the beginning. Files that get a new revision while they are
 //! copied do not fit the catalog any more; then catalog and what changed are copied again.
 //!
-//! Run again on a backup, it copies what is new or has changed and deletes what is gone.
+//! Run again on a backup, it copies what is new or has changed and deletes what is gone. The backup that was there stays one until
+//! the next is whole: what differs comes into `_next/`, then `backup.json` is replaced, which is the moment; only then files take their
+//! places and what is gone is deleted. A file of a backup is therefore in its place or in `_next/`, wherever it has the length and sum
+//! that `backup.json` gives, and a run that was cut off is gone on with by the next.
 //!
 //! The folder remembers where backups of it were begun, so that whoever erases a player knows which still hold them; a backup
 //! keeps the receipts of those who were erased after it began, so that a restored folder has them no more.
@@ -18,7 +21,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tracing::warn;
 
 use super::{Error, io_error};
@@ -39,8 +41,11 @@ const ATTEMPTS_LIMIT: usize = 5;
 const PLAIN: [&str; 5] = ["wal", "pipelines", "receipts", "archives.jsonl", BACKUPS];
 /// Backups that were begun, a line each, in the data folder.
 const BACKUPS: &str = "backups.jsonl";
-/// Receipts of players who were erased after a backup began, a line each, in the backup.
+/// Receipts of players who were erased, a line each, in the backup. Those from before it began are of no more use, and never taken out:
+/// an erasure may be adding one.
 pub(super) const ERASED: &str = "erased.jsonl";
+/// Folder of what a backup in the making has and the one before has not.
+pub(super) const NEXT: &str = "_next";
 
 /// What a backup says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,15 +125,6 @@ pub(super) fn backups_before(paths: &Paths, at_us: i64) -> Result<Vec<BackupNote
     Ok(found.into_values().collect())
 }
 
-/// Keeps of the receipts that a backup was told those of erasures after it began: it may hold these players.
-fn keep_erased_since(backup: &Path, begun_at_us: i64) -> Result<(), Error> {
-    let path = backup.join(ERASED);
-    let told: Vec<Value> = notes::read(&path).map_err(io_error("read", &path))?;
-    remove(&path)?;
-    let is_since = |receipt: &&Value| receipt["erased_at_us"].as_i64().is_some_and(|at_us| at_us >= begun_at_us);
-    told.iter().filter(is_since).try_for_each(|receipt| notes::add(&path, receipt)).map_err(io_error("write", &path))
-}
-
 /// Copies a data folder into `to`; its service may be running. `progress` hears how many files are done.
 ///
 /// # Errors
@@ -139,11 +135,11 @@ pub async fn backup(paths: &Paths, to: &Path, clock: &Clock, progress: &mut dyn 
     let noted = BackupNote { path: to.canonicalize().map_err(io_error("find", to))?, begun_at_us };
     note(paths, &Step::Begun(noted.clone()));
     let manifest_path = to.join(BACKUP_MANIFEST);
-    let earlier = read_manifest(to).map(|manifest| manifest.files).unwrap_or_default();
-    // From here on until the end it is no whole backup.
-    remove(&manifest_path)?;
+    if let Some(earlier) = read_manifest(to) {
+        take_places(to, &earlier.files)?;
+    }
 
-    let mut copying = Copying { from: paths.root(), to, earlier, files: BTreeMap::new(), kept: 0, progress };
+    let mut copying = Copying { from: paths.root(), to, files: BTreeMap::new(), kept: BTreeSet::new(), progress };
     for name in PLAIN {
         copying.tree(Path::new(name))?;
     }
@@ -151,8 +147,7 @@ pub async fn backup(paths: &Paths, to: &Path, clock: &Clock, progress: &mut dyn 
     let copied = copy_consistently(paths, &catalog, &mut copying).await;
     catalog.close().await;
     copied?;
-    copying.delete_the_rest()?;
-    keep_erased_since(to, begun_at_us)?;
+    copying.sync_folders()?;
 
     let Copying { files, kept, .. } = copying;
     let (count, bytes) = (files.len(), files.values().map(|file| file.bytes).sum());
@@ -172,15 +167,60 @@ pub async fn backup(paths: &Paths, to: &Path, clock: &Clock, progress: &mut dyn 
         fs::File::open(to)?.sync_all()
     };
     write().map_err(io_error("write", &manifest_path))?;
+    // From here on this is the backup.
+    take_places(to, &manifest.files)?;
+    delete_the_rest(to, &manifest.files)?;
     note(paths, &Step::Done(noted));
-    Ok(Backup { files: count, bytes, kept })
+    Ok(Backup { files: count, bytes, kept: kept.len() })
+}
+
+/// Moves the files of a whole backup that still wait in [`NEXT`] to their places.
+fn take_places(to: &Path, files: &BTreeMap<String, BackedUp>) -> Result<(), Error> {
+    let mut waiting = BTreeSet::new();
+    match list(&to.join(NEXT), Path::new(""), &mut waiting) {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        listed => listed?,
+    }
+    for name in waiting {
+        let (from, place) = (to.join(NEXT).join(&name), to.join(&name));
+        // What a run that was cut off copied waits for the next.
+        if files.get(&name).is_some_and(|file| is_at(file, &from))
+            && !files.get(&name).is_some_and(|file| is_at(file, &place))
+        {
+            if let Some(folder) = place.parent() {
+                make_folder(folder)?;
+            }
+            fs::rename(&from, &place).map_err(io_error("rename to", &place))?;
+        }
+    }
+    Ok(())
+}
+
+/// True if the file is there, whole.
+fn is_at(file: &BackedUp, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.len() == file.bytes)
+        && sha256_of(path).is_ok_and(|(_, sha256)| sha256 == file.sha256)
+}
+
+/// What an earlier backup had and this one has not.
+fn delete_the_rest(to: &Path, files: &BTreeMap<String, BackedUp>) -> Result<(), Error> {
+    fs::remove_dir_all(to.join(NEXT)).or_else(absent_is_fine).map_err(io_error("delete", &to.join(NEXT)))?;
+    let mut found = BTreeSet::new();
+    list(to, Path::new(""), &mut found)?;
+    for name in found {
+        if !files.contains_key(&name) && name != ERASED && name != BACKUP_MANIFEST {
+            remove(&to.join(&name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Catalog and files until they fit each other.
 async fn copy_consistently(paths: &Paths, catalog: &Catalog, copying: &mut Copying<'_>) -> Result<(), Error> {
     const CATALOG: &str = "catalog.sqlite";
     for _ in 0..ATTEMPTS_LIMIT {
-        let temporary = copying.to.join("_catalog.sqlite.tmp");
+        let temporary = copying.to.join(NEXT).join("_catalog.sqlite.tmp");
+        make_folder(&copying.to.join(NEXT))?;
         remove(&temporary)?;
         catalog.copy_into(&temporary).await?;
         let copied = Catalog::open_read_only(&temporary).await?;
@@ -199,10 +239,7 @@ async fn copy_consistently(paths: &Paths, catalog: &Catalog, copying: &mut Copyi
             };
             fits &= copying.file(Path::new(&relative), &from, file.sha256.as_deref())?;
         }
-        let target = copying.to.join(CATALOG);
-        fs::rename(&temporary, &target).map_err(io_error("rename to", &target))?;
-        let (bytes, sha256) = sha256_of(&target)?;
-        copying.files.insert(CATALOG.to_owned(), BackedUp { bytes, sha256 });
+        copying.settle(Path::new(CATALOG), &temporary)?;
         if fits {
             return Ok(());
         }
@@ -213,10 +250,9 @@ async fn copy_consistently(paths: &Paths, catalog: &Catalog, copying: &mut Copyi
 struct Copying<'a> {
     from: &'a Path,
     to: &'a Path,
-    /// What an earlier backup had, by its manifest.
-    earlier: BTreeMap<String, BackedUp>,
     files: BTreeMap<String, BackedUp>,
-    kept: usize,
+    /// Of these, what was there before.
+    kept: BTreeSet<String>,
     progress: &'a mut dyn FnMut(usize),
 }
 
@@ -251,48 +287,72 @@ impl Copying<'_> {
         Ok(())
     }
 
-    /// Copies a file under a temporary name and renames it. False if it is not what the catalog says.
+    /// Copies a file, unless it is there already. False if it is not what the catalog says.
     fn file(&mut self, relative: &Path, from: &TableFile, sha256: Option<&str>) -> Result<bool, Error> {
-        let name = relative.to_string_lossy().into_owned();
-        let to = self.to.join(relative);
-        if let Some(sum) = sha256
-            && let Ok((bytes, found)) = sha256_of(&to)
-            && found == sum
-        {
-            if self.files.insert(name, BackedUp { bytes, sha256: found }).is_none() {
-                self.kept += 1;
-                (self.progress)(self.files.len());
+        if let Some(sum) = sha256 {
+            for there in [self.to.join(relative), self.to.join(NEXT).join(relative)] {
+                if let Ok((bytes, found)) = sha256_of(&there)
+                    && found == sum
+                {
+                    self.take(relative, BackedUp { bytes, sha256: found }, true);
+                    return Ok(true);
+                }
             }
-            return Ok(true);
         }
-        if let Some(folder) = to.parent() {
+        let next = self.to.join(NEXT).join(relative);
+        if let Some(folder) = next.parent() {
             make_folder(folder)?;
         }
-        let temporary = to.with_file_name(format!("_{}.tmp", to.file_name().unwrap_or_default().to_string_lossy()));
+        let temporary = next.with_file_name(format!("_{}.tmp", next.file_name().unwrap_or_default().to_string_lossy()));
         let copy = || std::io::copy(&mut from.reader(), &mut fs::File::create(&temporary)?);
         copy().map_err(io_error("copy", from.path()))?;
-        let (bytes, found) = sha256_of(&temporary)?;
-        if self.earlier.get(&name).is_some_and(|earlier| earlier.sha256 == found) && to.exists() {
-            self.kept += 1;
-        }
-        let finish = || {
-            fs::File::open(&temporary)?.sync_all()?;
-            fs::rename(&temporary, &to)
-        };
-        finish().map_err(io_error("rename to", &to))?;
-        let fits = sha256.is_none_or(|sum| sum == found);
-        self.files.insert(name, BackedUp { bytes, sha256: found });
-        (self.progress)(self.files.len());
-        Ok(fits)
+        let found = self.settle(relative, &temporary)?;
+        Ok(sha256.is_none_or(|sum| sum == found))
     }
 
-    /// What an earlier backup had and this one has not.
-    fn delete_the_rest(&self) -> Result<(), Error> {
-        let mut found = BTreeSet::new();
-        list(self.to, Path::new(""), &mut found)?;
-        for name in found {
-            if !self.files.contains_key(&name) && name != ERASED {
-                remove(&self.to.join(&name))?;
+    /// Takes a copy under a temporary name into the backup; its sum.
+    fn settle(&mut self, relative: &Path, temporary: &Path) -> Result<String, Error> {
+        let (bytes, sha256) = sha256_of(temporary)?;
+        let file = BackedUp { bytes, sha256: sha256.clone() };
+        let next = self.to.join(NEXT).join(relative);
+        let is_there = is_at(&file, &self.to.join(relative));
+        if is_there {
+            // One that a run before left may differ.
+            remove(temporary)?;
+            remove(&next)?;
+        } else {
+            let finish = || {
+                fs::File::open(temporary)?.sync_all()?;
+                fs::rename(temporary, &next)
+            };
+            finish().map_err(io_error("rename to", &next))?;
+        }
+        self.take(relative, file, is_there);
+        Ok(sha256)
+    }
+
+    fn take(&mut self, relative: &Path, file: BackedUp, was_there: bool) {
+        let name = relative.to_string_lossy().into_owned();
+        // A second look, because the catalog had changed, takes what the first has copied.
+        let is_first = self.files.insert(name.clone(), file).is_none();
+        if was_there && is_first {
+            self.kept.insert(name);
+        } else if !was_there {
+            self.kept.remove(&name);
+        }
+        (self.progress)(self.files.len());
+    }
+
+    /// Makes the names of what was copied last through a power cut.
+    fn sync_folders(&self) -> Result<(), Error> {
+        let next = self.to.join(NEXT);
+        let folders: BTreeSet<_> =
+            self.files.keys().filter_map(|name| next.join(name).parent().map(Path::to_owned)).collect();
+        for folder in folders {
+            match fs::File::open(&folder) {
+                // Nothing in it was new.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                opened => opened.and_then(|folder| folder.sync_all()).map_err(io_error("sync folder", &folder))?,
             }
         }
         Ok(())

@@ -33,8 +33,7 @@ use crate::store::catalog::{Catalog, Erased, Erasure};
 use crate::store::notes;
 use crate::store::paths::{Paths, TablePath};
 use crate::store::seal;
-use crate::store::swap;
-use crate::store::wal;
+use crate::store::{space, swap, wal};
 
 /// Name under which the catalog keeps the key that signs receipts.
 const KEY_SETTING: &str = "receipt_key";
@@ -73,6 +72,7 @@ pub struct Receipt {
 /// [`Error::NoPlayer`]; [`Error::Open`] while a session is unfinished; what the disk refuses.
 pub async fn erase(paths: &Paths, user: UserId, clock: &Clock, dry_run: bool) -> Result<Receipt, Error> {
     let lock = wal::lock(&paths.wal())?;
+    space::give_up_reserve(paths);
     let catalog = Catalog::open(&paths.catalog()).await?;
     let erased = async {
         let plan = Plan::of(paths, &catalog, user, false).await?;

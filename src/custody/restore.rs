@@ -7,7 +7,9 @@ use std::path::{Component, Path, PathBuf};
 use schemas::UserId;
 use serde::Serialize;
 
-use super::backup::{BACKUP_MANIFEST, BackupManifest, ERASED, VERSION, absent_is_fine, make_folder, read_manifest};
+use super::backup::{
+    BACKUP_MANIFEST, BackedUp, BackupManifest, ERASED, NEXT, VERSION, absent_is_fine, make_folder, read_manifest,
+};
 use super::erase::{Receipt, check_receipt, erase, keep_receipt, receipt_path};
 use super::{Error, io_error};
 use crate::clock::Clock;
@@ -128,19 +130,38 @@ fn copy(
         if !is_inside {
             return Err(Error::Backup { what: format!("the name {name}"), path: from.to_owned() });
         }
-        let (source, target) = (from.join(name), half.join(name));
+        let target = half.join(name);
         if let Some(folder) = target.parent() {
             make_folder(folder)?;
         }
-        fs::copy(&source, &target).map_err(io_error("copy", &source))?;
-        let (bytes, sha256) = sha256_of(&target)?;
-        if (bytes, &sha256) != (expected.bytes, &expected.sha256) {
-            return Err(Error::Backup { what: format!("{name} is damaged"), path: from.to_owned() });
-        }
+        copy_whole(from, name, expected, &target)?;
         fs::File::open(&target).and_then(|file| file.sync_all()).map_err(io_error("sync", &target))?;
     }
     progress(total, total);
     Ok(())
+}
+
+/// Copies a file from its place, or from where it waits for it.
+fn copy_whole(from: &Path, name: &str, expected: &BackedUp, target: &Path) -> Result<(), Error> {
+    let (place, next) = (from.join(name), from.join(NEXT).join(name));
+    let mut missing = None;
+    // It may take its place between two looks.
+    for source in [&place, &next, &place] {
+        match fs::copy(source, target) {
+            Ok(_) => {
+                let (bytes, sha256) = sha256_of(target)?;
+                if (bytes, &sha256) == (expected.bytes, &expected.sha256) {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => missing = missing.or(Some((source, error))),
+            Err(error) => return Err(io_error("copy", source)(error)),
+        }
+    }
+    match missing {
+        Some((source, error)) if source == &place => Err(io_error("copy", source)(error)),
+        _ => Err(Error::Backup { what: format!("{name} is damaged"), path: from.to_owned() }),
+    }
 }
 
 async fn erase_again(paths: &Paths, receipts: &[Receipt], clock: &Clock, restored: &mut Restored) -> Result<(), Error> {

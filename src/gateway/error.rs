@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use tracing::error;
 
+use crate::store::{space, wal};
 use crate::texts::{self, Lang};
 use crate::{accounts, analysis, custody, ingest, migration, notify, protocol, sessions, wechat};
 
@@ -68,7 +69,17 @@ impl ApiError {
         message: &'static str,
         inside: impl StdError + Send + Sync + 'static,
     ) -> Self {
-        Self { inside: Some(Box::new(inside)), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, message) }
+        let what = if space::is_full_disk(&inside) {
+            Self::disk_full()
+        } else {
+            Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, message)
+        };
+        Self { inside: Some(Box::new(inside)), ..what }
+    }
+
+    /// 507: somebody has to make room.
+    pub(super) fn disk_full() -> Self {
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", "the disk is full")
     }
 
     /// 400: the request cannot be understood; `what` says why, in English.
@@ -216,6 +227,8 @@ impl From<ingest::Error> for ApiError {
             ingest::Error::Full { session_id, .. } => {
                 Self::new(StatusCode::BAD_REQUEST, "session_full", message).about("session", session_id)
             }
+            // The log has told it once; a hall of devices would fill the rest of the disk with it.
+            ingest::Error::Log { source, .. } if matches!(*source, wal::Error::NoSpace { .. }) => Self::disk_full(),
             ingest::Error::Log { .. }
             | ingest::Error::LogEnded { .. }
             | ingest::Error::Seal { .. }
@@ -260,7 +273,9 @@ impl From<sessions::Error> for ApiError {
             sessions::Error::NoSession => Self::new(StatusCode::BAD_REQUEST, "session_not_named", message),
             sessions::Error::InvalidGroup => Self::new(StatusCode::BAD_REQUEST, "invalid_group", message),
             sessions::Error::Catalog(_) => Self::internal(CATALOG.0, CATALOG.1, error),
-            sessions::Error::Ingest(_) | sessions::Error::Broke => Self::internal(STORE.0, STORE.1, error),
+            sessions::Error::Log(_) | sessions::Error::Ingest(_) | sessions::Error::Broke => {
+                Self::internal(STORE.0, STORE.1, error)
+            }
         }
     }
 }

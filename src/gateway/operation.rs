@@ -13,11 +13,12 @@ use tower::ServiceExt;
 use super::Shared;
 use super::access::Access;
 use super::error::ApiError;
+use crate::store::wal;
 use crate::telemetry;
 
 type Answer = Result<Json<Value>, ApiError>;
 
-/// The catalog must answer a readiness check within this.
+/// Log and catalog must each answer a readiness check within this.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The process answers.
@@ -31,8 +32,12 @@ pub(super) async fn ready(AxumState(context): Shared) -> Answer {
     if *context.state.shutdown.borrow() {
         return Err(unavailable("stopping", "the service is stopping"));
     }
-    if let Some(failure) = context.state.ingest.log_failure() {
-        return Err(unavailable("log_unavailable", "the log takes no frames").about("what", failure));
+    match timeout(READY_TIMEOUT, context.state.ingest.log_failure(wal::Room::ForARecord)).await {
+        Ok(None) => {}
+        Ok(Some(failure)) => {
+            return Err(unavailable("log_unavailable", "the log takes no frames").about("what", failure));
+        }
+        Err(_) => return Err(unavailable("log_unavailable", "the log takes no frames").about("what", "no answer")),
     }
     match timeout(READY_TIMEOUT, context.state.sessions.system_counts()).await {
         Ok(Ok(_)) => Ok(Json(json!({ "status": "ready" }))),

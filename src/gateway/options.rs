@@ -69,6 +69,8 @@ pub struct Options {
     pub shutdown_grace: Duration,
     /// Origins whose pages may open the admin socket, besides the service's own.
     pub allowed_origins: Vec<String>,
+    /// So much of the disk stays free of files that are brought.
+    pub min_free_bytes: u64,
 }
 
 impl Default for Options {
@@ -99,6 +101,7 @@ impl Default for Options {
             malformed_limit: 60,
             shutdown_grace: Duration::from_secs(5),
             allowed_origins: Vec::new(),
+            min_free_bytes: 0,
         }
     }
 }

@@ -500,10 +500,9 @@ impl Handle {
         }
     }
 
-    /// Why the log takes no frames at the moment; `None` while it does.
-    #[must_use]
-    pub fn log_failure(&self) -> Option<Arc<wal::Error>> {
-        match self.0.log.health() {
+    /// Why the log takes no frames at the moment; `None` while it does. The disk is asked.
+    pub async fn log_failure(&self, room: wal::Room) -> Option<Arc<wal::Error>> {
+        match self.0.log.probe(room).await {
             wal::Health::Good => None,
             wal::Health::Failing(error) | wal::Health::Poisoned(error) => Some(error),
         }

@@ -11,13 +11,16 @@ mod device;
 mod service;
 mod without_socket;
 
+use std::sync::Arc;
+
 use schemas::{DeviceCode, SessionId, SessionStatus, UserId};
 use serde::Serialize;
 
 pub use service::{Handle, Options, Service};
 
 use crate::hub::{DeviceMessage, Sent};
-use crate::{ingest, store::catalog};
+use crate::ingest;
+use crate::store::{catalog, wal};
 
 /// A session as clients see it.
 #[derive(Clone, Debug, Serialize)]
@@ -132,6 +135,8 @@ pub enum Error {
     NoSession,
     #[error("a group code has 1 to 64 visible characters")]
     InvalidGroup,
+    #[error("start a session while the log takes no frames")]
+    Log(#[source] Arc<wal::Error>),
     #[error("use the catalog")]
     Catalog(#[from] catalog::Error),
     #[error("finish taking a recording")]

@@ -16,6 +16,7 @@ use crate::hub::{self, AdminMessage, DeviceMessage, Level, Sent};
 use crate::ingest;
 use crate::push;
 use crate::store::catalog::{Catalog, NewSession, SessionKind, SessionRow};
+use crate::store::wal;
 
 use SessionStatus::{Analyzing, Calibrating, Collecting, Stopped, Stopping};
 
@@ -230,6 +231,10 @@ impl Handle {
     pub async fn start(&self, user: UserId, group_code: &str, code: DeviceCode) -> Result<Commanded, Error> {
         if group_code.is_empty() || group_code.len() > GROUP_LIMIT_BYTES || group_code.chars().any(char::is_control) {
             return Err(Error::InvalidGroup);
+        }
+        // Better said now than to somebody who has played for an hour.
+        if let Some(failure) = self.0.ingest.log_failure(wal::Room::ForASession).await {
+            return Err(Error::Log(failure));
         }
         let device = self.device(&code);
         let mut device = device.lock().await;

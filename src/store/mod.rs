@@ -10,6 +10,7 @@ pub mod paths;
 mod publish;
 pub mod results;
 pub mod seal;
+pub mod space;
 pub mod swap;
 pub mod wal;
 

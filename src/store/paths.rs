@@ -12,6 +12,7 @@
 //!   _swap/                                          what a compaction makes ready, and what it replaced
 //!   _incoming/                                      files that are being brought to the service
 //!   _unpacked/                                      files of a session that is being taken out of an archive
+//!   _reserve                                        nothing, in real blocks: room for the day when the disk is full
 //! ```
 //!
 //! The folders are Hive partitions, so that other engines read a table by its folder. They pass over names that begin
@@ -76,6 +77,12 @@ impl Paths {
     #[must_use]
     pub fn unpacked(&self) -> PathBuf {
         self.root.join("_unpacked")
+    }
+
+    /// The file that holds room and nothing else.
+    #[must_use]
+    pub fn reserve(&self) -> PathBuf {
+        self.root.join("_reserve")
     }
 
     /// The folder of a table.

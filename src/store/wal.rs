@@ -73,7 +73,8 @@
 //! # Errors while writing
 //!
 //! - **No space** (`ENOSPC`, quota, the file system's largest file, or less free space than [`Options::min_free_bytes`]): the batch fails
-//!   with [`Error::NoSpace`], the segment is cut back to the last good byte, and the next append tries again.
+//!   with [`Error::NoSpace`], the segment is cut back to the last good byte, and the next append tries again. [`Handle::probe`] tells
+//!   without one.
 //! - **Any other failed write, and a failed sync**: the log is poisoned. After a failed `fsync` the kernel may have dropped
 //!   the dirty pages, so neither a retry nor a read can tell what is on disk. Every waiting and later append fails with
 //!   [`Error::Poisoned`]; [`Handle::health`] says so; a restart recovers what was acknowledged.
@@ -106,7 +107,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::class::Class;
 pub use recovery::{Lock, lock, read_only, set_aside};
-use writer::{Append, Disk, Erase, Job, Shared, Storage, Writer};
+use writer::{Append, Disk, Erase, Job, Probe, Shared, Storage, Writer};
 
 /// How far a record has gone when its append resolves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -363,7 +364,7 @@ pub enum Health {
     /// The last append was kept, or there was none.
     #[default]
     Good,
-    /// The last append failed for want of space, or because no segment could be made; later ones may succeed.
+    /// There is no space, or the last append found that no segment could be made; later ones may succeed.
     Failing(Arc<Error>),
     /// A write or sync failed; only a restart helps.
     Poisoned(Arc<Error>),
@@ -375,6 +376,15 @@ impl Health {
     pub const fn is_good(&self) -> bool {
         matches!(self, Self::Good)
     }
+}
+
+/// Room on the disk that somebody asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// For whatever comes next: [`Options::min_free_bytes`] stay free.
+    ForARecord,
+    /// For a recording that begins now, so that those that run are not cut off for its sake: a quarter more stays free.
+    ForASession,
 }
 
 /// Room in the writer's queue; dropping it gives the room back.
@@ -551,7 +561,15 @@ impl Handle {
         erased.await.map_err(|_| Error::Closed)?
     }
 
-    /// Whether the log takes records.
+    /// Whether the log takes records now, with a look at the disk.
+    pub async fn probe(&self, room: Room) -> Health {
+        let (done, told) = oneshot::channel();
+        self.inner.shared.push(Job::Probe(Probe { room, done }));
+        // A closed log drops the question.
+        told.await.unwrap_or_else(|_| self.health())
+    }
+
+    /// Whether the last record was taken.
     #[must_use]
     pub fn health(&self) -> Health {
         self.inner.shared.health()

@@ -76,7 +76,7 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
         app.sql(&format!("SELECT user_id FROM sessions WHERE session_id = {theirs}")).await[0]["user_id"].to_string();
     let others = app.sql("SELECT * FROM strokes WHERE session_id = 1 ORDER BY stroke_index").await;
     let data_dir = text(app.data_dir());
-    fails(&["erase", "--data-dir", &data_dir, "--player", &player], "another process has it open").await;
+    fails(&["erase", "--data-dir", &data_dir, "--player", &player], "--url names it").await;
     // Closed sessions only: an interval after the grace they are.
     eventually(async || {
         let listed = ask(&["sessions", "show", &theirs.to_string(), "--data-dir", &data_dir, "--json"]).await;
@@ -367,11 +367,7 @@ async fn who_was_erased_is_not_restored() {
     app.request("POST", &format!("/api/v2/sessions/{theirs}/complete"), "", "").await;
     eventually(async || app.get(&format!("/api/v2/sessions/{theirs}/result")).await.0 == 200).await;
     back_up("near").await;
-    for file in files(&place.path().join("near")) {
-        let to = place.path().join("far").join(file.strip_prefix(place.path().join("near")).unwrap());
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(&file, &to).unwrap();
-    }
+    copy_all(&place.path().join("near"), &place.path().join("far"));
     let url = format!("http://{}", app.address());
     let dry = format!("/api/v2/players/{player}?dry_run=true");
     eventually(async || app.request("DELETE", &dry, "", "").await.0 == 200).await;
@@ -468,9 +464,8 @@ async fn who_was_erased_is_not_restored() {
     let newest = ask(&["sql", "--data-dir", &seventh, "--format", "json", newest]).await;
     assert_eq!(newest, json!([{ "user_id": went + 1 }]));
 
-    // Made again it holds nobody, and needs no receipt.
+    // Made again it holds nobody, and the receipt beside it is of no more use.
     back_up("near").await;
-    assert!(!place.path().join("near/erased.jsonl").exists());
     let restored = ask(&["restore", &at("near"), "--data-dir", &at("sixth"), "--json"]).await;
     assert_eq!(restored["erased"], json!([]), "{restored}");
     assert_eq!(holding(&place.path().join("sixth"), OTHER.as_bytes()), Vec::<PathBuf>::new());
@@ -551,6 +546,77 @@ async fn a_backup_made_under_load_is_restored_with_all_that_was_acknowledged() {
     fs::write(damaged.unwrap(), b"damaged").unwrap();
     fails(&["restore", &backup, "--data-dir", &restored("third")], "damaged").await;
     assert!(!place.path().join("third").exists());
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for file in files(from) {
+        let copy = to.join(file.strip_prefix(from).unwrap());
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(file, copy).unwrap();
+    }
+}
+
+/// Wherever the next backup into a folder is cut off, one of the two can be restored: the one before until it is replaced in one
+/// step, from then on the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_cut_off_leaves_the_one_before() {
+    let app = TestApp::start().await;
+    recorded(&app, "d1", 4).await;
+    let data_dir = text(app.data_dir());
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let back_up =
+        async |name: &str| ask(&["backup", "--data-dir", &data_dir, "--out", &text(&at(name)), "--json"]).await;
+    let sessions_of = async |name: &str| {
+        let folder = text(&at("restored"));
+        ask(&["restore", &text(&at(name)), "--data-dir", &folder, "--json"]).await;
+        let report = ask(&["verify", "--data-dir", &folder, "--json"]).await;
+        assert_eq!((&report["lost"], &report["unlisted_files"]), (&json!([]), &json!(0)), "{name}: {report}");
+        let statement = "SELECT session_id FROM frames GROUP BY 1 ORDER BY 1";
+        let found = ask(&["sql", "--data-dir", &folder, "--format", "json", statement]).await;
+        fs::remove_dir_all(folder).unwrap();
+        found.as_array().unwrap().iter().map(|row| row["session_id"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    back_up("old").await;
+    copy_all(&at("old"), &at("new"));
+    recorded(&app, "d2", 5).await;
+    let made = back_up("new").await;
+    assert!(made["kept"].as_i64().is_some_and(|kept| kept >= 3) && !at("new/_next").exists(), "{made}");
+
+    // Cut off while it was copying: what is new waits, some of it torn.
+    copy_all(&at("old"), &at("cut"));
+    let differs = |file: &PathBuf| {
+        let name = file.strip_prefix(at("new")).unwrap();
+        name != "backup.json" && fs::read(file).ok() != fs::read(at("old").join(name)).ok()
+    };
+    let new_files: Vec<PathBuf> = files(&at("new")).into_iter().filter(differs).collect();
+    assert!(new_files.len() >= 4, "{new_files:?}");
+    for file in &new_files {
+        let waiting = at("cut/_next").join(file.strip_prefix(at("new")).unwrap());
+        fs::create_dir_all(waiting.parent().unwrap()).unwrap();
+        fs::copy(file, waiting).unwrap();
+    }
+    copy_all(&at("cut"), &at("switched"));
+    fs::write(at("cut/_next/_catalog.sqlite.tmp"), b"torn").unwrap();
+    fs::write(at("cut/_next").join(new_files[1].strip_prefix(at("new")).unwrap()), b"torn").unwrap();
+    assert_eq!(sessions_of("cut").await, [1]);
+    back_up("cut").await;
+    assert_eq!(sessions_of("cut").await, [1, 2]);
+    assert!(!at("cut/_next").exists());
+
+    // Cut off when it was whole: files take their places, in any order, until the last.
+    fs::copy(at("new/backup.json"), at("switched/backup.json")).unwrap();
+    for file in &new_files {
+        let name = file.strip_prefix(at("new")).unwrap();
+        assert_eq!(sessions_of("switched").await, [1, 2], "before {} has its place", name.display());
+        let there = at("switched").join(name);
+        fs::create_dir_all(there.parent().unwrap()).unwrap();
+        fs::rename(at("switched/_next").join(name), there).unwrap();
+    }
+    assert_eq!(sessions_of("switched").await, [1, 2]);
+    back_up("switched").await;
+    assert!(!at("switched/_next").exists());
+    assert_eq!(sessions_of("switched").await, [1, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ mod delivery;
 mod documents;
 mod exports;
 mod flow;
+mod full_disk;
 mod hostile;
 mod import;
 mod kill;

@@ -29,9 +29,13 @@ use crate::gateway::access::{Access, device_code};
 use crate::gateway::error::ApiError;
 use crate::gateway::{Context, Shared};
 use crate::migration::{ArchiveReport, Brought, BroughtError, TakenRecording};
+use crate::store::space;
 
 /// Files that arrive or wait at once; a further one waits for a place as long as for a body, then it is answered 503.
 pub(in crate::gateway) const AT_ONCE: usize = 4;
+
+/// Free space is looked up after this many bytes of a file.
+const SPACE_CHECK_BYTES: u64 = 4 << 20;
 
 pub(super) fn router() -> OpenApiRouter<Arc<Context>> {
     OpenApiRouter::new().routes(routes!(recordings)).routes(routes!(archive))
@@ -198,6 +202,14 @@ async fn receive(context: &Context, request: Request, name: &str, limit_bytes: u
     let unwritable = |error| ApiError::internal("store_unavailable", "the file could not be kept", error);
     let incoming = context.state.paths.incoming();
     tokio::fs::create_dir_all(&incoming).await.map_err(unwritable)?;
+    // What is made of it takes about as much again.
+    let has_room = |to_come: u64| {
+        space::free_bytes(&incoming)
+            .map_or(true, |free| free >= context.options.min_free_bytes.saturating_add(to_come.saturating_mul(2)))
+    };
+    if !has_room(told.unwrap_or(0)) {
+        return Err(ApiError::disk_full());
+    }
     let folder = tempfile::Builder::new().prefix("file-").tempdir_in(&incoming).map_err(unwritable)?;
     let mut body = request.into_body().into_data_stream();
     let first =
@@ -206,11 +218,17 @@ async fn receive(context: &Context, request: Request, name: &str, limit_bytes: u
     let ending = if first.starts_with(b"PAR1") { "parquet" } else { "csv" };
     let path = folder.path().join(format!("{name}.{ending}"));
     let mut file = File::create(&path).await.map_err(unwritable)?;
-    let (mut piece, mut bytes) = (Some(first), 0_u64);
+    let (mut piece, mut bytes, mut checked_bytes) = (Some(first), 0_u64, 0);
     while let Some(content) = piece {
         bytes += content.len() as u64;
         if bytes > limit_bytes {
             return Err(too_large());
+        }
+        if bytes - checked_bytes >= SPACE_CHECK_BYTES {
+            if !has_room(0) {
+                return Err(ApiError::disk_full());
+            }
+            checked_bytes = bytes;
         }
         file.write_all(&content).await.map_err(unwritable)?;
         piece = next(context, &mut body).await?;

@@ -577,6 +577,39 @@ fn a_full_disk_refuses_records_and_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn a_probe_tells_what_an_append_would_find() {
+    let dir = TempDir::new().unwrap();
+    let (log, faults) = open_faulty(Options { min_free_bytes: 1000, ..options(dir.path()) });
+    runtime().block_on(async {
+        let is_good = async |room| log.probe(room).await.is_good();
+        assert!(is_good(Room::ForASession).await);
+        // Enough for those who record, not for another.
+        faults.free.store(1249, Ordering::Relaxed);
+        assert!(is_good(Room::ForARecord).await && !is_good(Room::ForASession).await);
+        faults.free.store(1250, Ordering::Relaxed);
+        assert!(is_good(Room::ForASession).await);
+        // Filled by somebody else, before any append.
+        faults.free.store(999, Ordering::Relaxed);
+        assert!(!is_good(Room::ForARecord).await && !log.health().is_good());
+        faults.free.store(1000, Ordering::Relaxed);
+        assert!(is_good(Room::ForARecord).await && log.health().is_good());
+        // A quota does not show in the free space.
+        append(&log, &record(1, 0, 8)).await.unwrap();
+        faults.limit.store(faults.used.load(Ordering::Relaxed), Ordering::Relaxed);
+        assert!(is_good(Room::ForARecord).await, "nobody has met it yet");
+        append(&log, &record(1, 8, 8)).await.unwrap_err();
+        assert!(!is_good(Room::ForARecord).await);
+        faults.limit.store(u64::MAX, Ordering::Relaxed);
+        assert!(is_good(Room::ForARecord).await && log.health().is_good());
+        append(&log, &record(1, 8, 8)).await.unwrap();
+        log.close().await.unwrap();
+        assert!(is_good(Room::ForARecord).await, "the end of a log that never failed");
+    });
+    let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(!files.iter().any(|name| name.to_string_lossy().contains("probe")), "{files:?}");
+}
+
+#[test]
 fn records_are_refused_while_the_disk_is_nearly_full() {
     let dir = TempDir::new().unwrap();
     // Free space is looked up for every new segment, here for every record.

@@ -14,7 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::format::{Encoded, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::recovery::{OldSegment, remove_if_there, rewrite_without, sync_parent};
-use super::{BelowFloor, Durability, Error, Health, Options, segment_name};
+use super::{BelowFloor, Durability, Error, Health, Options, Room, segment_name};
+use crate::store::space::{self, is_no_space};
 
 /// The writer stops gathering at this many bytes: one write of a few milliseconds on a common disk.
 const GATHER_LIMIT_BYTES: usize = 4 << 20;
@@ -63,8 +64,7 @@ impl Storage for Disk {
         sync_parent(to)
     }
     fn free_bytes(&mut self) -> io::Result<u64> {
-        let disk = rustix::fs::statvfs(&self.dir)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        space::free_bytes(&self.dir)
     }
 }
 
@@ -94,6 +94,13 @@ pub(super) enum Job {
     Append(Append),
     Release(SessionId),
     Erase(Erase),
+    Probe(Probe),
+}
+
+/// Somebody asks whether the log takes records.
+pub(super) struct Probe {
+    pub(super) room: Room,
+    pub(super) done: oneshot::Sender<Health>,
 }
 
 /// Sessions that are to be nowhere in the log.
@@ -281,6 +288,10 @@ impl Writer {
                         // Who asked may be gone; it is erased all the same.
                         drop(done.send(self.erase(&sessions)));
                     }
+                    Job::Probe(Probe { room, done }) => {
+                        self.commit();
+                        drop(done.send(self.probe(room)));
+                    }
                 }
             }
             self.commit();
@@ -382,8 +393,7 @@ impl Writer {
                     active.sessions.extend(waiting.iter().map(|append| append.session_id));
                 }
                 if !self.shared.health().is_good() {
-                    tracing::info!("the write-ahead log takes records again");
-                    self.shared.set_health(Health::Good);
+                    self.recovered();
                 }
                 for append in waiting {
                     (append.settled)(Ok(()));
@@ -455,10 +465,7 @@ impl Writer {
         };
         metrics::counter!("volant_store_wal_refused_records_total", "reason" => reason).increment(waiting.len() as u64);
         if self.poison.is_none() {
-            if self.shared.health().is_good() {
-                tracing::error!(error = &**error as &dyn std::error::Error, "the write-ahead log cannot take records");
-            }
-            self.shared.set_health(Health::Failing(Arc::clone(error)));
+            self.failing(error);
         }
         for append in waiting {
             (append.settled)(Err(Arc::clone(error)));
@@ -473,17 +480,77 @@ impl Writer {
         if !is_due {
             return Ok(());
         }
-        // A disk that cannot tell has no floor; when it is full the write says so.
-        let free_bytes = self.storage.free_bytes().unwrap_or(u64::MAX);
-        let min_free_bytes = self.options.min_free_bytes;
-        if free_bytes < min_free_bytes {
+        if let Err(error) = self.check_floor(self.options.min_free_bytes) {
             self.checked_at = None;
-            let below = BelowFloor { free_bytes, min_free_bytes };
-            return Err(self.no_space(io::Error::new(io::ErrorKind::StorageFull, below)));
+            return Err(error);
         }
         self.unchecked_bytes = 0;
         self.checked_at = Some(Instant::now());
         Ok(())
+    }
+
+    fn check_floor(&mut self, min_free_bytes: u64) -> Result<(), Error> {
+        // A disk that cannot tell has no floor; when it is full the write says so.
+        let free_bytes = self.storage.free_bytes().unwrap_or(u64::MAX);
+        if free_bytes < min_free_bytes {
+            let below = BelowFloor { free_bytes, min_free_bytes };
+            return Err(self.no_space(io::Error::new(io::ErrorKind::StorageFull, below)));
+        }
+        Ok(())
+    }
+
+    /// Whether a record would be kept now. The disk is asked: it may have filled up, or been emptied, since the last append.
+    fn probe(&mut self, room: Room) -> Health {
+        let told = self.shared.health();
+        let tried = match &told {
+            Health::Poisoned(_) => return told,
+            Health::Failing(_) => self.check_space(true).and_then(|()| self.try_a_block()),
+            Health::Good => self.check_space(true),
+        };
+        match tried {
+            Ok(()) if !told.is_good() => self.recovered(),
+            Ok(()) => {}
+            Err(error) => {
+                let error = Arc::new(error);
+                self.failing(&error);
+                return Health::Failing(error);
+            }
+        }
+        let min_free_bytes = self.options.min_free_bytes;
+        match room {
+            Room::ForARecord => Health::Good,
+            Room::ForASession => match self.check_floor(min_free_bytes.saturating_add(min_free_bytes / 4)) {
+                Ok(()) => Health::Good,
+                Err(error) => Health::Failing(Arc::new(error)),
+            },
+        }
+    }
+
+    /// Writes a block on a file of its own: a quota, for one, does not show in the free space.
+    fn try_a_block(&mut self) -> Result<(), Error> {
+        let path = self.options.dir.join("_probe.tmp");
+        let tried = self.storage.create(&path).and_then(|mut medium| {
+            medium.write_all_at(&[0; 4096], 0)?;
+            medium.sync_data()
+        });
+        drop(remove_if_there(&path));
+        match tried {
+            Ok(()) => Ok(()),
+            Err(source) if is_no_space(&source) => Err(self.no_space(source)),
+            Err(source) => Err(Error::Create { path, source }),
+        }
+    }
+
+    fn recovered(&self) {
+        tracing::info!("the write-ahead log takes records again");
+        self.shared.set_health(Health::Good);
+    }
+
+    fn failing(&self, error: &Arc<Error>) {
+        if self.shared.health().is_good() {
+            tracing::error!(error = &**error as &dyn std::error::Error, "the write-ahead log cannot take records");
+        }
+        self.shared.set_health(Health::Failing(Arc::clone(error)));
     }
 
     /// The active segment takes no more records.
@@ -560,11 +627,6 @@ impl Writer {
     fn count_segments(&self) {
         metrics::gauge!("volant_store_wal_segments").set((self.old.len() + usize::from(self.active.is_some())) as f64);
     }
-}
-
-/// True for the errors that go away when somebody makes room.
-fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 struct CloseOnDrop(Arc<Shared>);
