@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, InformationSchemaProvider};
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
@@ -42,7 +42,7 @@ use super::rules::{ByRowGroups, RangeJoin};
 use super::source::Source;
 use super::views::VIEWS;
 use super::yields::Yields;
-use super::{functions, size, statement, tables, text};
+use super::{functions, parameters, size, statement, tables, text};
 
 pub(super) const CATALOG: &str = "volant";
 pub(super) const SCHEMA: &str = "public";
@@ -50,8 +50,6 @@ pub(super) const SCHEMA: &str = "public";
 const FILES: &str = "volant://data";
 /// Batches (of up to 8192 rows) that wait for a slow reader; the statement pauses when they are there.
 const ANSWER_QUEUE: usize = 2;
-/// Values that a statement can take at most, as in PostgreSQL, whose wire counts them in 16 bits.
-const PARAMETERS_LIMIT: usize = 65_535;
 /// Footers of Parquet files kept in memory, all files together.
 const FOOTER_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// How often a statement is begun when stored files change under it, and the pause before it begins again.
@@ -623,18 +621,7 @@ impl Engine {
     async fn describe(&self, sql: &str, limits: &Limits) -> Result<Described, Error> {
         let engine_error = |error| Error::from_engine(error, limits.memory_bytes);
         let (state, plan) = self.plan(sql, limits, false).await?;
-        let mut found: Vec<_> = plan.get_parameter_fields().map_err(engine_error)?.into_iter().collect();
-        let number = |name: &str| name.trim_start_matches('$').parse::<usize>().unwrap_or(usize::MAX);
-        found.sort_by_key(|(name, _)| number(name));
-        let mut parameters: Vec<Field> = Vec::with_capacity(found.len());
-        for (name, field) in found {
-            // A number that does not stand in the statement has its place all the same: values come by number.
-            let left_out = number(&name).saturating_sub(1).min(PARAMETERS_LIMIT);
-            parameters.extend(
-                (parameters.len()..left_out).map(|at| Field::new(format!("${}", at + 1), DataType::Null, true)),
-            );
-            parameters.push(Field::new(name, field.map_or(DataType::Null, |field| field.data_type().clone()), true));
-        }
+        let parameters = parameters::of(&plan).map_err(engine_error)?;
         // The types after coercion are those of the answer; with placeholders left there is no answer to plan.
         let plan = if parameters.is_empty() { state.optimize(&plan).map_err(engine_error)? } else { plan };
         let schema = plan.schema().as_arrow();

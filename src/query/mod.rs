@@ -27,6 +27,7 @@ pub mod flight;
 mod folder;
 mod functions;
 pub mod http;
+mod parameters;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod provider;

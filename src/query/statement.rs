@@ -1,10 +1,13 @@
 //! Reads the text of a statement and lets only reading statements through.
 
+use std::ops::ControlFlow;
+
 use datafusion::config::Dialect;
+use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::ast::{Statement as Sql, TableFactor, Visit as _, Visitor};
 use datafusion::sql::sqlparser::dialect::{Dialect as SqlDialect, GenericDialect, PostgreSqlDialect};
 
 use super::error::Error;
@@ -22,7 +25,7 @@ pub(super) fn parse(sql: &str, dialect: Dialect) -> Result<Statement, Error> {
     if sql.len() > STATEMENT_LIMIT_BYTES {
         return Err(Error::TooLong { bytes: sql.len(), limit_bytes: STATEMENT_LIMIT_BYTES });
     }
-    let parse_error = |error: datafusion::error::DataFusionError| Error::from_engine(error, 0);
+    let parse_error = |error: DataFusionError| Error::from_engine(error, 0);
     let dialect: &dyn SqlDialect =
         if dialect == Dialect::PostgreSQL { &PostgreSqlDialect {} } else { &GenericDialect {} };
     let mut statements = DFParserBuilder::new(sql)
@@ -50,7 +53,27 @@ fn check(statement: &Statement) -> Result<(), Error> {
     }
 }
 
+/// Finds tables of which only a sample is asked for; the engine would read all of them, and not say so.
+struct Samples;
+
+impl Visitor for Samples {
+    type Break = Error;
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Error> {
+        match factor {
+            TableFactor::Table { sample: Some(_), .. } => {
+                let what = "TABLESAMPLE is not answered; write WHERE random() < 0.01";
+                ControlFlow::Break(Error::from_engine(DataFusionError::NotImplemented(what.to_owned()), 0))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
 fn check_sql(sql: &Sql) -> Result<(), Error> {
+    if let ControlFlow::Break(error) = sql.visit(&mut Samples) {
+        return Err(error);
+    }
     match sql {
         Sql::Query(_)
         | Sql::ExplainTable { .. }

@@ -9,6 +9,7 @@ and whose client is killed; SQLAlchemy's inspection of schemas, tables, views an
 Usage: postgres.py VOLANT_BINARY PSQL
 """
 
+import asyncio
 import datetime
 import json
 import os
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 
 import adbc_driver_postgresql.dbapi as adbc
+import asyncpg
 import polars
 import psycopg
 import sqlalchemy
@@ -213,6 +215,53 @@ LISTS = [
     ("SELECT count(*) FROM frames WHERE sensor = ANY(%s::text[])", ["wrist", "a,b"], "sensor = 'wrist'"),
     ("SELECT count(*) FROM frames WHERE session_id = ANY(%s)", [1, 7], "session_id IN (1, 7)"),
 ]
+
+
+# What PostgreSQL's users write in ways of its own, and what it answers.
+FORMS = [
+    ("SELECT to_char(to_timestamp_micros(1767520859999405), 'FMDD Mon YYYY HH24:MI:SS.US')", ("4 Jan 2026 10:00:59.999405",)),
+    ("SELECT current_user, current_schema, current_catalog", ("postgres", "public", "volant")),
+    ("SELECT localtimestamp > timestamp '2026-01-01'", (True,)),
+    ("SELECT sensor FROM frames ORDER BY sensor OFFSET 1 ROWS FETCH FIRST ROW ONLY", ("racket",)),
+    ("SELECT EXISTS (SELECT * FROM frames WHERE sensor = 'wrist'), NOT EXISTS (SELECT 1 FROM frames)", (True, False)),
+    ("SELECT variance(x) FROM (VALUES (1), (2), (3)) AS t(x)", (1.0,)),
+]
+
+
+def by_forms(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement, right in FORMS:
+            rows = connection.execute(statement).fetchall()
+            check(statement, rows == [right], rows)
+        for statement, said in [
+            ("SELECT to_char(now(), 'YYYY RM')", "RM"),
+            ("SELECT count(*) FROM frames TABLESAMPLE SYSTEM (1)", "TABLESAMPLE"),
+        ]:
+            try:
+                rows = connection.execute(statement).fetchall()
+                check(f"{statement} is refused", False, rows)
+            except psycopg.Error as error:
+                check(f"{statement} is refused", said in str(error), error)
+
+
+async def by_asyncpg(url: str, service: Service) -> None:
+    """Asks the server for the type of every value, lists among them, and sends all of them in binary."""
+    connection = await asyncpg.connect(url)
+    for statement, values, condition in [
+        ("session_id = any($1)", ([1, 7],), "session_id IN (1, 7)"),
+        ("sensor = any($1) AND session_id = $2", (["wrist", "racket"], 1), "sensor IN ('wrist', 'racket') AND session_id = 1"),
+        ("session_id <> all($1)", ([1],), "session_id <> 1"),
+        ("acc_x > $1 AND sensor = any($2::text[])", (0.5, ["wrist"]), "acc_x > 0.5 AND sensor = 'wrist'"),
+    ]:
+        right = service.sql(f"SELECT count(*) AS n FROM frames WHERE {condition}")[0]["n"]
+        found = await connection.fetchval(f"SELECT count(*) FROM frames WHERE {statement}", *values)
+        check(f"asyncpg: {statement}", found == right and right > 0, found)
+    lists = await connection.fetchval("SELECT array_agg(DISTINCT sensor ORDER BY sensor) FROM frames WHERE session_id = any($1)", [1])
+    check("asyncpg: a list comes back", "wrist" in lists and lists == sorted(lists), lists)
+    async with connection.transaction():
+        rows = [row async for row in connection.cursor("SELECT seq FROM frames LIMIT 500")]
+    check("asyncpg: a cursor", len(rows) == 500, len(rows))
+    await connection.close()
 
 
 def by_copy(psql: Psql, url: str, service: Service) -> None:
@@ -432,6 +481,8 @@ def main(volant: str, binary: str) -> None:
             by_psql(psql)
             by_driver(url, service)
             by_looking_around(url)
+            by_forms(url)
+            asyncio.run(by_asyncpg(url, service))
             by_copy(psql, url, service)
             by_cursor(psql, url, service)
             by_adbc_and_connectorx(url, service)
@@ -439,7 +490,7 @@ def main(volant: str, binary: str) -> None:
             given_up(psql, service)
             statements_end(url, service)
         by_rights(volant, data, binary)
-    print("postgres: psql, psycopg, ADBC, connectorx and SQLAlchemy agree with the service")
+    print("postgres: psql, psycopg, asyncpg, ADBC, connectorx and SQLAlchemy agree with the service")
 
 
 main(sys.argv[1], sys.argv[2])

@@ -12,6 +12,8 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use pgwire::api::results::{Response, Tag};
 
+use super::forms::read_forms;
+
 /// Of the dialect and catalog, by which clients choose their questions; then whose server it is.
 pub(super) const VERSION: &str = concat!("16.6 (Volant ", env!("CARGO_PKG_VERSION"), ")");
 /// The answer of `version()`, whose words clients read.
@@ -84,20 +86,40 @@ impl Said {
 /// Reads statements.
 ///
 /// Those about PostgreSQL's catalog are put in the engine's words, which among other things takes lookups from rows of another
-/// table for NULL. All others mean what they say, but for lists that came as text.
+/// table for NULL. All others mean what they say, but for lists that came as text and forms of PostgreSQL's own ([`super::forms`]).
 pub(super) fn read(parser: &PostgresCompatibilityParser, sql: &str) -> Result<Vec<Sql>, ParserError> {
     let lower = sql.to_ascii_lowercase();
     if !["pg_", "regclass", "regtype", "regproc"].iter().any(|word| lower.contains(word)) {
         let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, sql)?;
+        statements.iter_mut().try_for_each(read_forms)?;
         statements.iter_mut().for_each(read_lists);
         return Ok(statements);
     }
+    // asyncpg asks for everything that a type is made of. Ours are numbers, texts and lists of them.
+    let sql = if lower.contains("typeinfo_tree") { TYPES } else { sql };
     // The schema is meant, and the library looks for the name in ours.
     let sql = sql.replace("'pg_class'::regclass", "'pg_catalog.pg_class'::regclass");
     let mut statements = parser.parse(&sql)?;
+    statements.iter_mut().try_for_each(read_forms)?;
     statements.iter_mut().for_each(plainly);
     statements.iter_mut().for_each(read_lists);
     Ok(statements)
+}
+
+/// Types by number, and those of their members, in asyncpg's columns.
+const TYPES: &str = "\
+    SELECT t.oid AS oid, 'pg_catalog' AS ns, t.typname AS name, t.typtype AS kind, CAST(NULL AS oid) AS basetype, \
+    t.typelem AS elemtype, m.typdelim AS elemdelim, CAST(NULL AS oid) AS range_subtype, CAST(NULL AS text[]) AS attrtypoids, \
+    CAST(NULL AS text[]) AS attrnames, CASE WHEN t.oid = ANY($1::oid[]) THEN 0 ELSE 1 END AS depth, \
+    CAST(NULL AS text) AS basetype_name, m.typname AS elemtype_name, CAST(NULL AS text) AS range_subtype_name \
+    FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type m ON t.typelem = m.oid \
+    WHERE t.oid = ANY($1::oid[]) \
+    OR t.oid IN (SELECT l.typelem FROM pg_catalog.pg_type l WHERE l.oid = ANY($1::oid[])) \
+    ORDER BY depth DESC";
+
+/// True for [`TYPES`], however it was put since.
+pub(super) fn asks_for_types(sql: &str) -> bool {
+    sql.contains("attrtypoids")
 }
 
 /// Takes placeholders and texts for lists where a list is meant; see [`super::arrays`].
@@ -426,7 +448,7 @@ fn escape_by_backslash(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) {
     *escape = None;
 }
 
-fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
     Expr::Function(Function {
         name: vec![Ident::new(name)].into(),
         uses_odbc_syntax: false,

@@ -18,6 +18,7 @@ mod catalog;
 mod copy;
 mod cursor;
 mod dialect;
+mod forms;
 
 pub(super) use catalog::add_catalog;
 
@@ -429,8 +430,15 @@ fn values(portal: &Portal<Prepared>, described: &Described) -> PgWireResult<Vec<
     let given = |at: usize| portal.statement.parameter_types.get(at).and_then(Option::as_ref);
     let typed = |at: usize| given(at).is_some_and(|given| *given != Type::UNKNOWN);
     let types = described.parameters.iter().enumerate();
-    let types: Vec<Option<&DataType>> =
-        types.map(|(at, field)| known_type(field).or((!typed(at)).then_some(&DataType::Utf8))).collect();
+    let types: Vec<Option<&DataType>> = types
+        .map(|(at, field)| match known_type(field) {
+            // A text that stands for a list is read when the statement runs.
+            Some(DataType::List(_)) if typed(at) => None,
+            Some(DataType::List(_)) if portal.parameter_format.is_text(at) => Some(&DataType::Utf8),
+            None if !typed(at) => Some(&DataType::Utf8),
+            known => known,
+        })
+        .collect();
     Ok(match deserialize_parameters(portal, &types)? {
         ParamValues::List(values) => values.into_iter().map(|value| value.value).collect(),
         // Placeholders with names are not PostgreSQL's.
@@ -442,6 +450,11 @@ fn values(portal: &Portal<Prepared>, described: &Described) -> PgWireResult<Vec<
 fn refused(message: String) -> PgWireError {
     // feature_not_supported
     PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".into(), "0A000".into(), message)))
+}
+
+/// The placeholder of the question for types, `oid[]`, whose members come in four bytes.
+fn numbers_of_types() -> Field {
+    Field::new("$types", DataType::new_list(DataType::Int32, true), true)
 }
 
 /// The type of a placeholder, if the statement tells it.
@@ -565,7 +578,10 @@ impl QueryParser for Reader {
             return Ok(Some(Prepared::Cursor { said: cursor, described }));
         }
         let sql = asked(&statement);
-        let described = self.handle.describe(&sql).await.map_err(|error| said(&error))?;
+        let mut described = self.handle.describe(&sql).await.map_err(|error| said(&error))?;
+        if dialect::asks_for_types(&sql) {
+            described.parameters = vec![numbers_of_types()];
+        }
         Ok(Some(Prepared::Query { sql, described }))
     }
 
@@ -574,7 +590,11 @@ impl QueryParser for Reader {
             Prepared::Query { described, .. } | Prepared::Cursor { described, .. } => described
                 .parameters
                 .iter()
-                .map(|field| known_type(field).map_or(Ok(Type::UNKNOWN), into_pg_type))
+                .map(|field| match known_type(field) {
+                    _ if *field == numbers_of_types() => Ok(Type::OID_ARRAY),
+                    Some(known) => into_pg_type(known),
+                    None => Ok(Type::UNKNOWN),
+                })
                 .collect(),
             Prepared::Copy(_) | Prepared::Said(_) => Ok(Vec::new()),
         }
