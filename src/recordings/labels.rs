@@ -1,10 +1,11 @@
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use arrow::array::Array;
 use pipelines::synth::Truth;
+use tracing::warn;
 
 use super::read::is_own;
 use super::read::{Numbers, Table, texts};
@@ -106,7 +107,54 @@ pub fn read_set(folder: &Path) -> Result<RecordingSet, Error> {
         }
         first_row += batch.num_rows() as u64;
     }
+    for remark in look_over(&recordings, &mut labels) {
+        warn!("{}: {remark}", path.display());
+    }
     Ok(RecordingSet { recordings, labels })
+}
+
+/// Says what cannot be meant, and leaves out what would be counted wrongly: a person wrote these by hand.
+pub(super) fn look_over(recordings: &[Recording], labels: &mut Vec<Label>) -> Vec<String> {
+    let ends: HashMap<&str, f64> = recordings
+        .iter()
+        .map(|recording| {
+            let last = recording.track.iter().filter_map(|(_, samples)| samples.t_ns.last().copied()).max();
+            (&*recording.name, last.unwrap_or(0) as f64 / 1e6)
+        })
+        .collect();
+    let (mut backwards, mut repeated, mut outside) = (0, 0, 0);
+    let mut qualities = BTreeSet::new();
+    let mut seen = HashSet::new();
+    labels.retain(|label| {
+        if !label.counts() && !label.is_window() && !["ambiguous", "cut", "unclear"].contains(&&*label.quality) {
+            qualities.insert(label.quality.clone());
+        }
+        outside += usize::from(ends.get(&*label.recording).is_some_and(|end| label.start_ms > *end));
+        if label.end_ms < label.start_ms {
+            backwards += 1;
+            return false;
+        }
+        let times = [label.start_ms, label.peak_ms, label.end_ms].map(f64::to_bits);
+        let is_new = seen.insert((label.recording.clone(), label.stroke.clone(), times));
+        repeated += usize::from(!is_new);
+        is_new
+    });
+    let mut remarks = Vec::new();
+    for (count, what) in [
+        (backwards, "end before they start and are left out"),
+        (repeated, "repeat another, which counts once"),
+        (outside, "begin after the end of their recording, where no swing can be found"),
+    ] {
+        if count > 0 {
+            remarks.push(format!("{count} labels {what}"));
+        }
+    }
+    if !qualities.is_empty() {
+        let found: Vec<_> = qualities.iter().map(|quality| format!("{quality:?}")).collect();
+        let known = "clear, clean, soft (these count), ambiguous, cut, unclear, window";
+        remarks.push(format!("labels of quality {} do not count; known are {known}", found.join(", ")));
+    }
+    remarks
 }
 
 /// The labels of a generated session: its peak is the impact, every stroke counts.

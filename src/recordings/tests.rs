@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use schemas::{SensorRole, SensorTrack, Track};
 use tempfile::TempDir;
 
+use super::labels::look_over;
 use super::read::read_recording_up_to;
 use super::*;
 
@@ -232,6 +233,28 @@ fn a_set_is_samples_and_labels() {
     assert!(text(&read_set(folder.0.path()).unwrap_err()).contains("start_ms, row 1"));
     folder.file("labels.csv", "recording\n");
     assert!(matches!(read_set(folder.0.path()), Err(Error::MissingColumns { .. })));
+}
+
+#[test]
+fn labels_that_cannot_be_meant_are_told_and_do_not_count_wrongly() {
+    let folder = Folder::new();
+    folder.file("samples.csv", &format!("recording,{HEADER}\nA,wrist,0,1,2,3,4,5,6\nA,wrist,9,1,2,3,4,5,6\n"));
+    let good = "A,p,1.5,2,3,smash,clear\n";
+    let odd =
+        format!("{good}A,p,1.5,2,3,drop,clear\nA,p,8,7,6,smash,clear\nA,p,20,21,22,smash,clear\nA,p,4,5,6,lift,good\n");
+    let header = "recording,player,start_ms,peak_ms,end_ms,stroke,quality\n";
+    folder.file("labels.csv", &format!("{header}{good}{odd}"));
+    let mut set = read_set(folder.0.path()).unwrap();
+    let strokes: Vec<&str> = set.labels.iter().map(|label| &*label.stroke).collect();
+    assert_eq!(strokes, ["smash", "drop", "smash", "lift"], "two names for a swing are no repetition");
+    let odd = Label { end_ms: 1.0, ..set.labels[0].clone() };
+    set.labels.extend([set.labels[0].clone(), odd]);
+    let remarks = look_over(&set.recordings, &mut set.labels).join("\n");
+    for told in ["1 labels end before", "1 labels repeat", "1 labels begin after", "quality \"good\" do not count"] {
+        assert!(remarks.contains(told), "{told}: {remarks}");
+    }
+    assert_eq!(set.labels.len(), 4);
+    assert!(look_over(&set.recordings, &mut set.labels[..2].to_vec()).is_empty());
 }
 
 #[test]

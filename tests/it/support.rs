@@ -72,7 +72,9 @@ impl TestApp {
 
     /// Ends the service in order; the folder lives on.
     pub async fn stop(self) -> TempDir {
+        let data_dir = self.app.rooms().paths.root().to_path_buf();
         self.app.stop().await.expect("the service stops");
+        assert_documented(&data_dir);
         self.folder
     }
 
@@ -144,6 +146,53 @@ impl TestApp {
         assert_eq!(status, 200, "{answer}");
         answer["session_id"].as_i64().expect("a session number")
     }
+}
+
+/// Every file of a data folder is in the list of docs/data.md, which says whose it is and how it goes.
+pub fn assert_documented(data_dir: &Path) {
+    let document = include_str!("../../docs/data.md");
+    let (_, rest) = document.split_once("## What lies in a data folder").expect("the section");
+    let (section, _) = rest.split_once("\n## ").expect("its end");
+    let first_cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let patterns: Vec<&str> = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(patterns.len() > 15, "{patterns:?}");
+    let mut folders = vec![data_dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.strip_prefix(data_dir).expect("below").to_str().expect("a text").to_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                assert!(patterns.iter().any(|pattern| matches(pattern, &name)), "{name} is not in docs/data.md");
+            }
+        }
+    }
+}
+
+/// `*` stands for anything within a name, `**` for anything below.
+fn matches(pattern: &str, path: &str) -> bool {
+    let mut names = path.split('/');
+    for part in pattern.split('/') {
+        let Some(name) = names.next() else { return false };
+        if part == "**" {
+            return true;
+        }
+        let fits = match part.split_once('*') {
+            None => part == name,
+            Some((start, end)) => match end.split_once('*') {
+                None => name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end),
+                Some((middle, end)) => {
+                    let inside = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+                    inside.is_some_and(|inside| inside.contains(middle))
+                }
+            },
+        };
+        if !fits {
+            return false;
+        }
+    }
+    names.next().is_none()
 }
 
 pub fn dechunk(body: &str) -> String {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::support::{PATIENCE, dechunk};
+use crate::support::{PATIENCE, assert_documented, dechunk};
 
 pub const PLAYER: &str = "test_user_123456";
 pub const FRAMES_A_PACKET: usize = 30;
@@ -105,6 +105,7 @@ pub async fn verified(folder: &Path) -> Value {
     let (success, out, errors) = run(&["verify", "--json"], folder).await;
     let report: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out} {errors}"));
     assert!(success, "{report}");
+    assert_documented(folder);
     report
 }
 
