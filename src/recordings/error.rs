@@ -41,8 +41,14 @@ pub enum Error {
     /// A field that is not a number.
     #[error("read {text:?} as a number in column {column}, row {row} of {}", path.display())]
     Number { text: String, column: String, row: u64, path: PathBuf },
+    /// A field that is no date and time.
+    #[error("read {text:?} as a date and time in column {column}, row {row} of {}", path.display())]
+    DateTime { text: String, column: String, row: u64, path: PathBuf },
     /// A time that is missing, not finite or too far from the start.
-    #[error("place a sample at time {value} ms, column {column}, row {row} of {}", path.display())]
+    #[error(
+        "place a sample at time {value} ms, column {column}, row {row} of {}: times are ms from the start of the recording, or since 1970",
+        path.display()
+    )]
     Time { value: f64, column: String, row: u64, path: PathBuf },
     /// A sensor that is none of the four.
     #[error("find sensor {name:?} among waist, shoulder, wrist, racket, row {row} of {}", path.display())]

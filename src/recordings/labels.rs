@@ -7,8 +7,7 @@ use arrow::array::Array;
 use pipelines::synth::Truth;
 use tracing::warn;
 
-use super::read::is_own;
-use super::read::{Numbers, Table, texts};
+use super::read::{Numbers, Table, is_own, since_1970_us, texts};
 use super::{Error, Recording, badminsense, read_recording};
 
 const LABEL_COLUMNS: [&str; 7] = ["recording", "player", "start_ms", "peak_ms", "end_ms", "stroke", "quality"];
@@ -72,6 +71,10 @@ pub fn read_set(folder: &Path) -> Result<RecordingSet, Error> {
     let table = Table::open(&path)?;
     table.require(&LABEL_COLUMNS)?;
     let known: HashSet<&str> = recordings.iter().map(|recording| &*recording.name).collect();
+    let began_ms: HashMap<&str, f64> = recordings
+        .iter()
+        .filter_map(|recording| Some((&*recording.name, recording.started_at_us? as f64 / 1e3)))
+        .collect();
     let mut labels = Vec::new();
     let mut first_row = 0;
     for batch in table {
@@ -102,7 +105,9 @@ pub fn read_set(folder: &Path) -> Result<RecordingSet, Error> {
             if !known.contains(&*recording) {
                 return Err(Error::LabelRecording { name: recording, row, path });
             }
-            let [start_ms, peak_ms, end_ms] = ms;
+            // As the samples' times may be.
+            let began_ms = began_ms.get(&*recording).copied().filter(|_| since_1970_us(ms[0]).is_some()).unwrap_or(0.0);
+            let [start_ms, peak_ms, end_ms] = ms.map(|ms| ms - began_ms);
             labels.push(Label { recording, player, start_ms, peak_ms, end_ms, stroke, quality });
         }
         first_row += batch.num_rows() as u64;

@@ -8,7 +8,8 @@
 //!
 //! [time]
 //! column = "timestamp"
-//! unit = "s"                           # s, ms, us or ns; counted from the first row of a recording
+//! unit = "s"                           # s, ms, us or ns, counted from the first row of a recording; or datetime, such as
+//!                                      # 2026-11-30T10:00:00.125+08:00 (UTC where nothing says otherwise)
 //!
 //! [accel]                              # specific force, gravity included
 //! columns = ["a_x", "a_y", "a_z"]
@@ -31,13 +32,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use arrow::array::Array;
+use arrow::array::{Array, AsArray as _, RecordBatch, StringArray, TimestampNanosecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 use schemas::{SensorRole, Track};
 use serde::Deserialize;
 
-use super::read::{Numbers, ROW_LIMIT, TIME_LIMIT_MS, Table, texts};
+use super::read::{Numbers, ROW_LIMIT, TIME_LIMIT_MS, Table, since_1970_us, texts};
 use super::{DEFAULT_SENSOR, Error, Label, Recording, RecordingSet};
 
 /// Standard gravity, m/s².
@@ -95,6 +98,46 @@ enum TimeUnit {
     Microseconds,
     #[serde(rename = "ns")]
     Nanoseconds,
+    #[serde(rename = "datetime")]
+    DateTime,
+}
+
+/// Times of a batch.
+enum Times {
+    /// Numbers, and what makes ms of them.
+    Numbers(Numbers, f64),
+    /// Dates and times of day, and the texts that they were if they were texts.
+    Instants(TimestampNanosecondArray, Option<StringArray>),
+}
+
+impl Times {
+    fn of(batch: &RecordBatch, name: &str, unit: TimeUnit, path: &Path) -> Result<Self, Error> {
+        let Some(factor) = unit.ms() else {
+            let column = batch.column_by_name(name).ok_or_else(|| Error::Empty { path: path.to_owned() })?;
+            let utc = DataType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, Some("+00:00".into()));
+            let instants = cast(column, &utc).map_err(|_| Error::ColumnType {
+                column: name.to_owned(),
+                found: column.data_type().clone(),
+                expected: "dates and times",
+                path: path.to_owned(),
+            })?;
+            return Ok(Self::Instants(instants.as_primitive().clone(), column.as_string_opt().cloned()));
+        };
+        Ok(Self::Numbers(Numbers::of(batch, name, path)?, factor))
+    }
+
+    /// The time of a row, ms; NaN if there is none.
+    fn get(&self, index: usize, at: impl Fn() -> (String, u64, PathBuf)) -> Result<f64, Error> {
+        match self {
+            Self::Numbers(numbers, factor) => Ok(numbers.get(index, at)? * factor),
+            Self::Instants(instants, _) if instants.is_valid(index) => Ok(instants.value(index) as f64 / 1e6),
+            Self::Instants(_, Some(texts)) if texts.is_valid(index) && !texts.value(index).trim().is_empty() => {
+                let (column, row, path) = at();
+                Err(Error::DateTime { text: texts.value(index).chars().take(40).collect(), column, row, path })
+            }
+            Self::Instants(..) => Ok(f64::NAN),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -133,12 +176,14 @@ impl SensorName {
 }
 
 impl TimeUnit {
-    const fn ms(self) -> f64 {
+    /// What makes ms of a number; `None` for what is none.
+    const fn ms(self) -> Option<f64> {
         match self {
-            Self::Seconds => 1e3,
-            Self::Milliseconds => 1.0,
-            Self::Microseconds => 1e-3,
-            Self::Nanoseconds => 1e-6,
+            Self::Seconds => Some(1e3),
+            Self::Milliseconds => Some(1.0),
+            Self::Microseconds => Some(1e-3),
+            Self::Nanoseconds => Some(1e-6),
+            Self::DateTime => None,
         }
     }
 }
@@ -223,7 +268,7 @@ pub fn read_mapped(path: &Path, mapping: &Mapping) -> Result<Vec<Recording>, Err
             None => Ok(None),
         };
         let (sensors, recordings) = (column(&mapping.sensor_column)?, column(&mapping.recording_column)?);
-        let times = Numbers::of(&batch, &lower(&mapping.time.column), path)?;
+        let times = Times::of(&batch, &lower(&mapping.time.column), mapping.time.unit, path)?;
         let groups =
             [Some(&mapping.accel.columns), Some(&mapping.gyro.columns), mapping.angle.as_ref().map(|a| &a.columns)];
         let factors = mapping.factors();
@@ -240,7 +285,7 @@ pub fn read_mapped(path: &Path, mapping: &Mapping) -> Result<Vec<Recording>, Err
         for index in 0..batch.num_rows() {
             let row = first_row + index as u64 + 1;
             let at = |column: &str| (column.to_owned(), row, path.to_owned());
-            let time = times.get(index, || at(&mapping.time.column))? * mapping.time.unit.ms();
+            let time = times.get(index, || at(&mapping.time.column))?;
             let text = |column: &Option<arrow::array::StringArray>| {
                 column
                     .as_ref()
@@ -276,8 +321,8 @@ pub fn read_mapped(path: &Path, mapping: &Mapping) -> Result<Vec<Recording>, Err
         return Err(Error::Empty { path: path.to_owned() });
     }
     let recordings = order.into_iter().map(|name| {
-        let (_, rows) = found.remove(&name).unwrap_or_default();
-        recording(name, rows)
+        let (start, rows) = found.remove(&name).unwrap_or_default();
+        recording(name, rows, since_1970_us(start))
     });
     Ok(recordings.collect())
 }
@@ -285,7 +330,7 @@ pub fn read_mapped(path: &Path, mapping: &Mapping) -> Result<Vec<Recording>, Err
 /// Sensor, time in ms, and values in our units.
 type Row = (SensorRole, f64, [f32; 9]);
 
-fn recording(name: String, mut rows: Vec<Row>) -> Recording {
+fn recording(name: String, mut rows: Vec<Row>, started_at_us: Option<i64>) -> Recording {
     let mut latest = HashMap::new();
     let mut unsorted = 0;
     for (role, t_ms, _) in &rows {
@@ -300,7 +345,7 @@ fn recording(name: String, mut rows: Vec<Row>) -> Recording {
             samples.push((t_ms * 1e6).round() as i64, [ax, ay, az], [gx, gy, gz], [roll, pitch, yaw]);
         }
     }
-    Recording { name, track, unsorted, started_at_us: None }
+    Recording { name, track, unsorted, started_at_us }
 }
 
 /// What the dimensions of a `.ts` file are.

@@ -3,7 +3,7 @@
 //! In: a path. Out: one [`Recording`] a name, its samples per sensor in time order, accelerations in m/s², times in ns
 //! since start.
 //!
-//! A **recording file** has the columns `t_ms` (ms from start), `ax`, `ay`, `az` (m/s², gravity included), `gx`, `gy`, `gz`
+//! A **recording file** has the columns `t_ms` (ms from start, or since 1970), `ax`, `ay`, `az` (m/s², gravity included), `gx`, `gy`, `gz`
 //! (°/s), and may have `sensor` (waist, shoulder, wrist, racket; without it every row is the wrist), `roll`, `pitch`, `yaw`
 //! (°) and `recording` (several recordings in one file). Other columns are ignored; order and numeric types do not matter.
 //! A **recording set** is a folder with `samples.parquet` (or `samples.csv`) and `labels.csv`

@@ -21,6 +21,14 @@ pub const ROW_LIMIT: u64 = 50_000_000;
 /// The furthest a sample may be from the start: eleven and a half days, ms.
 pub const TIME_LIMIT_MS: f64 = 1e9;
 
+/// Times from here on, 2000-01-01 to 2100-01-01 in ms, are since 1970; nothing has counted since its own start for so long.
+const SINCE_1970_MS: std::ops::Range<f64> = 946_684_800_000.0..4_102_444_800_000.0;
+
+/// When that was, µs since 1970 UTC, if a time in ms is since then.
+pub(super) fn since_1970_us(t_ms: f64) -> Option<i64> {
+    SINCE_1970_MS.contains(&t_ms).then(|| (t_ms * 1e3).round() as i64)
+}
+
 const BATCH_ROWS: usize = 8192;
 const REQUIRED: [&str; 7] = ["t_ms", "ax", "ay", "az", "gx", "gy", "gz"];
 const VALUES: [&str; 9] = ["ax", "ay", "az", "gx", "gy", "gz", "roll", "pitch", "yaw"];
@@ -269,11 +277,20 @@ struct Samples {
     unsorted: usize,
 }
 
+struct Collected {
+    name: String,
+    /// The first time, where times are since 1970; they are counted from there.
+    began_ms: f64,
+    started_at_us: Option<i64>,
+    /// An entry for each place of the chain.
+    sensors: [Option<Samples>; 4],
+}
+
 struct Collector<'a> {
     path: &'a Path,
     default_name: String,
-    /// In order of first appearance: name and one entry for each place of the chain.
-    recordings: Vec<(String, [Option<Samples>; 4])>,
+    /// In order of first appearance.
+    recordings: Vec<Collected>,
     index: HashMap<String, usize>,
 }
 
@@ -295,10 +312,7 @@ impl<'a> Collector<'a> {
         for index in 0..batch.num_rows() {
             let row = first_row + index as u64 + 1;
             let at = |column: &str| (column.to_owned(), row, path.to_owned());
-            let t_ms = times.get(index, || at("t_ms"))?;
-            if t_ms.is_nan() || t_ms.abs() > TIME_LIMIT_MS {
-                return Err(Error::Time { value: t_ms, column: "t_ms".to_owned(), row, path: path.to_owned() });
-            }
+            let time_ms = times.get(index, || at("t_ms"))?;
             let role = match &sensors {
                 None => DEFAULT_SENSOR,
                 Some(names) => {
@@ -317,20 +331,28 @@ impl<'a> Collector<'a> {
             };
             // Rows of a recording mostly stand together.
             let place = match current {
-                Some(place) if self.recordings[place].0 == name => place,
+                Some(place) if self.recordings[place].name == name => place,
                 _ => *self.index.entry(name.to_owned()).or_insert_with(|| {
-                    self.recordings.push((name.to_owned(), Default::default()));
+                    let started_at_us = since_1970_us(time_ms);
+                    let began_ms = if started_at_us.is_some() { time_ms } else { 0.0 };
+                    let sensors = Default::default();
+                    self.recordings.push(Collected { name: name.to_owned(), began_ms, started_at_us, sensors });
                     self.recordings.len() - 1
                 }),
             };
             current = Some(place);
+            let recording = &mut self.recordings[place];
+            let t_ms = time_ms - recording.began_ms;
+            if t_ms.is_nan() || t_ms.abs() > TIME_LIMIT_MS {
+                return Err(Error::Time { value: time_ms, column: "t_ms".to_owned(), row, path: path.to_owned() });
+            }
             let mut row_values = [0.0_f32; 9];
             for ((value, numbers), column) in row_values.iter_mut().zip(&values).zip(VALUES) {
                 *value = numbers.get(index, || at(column))? as f32;
             }
             let [ax, ay, az, gx, gy, gz, roll, pitch, yaw] = row_values;
             let chain_index = role.chain_index().expect("unknown sensors were refused above");
-            let samples = self.recordings[place].1[chain_index].get_or_insert_default();
+            let samples = recording.sensors[chain_index].get_or_insert_default();
             let t_ns = (t_ms * 1e6).round() as i64;
             if samples.track.is_empty() || t_ns >= samples.latest_ns {
                 samples.latest_ns = t_ns;
@@ -345,14 +367,14 @@ impl<'a> Collector<'a> {
     fn finish(self) -> Vec<Recording> {
         self.recordings
             .into_iter()
-            .map(|(name, sensors)| {
+            .map(|Collected { name, started_at_us, sensors, .. }| {
                 let mut unsorted = 0;
                 let sensors = sensors.map(|samples| {
                     let samples = samples?;
                     unsorted += samples.unsorted;
                     Some(if samples.unsorted == 0 { samples.track } else { sorted(&samples.track) })
                 });
-                Recording { name, track: Track { sensors, ..Track::default() }, unsorted, started_at_us: None }
+                Recording { name, track: Track { sensors, ..Track::default() }, unsorted, started_at_us }
             })
             .collect()
     }

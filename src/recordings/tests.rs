@@ -2,7 +2,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int32Array, LargeStringArray, RecordBatch, UInt16Array};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int32Array, LargeStringArray, RecordBatch, TimestampMicrosecondArray,
+    UInt16Array,
+};
 use parquet::arrow::ArrowWriter;
 use pipelines::synth::{SynthSpec, generate};
 use proptest::prelude::*;
@@ -233,6 +236,51 @@ fn a_set_is_samples_and_labels() {
     assert!(text(&read_set(folder.0.path()).unwrap_err()).contains("start_ms, row 1"));
     folder.file("labels.csv", "recording\n");
     assert!(matches!(read_set(folder.0.path()), Err(Error::MissingColumns { .. })));
+}
+
+#[test]
+fn times_since_1970_are_counted_from_the_first_and_say_when_a_recording_began() {
+    let folder = Folder::new();
+    let rows = "A,wrist,1764496800000.5,1,2,3,4,5,6\nA,wrist,1764496800010.5,1,2,3,4,5,6\nB,wrist,5,1,2,3,4,5,6\n";
+    folder.file("samples.csv", &format!("recording,{HEADER}\n{rows}"));
+    let labels = "recording,player,start_ms,peak_ms,end_ms,stroke,quality\n\
+                  A,p,1764496800002.5,1764496800004.5,1764496800006.5,smash,clear\nB,p,5,5,6,smash,clear\n";
+    folder.file("labels.csv", labels);
+    let RecordingSet { recordings, labels } = read_set(folder.0.path()).unwrap();
+    let times = |recording: &Recording| recording.track.get(SensorRole::Wrist).unwrap().t_ns.clone();
+    assert_eq!(times(&recordings[0]), [0, 10_000_000]);
+    assert_eq!(recordings[0].started_at_us, Some(1_764_496_800_000_500));
+    assert_eq!((times(&recordings[1]), recordings[1].started_at_us), (vec![5_000_000], None), "as it is");
+    assert_eq!(labels[0].start_ms..labels[0].end_ms, 2.0..6.0);
+    assert_eq!(labels[1].start_ms..labels[1].end_ms, 5.0..6.0);
+    let mixed = folder.file("mixed.csv", &format!("recording,{HEADER}\n{rows}A,wrist,5,1,2,3,4,5,6\n"));
+    assert!(text(&read_recording(&mixed).unwrap_err()).contains("row 4"));
+
+    let mapping = |unit: &str| {
+        let columns = "[accel]\ncolumns = [\"x\", \"x\", \"x\"]\nunit = \"g\"\n[gyro]\ncolumns = [\"x\", \"x\", \"x\"]\nunit = \"deg/s\"\n";
+        let mapping = format!("[time]\ncolumn = \"At\"\nunit = \"{unit}\"\n{columns}");
+        Mapping::read(&folder.file("mapping.toml", &mapping)).unwrap()
+    };
+    let phone = "At,x\n2026-11-30T10:00:00.125+08:00,1\n2026-11-30 02:00:00.135,1\n";
+    let phone = folder.file("phone.csv", phone);
+    let began_us = Some(1_796_004_000_125_000);
+    let [recording] = read_mapped(&phone, &mapping("datetime")).unwrap().try_into().unwrap();
+    assert_eq!((times(&recording), recording.started_at_us), (vec![0, 10_000_000], began_us));
+    assert!(text(&read_mapped(&phone, &mapping("s")).unwrap_err()).contains("as a number in column At, row 1"));
+    let odd = folder.file("odd.csv", "At,x\n2026-11-30 02:00:00,1\nat noon,1\n");
+    assert!(
+        text(&read_mapped(&odd, &mapping("datetime")).unwrap_err())
+            .contains("\"at noon\" as a date and time in column At, row 2")
+    );
+    let numbers = folder.file("numbers.csv", "At,x\n1796004000.125,1\n1796004000.135,1\n");
+    let [recording] = read_mapped(&numbers, &mapping("s")).unwrap().try_into().unwrap();
+    assert_eq!(recording.started_at_us, began_us);
+    let stamps = TimestampMicrosecondArray::from(vec![1_796_004_000_125_000, 1_796_004_000_135_000]);
+    let columns =
+        vec![("At", Arc::new(stamps) as ArrayRef), ("x", Arc::new(Float64Array::from(vec![1.0, 1.0])) as ArrayRef)];
+    let parquet = parquet_file(&folder, columns);
+    let [recording] = read_mapped(&parquet, &mapping("datetime")).unwrap().try_into().unwrap();
+    assert_eq!((times(&recording), recording.started_at_us), (vec![0, 10_000_000], began_us));
 }
 
 #[test]
