@@ -339,10 +339,14 @@ async fn look_after_the_disk(paths: Paths, min_free_bytes: u64, mut shutdown: wa
             () = crate::shutdown::requested(&mut shutdown) => return,
             _ = due.tick() => {}
         }
-        if let Ok(free) = space::free_bytes(paths.root()) {
-            metrics::gauge!("volant_store_free_bytes").set(free as f64);
-        }
-        if let Err(error) = space::keep_reserve(&paths, min_free_bytes) {
+        let paths = paths.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            if let Ok(free) = space::free_bytes(paths.root()) {
+                metrics::gauge!("volant_store_free_bytes").set(free as f64);
+            }
+            space::keep_reserve(&paths, min_free_bytes)
+        });
+        if let Ok(Err(error)) = looked.await {
             warn!(error = &error as &dyn std::error::Error, "no room could be set aside for a full disk");
         }
     }

@@ -71,7 +71,7 @@ pub fn keep_reserve(paths: &Paths, min_free_bytes: u64) -> io::Result<bool> {
 fn fill(reserve: &Path) -> io::Result<()> {
     let mut file = File::create(reserve)?;
     match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES) {
-        Err(rustix::io::Errno::OPNOTSUPP) => {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
             let zeros = [0; 1 << 13];
             for _ in 0..RESERVE_BYTES / zeros.len() as u64 {
                 file.write_all(&zeros)?;

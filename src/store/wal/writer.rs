@@ -528,7 +528,7 @@ impl Writer {
 
     /// Writes a block on a file of its own: a quota, for one, does not show in the free space.
     fn try_a_block(&mut self) -> Result<(), Error> {
-        let path = self.options.dir.join("_probe.tmp");
+        let path = self.options.dir.join("_probe.wal.tmp");
         let tried = self.storage.create(&path).and_then(|mut medium| {
             medium.write_all_at(&[0; 4096], 0)?;
             medium.sync_data()
