@@ -19,11 +19,11 @@ pub struct Label {
     pub recording: String,
     /// Who played.
     pub player: String,
-    /// The swing begins.
+    /// The swing begins; NaN if that is not known.
     pub start_ms: f64,
     /// Its peak or impact.
     pub peak_ms: f64,
-    /// The swing ends.
+    /// The swing ends; NaN if that is not known.
     pub end_ms: f64,
     /// Class name, of whatever vocabulary the set has.
     pub stroke: String,
@@ -118,7 +118,7 @@ pub fn read_set(folder: &Path) -> Result<RecordingSet, Error> {
     Ok(RecordingSet { recordings, labels })
 }
 
-/// Says what cannot be meant, and leaves out what would be counted wrongly: a person wrote these by hand.
+/// Says what cannot be meant, and takes out what would be counted wrongly: a person wrote these by hand.
 pub(super) fn look_over(recordings: &[Recording], labels: &mut Vec<Label>) -> Vec<String> {
     let ends: HashMap<&str, f64> = recordings
         .iter()
@@ -130,14 +130,14 @@ pub(super) fn look_over(recordings: &[Recording], labels: &mut Vec<Label>) -> Ve
     let (mut backwards, mut repeated, mut outside) = (0, 0, 0);
     let mut qualities = BTreeSet::new();
     let mut seen = HashSet::new();
-    labels.retain(|label| {
+    labels.retain_mut(|label| {
         if !label.counts() && !label.is_window() && !["ambiguous", "cut", "unclear"].contains(&&*label.quality) {
             qualities.insert(label.quality.clone());
         }
         outside += usize::from(ends.get(&*label.recording).is_some_and(|end| label.start_ms > *end));
         if label.end_ms < label.start_ms {
             backwards += 1;
-            return false;
+            (label.start_ms, label.end_ms) = (f64::NAN, f64::NAN);
         }
         let times = [label.start_ms, label.peak_ms, label.end_ms].map(f64::to_bits);
         let is_new = seen.insert((label.recording.clone(), label.stroke.clone(), times));
@@ -146,7 +146,7 @@ pub(super) fn look_over(recordings: &[Recording], labels: &mut Vec<Label>) -> Ve
     });
     let mut remarks = Vec::new();
     for (count, what) in [
-        (backwards, "end before they start and are left out"),
+        (backwards, "end before they start: only their peak counts"),
         (repeated, "repeat another, which counts once"),
         (outside, "begin after the end of their recording, where no swing can be found"),
     ] {

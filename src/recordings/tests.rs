@@ -294,14 +294,19 @@ fn labels_that_cannot_be_meant_are_told_and_do_not_count_wrongly() {
     folder.file("labels.csv", &format!("{header}{good}{odd}"));
     let mut set = read_set(folder.0.path()).unwrap();
     let strokes: Vec<&str> = set.labels.iter().map(|label| &*label.stroke).collect();
-    assert_eq!(strokes, ["smash", "drop", "smash", "lift"], "two names for a swing are no repetition");
+    assert_eq!(strokes, ["smash", "drop", "smash", "smash", "lift"], "two names for a swing are no repetition");
+    let backwards = &set.labels[2];
+    assert!(
+        backwards.start_ms.is_nan() && backwards.end_ms.is_nan() && (7.0..=7.0).contains(&backwards.peak_ms),
+        "{backwards:?}"
+    );
     let odd = Label { end_ms: 1.0, ..set.labels[0].clone() };
     set.labels.extend([set.labels[0].clone(), odd]);
     let remarks = look_over(&set.recordings, &mut set.labels).join("\n");
     for told in ["1 labels end before", "1 labels repeat", "1 labels begin after", "quality \"good\" do not count"] {
         assert!(remarks.contains(told), "{told}: {remarks}");
     }
-    assert_eq!(set.labels.len(), 4);
+    assert_eq!(set.labels.len(), 6);
     assert!(look_over(&set.recordings, &mut set.labels[..2].to_vec()).is_empty());
 }
 
