@@ -220,7 +220,7 @@ fn chrono_of(pattern: &str) -> Result<String, String> {
                 put.push_str(chrono);
                 rest = &rest[theirs.len() + if unpadded { 2 } else { 0 }..];
             }
-            _ if letter.is_alphabetic() => {
+            _ if letter.is_ascii_alphabetic() => {
                 return Err(format!(
                     "to_char: {rest:?} in the pattern {pattern:?} is not known here; the engine's own patterns are chrono's, such as %Y-%m-%d"
                 ));
@@ -252,6 +252,7 @@ mod tests {
             ("FMHH12:MI PM, Dy DD Mon YY", "%-I:%M %p, %a %d %b %y"),
             ("IYYY-IW-ID DDD Q US", "%G-%V-%u %j %q %6f"),
             ("FMMonth FMDD", "%B %-d"),
+            ("YYYY年MM月DD日", "%Y年%m月%d日"),
         ] {
             assert_eq!(chrono_of(theirs).as_deref(), Ok(chrono), "{theirs}");
         }
