@@ -31,15 +31,21 @@ export async function get(path) {
   return body;
 }
 
-/** Logs an admin in; the server sets the cookie. */
-export async function login(name, password) {
-  const response = await fetch("/api/v2/login", {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ name, password }),
-  });
+/** Changes something; the answer, if there is one. */
+export async function send(method, path, body) {
+  let response;
+  try {
+    response = await fetch(path, { method, headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  } catch {
+    throw Object.assign(new Error(t("unreachable")), { code: "unreachable" });
+  }
   if (!response.ok) throw await failure(response);
+  const text = await response.text();
+  return text ? JSON.parse(text) : null;
 }
+
+/** Logs an admin in; the server sets the cookie. */
+export const login = (name, password) => send("POST", "/api/v2/login", { name, password });
 
 async function post(query, format, signal) {
   const response = await fetch("/api/v2/sql", {

@@ -10,8 +10,8 @@ use jiff::civil::date;
 use schemas::{FrameColumns, SessionId};
 use tokio::runtime::Runtime;
 use volant::query::{
-    DeviceRow, Folder, Handle, Limits, LiveFrames, NotificationRow, Options, PlayerRow, SessionRow, Snapshot, Source,
-    SourceError, StoredFile,
+    DeviceRow, Folder, Handle, LabelRow, Limits, LiveFrames, NotificationRow, Options, PlayerRow, SessionRow, Snapshot,
+    Source, SourceError, StoredFile,
 };
 use volant::store::paths::Paths;
 use volant::store::seal;
@@ -118,6 +118,9 @@ impl Source for Live {
         Box::pin(async { Ok(Vec::new()) })
     }
     fn notifications(&self) -> BoxFuture<'_, Result<Vec<NotificationRow>, SourceError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    fn labels(&self) -> BoxFuture<'_, Result<Vec<LabelRow>, SourceError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 }

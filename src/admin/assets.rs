@@ -28,7 +28,7 @@ const INDEX: Asset = asset!("index.html", HTML);
 
 const TEST_PAGE: Asset = asset!("websocket-test.html", HTML);
 
-const ASSETS: [Asset; 12] = [
+const ASSETS: [Asset; 13] = [
     asset!("style.css", CSS),
     asset!("app.js", JS),
     asset!("api.js", JS),
@@ -36,6 +36,7 @@ const ASSETS: [Asset; 12] = [
     asset!("i18n.js", JS),
     asset!("live.js", JS),
     asset!("websocket-test.js", JS),
+    asset!("views/labels.js", JS),
     asset!("views/login.js", JS),
     asset!("views/overview.js", JS),
     asset!("views/sessions.js", JS),

@@ -5,17 +5,10 @@ use std::collections::BTreeMap;
 use pipelines::{Example, LabelledTrack, Mark, MarkQuality, OTHER, Pipeline, adapt, examples};
 use schemas::{SessionId, Track, UserId};
 
+use super::labels::together;
 use super::{Error, Handle, Known};
+use crate::store::catalog::{LabelRow, Relabel};
 use crate::store::models;
-
-/// A swing of a session and what it was.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Label {
-    pub session_id: SessionId,
-    /// Near its impact, ms since session start.
-    pub impact_ms: f64,
-    pub stroke: String,
-}
 
 /// What became of the labels.
 #[derive(Clone, Debug)]
@@ -25,6 +18,8 @@ pub struct Calibrated {
     pub model_sha256: String,
     /// Swings that the model learned from, by class.
     pub swings: BTreeMap<String, usize>,
+    /// Labels that it did not learn from: of classes that it does not know, that do not count, or of sessions that were not read.
+    pub left_out: usize,
 }
 
 /// How much a labelled swing counts beside one of the training.
@@ -44,19 +39,27 @@ impl Handle {
         Ok(self.catalog.set_pipeline_of(user, name).await?)
     }
 
-    /// Calibrates the model of `base` with labelled swings of a player, keeps it as the pipeline `player-NUMBER`, and lets it
-    /// analyse the player's sessions from now on. `tracks` are those of the sessions that the labels name.
+    /// Calibrates the model of `base` with labelled swings of a player, those that are `given` now and those that were `kept`
+    /// before, saves it as the pipeline `player-NUMBER`, lets it analyse the player's sessions from now on, and keeps what was
+    /// given. Labels of sessions without a track here are left out.
     pub async fn calibrate(
         &self,
         user: UserId,
         base: Option<&str>,
-        labels: &[Label],
+        given: &[LabelRow],
+        kept: Vec<LabelRow>,
         tracks: Vec<(SessionId, Track)>,
     ) -> Result<Calibrated, Error> {
         let usual = Pipeline::builtin().name();
         let base = self.pipeline(base.unwrap_or(usual)).await?;
+        let classes = base.model.as_ref().map_or(&[][..], |model| &model.header().classes);
+        // What is kept may be of any vocabulary; what is given for this is a slip if the model does not know it.
+        let slip = given.iter().map(|row| &row.label.stroke).find(|stroke| !classes.contains(stroke));
+        if let Some(stroke) = slip.filter(|_| base.model.is_some()) {
+            return Err(Error::UnknownStroke { stroke: stroke.clone(), known: classes.join(", ") });
+        }
         let name = format!("player-{user}");
-        let labels = labels.to_vec();
+        let labels = together(given, kept);
         let folder = self.registry.folder().to_owned();
         let pipeline = name.clone();
         let turn = self.turn().await;
@@ -73,14 +76,26 @@ impl Handle {
             );
             models::publish(&folder, &pipeline, &bytes, &text).map_err(|source| Error::Publish { source })?;
             let mut classes: BTreeMap<String, usize> = BTreeMap::new();
-            for label in &labels {
-                *classes.entry(label.stroke.clone()).or_default() += 1;
+            for LabelRow { session_id, label, .. } in &labels {
+                let counts = MarkQuality::from_name(&label.quality) != MarkQuality::Ignored;
+                let is_read = tracks.iter().any(|(session, _)| session == session_id);
+                let is_known = label.stroke != OTHER && adapted.header().classes.contains(&label.stroke);
+                if counts && is_read && is_known {
+                    *classes.entry(label.stroke.clone()).or_default() += 1;
+                }
             }
-            classes.retain(|class, _| adapted.header().classes.contains(class));
-            Ok(Calibrated { pipeline, model_sha256: adapted.sha256().to_owned(), swings: classes })
+            let left_out = labels.len() - classes.values().sum::<usize>();
+            Ok(Calibrated { pipeline, model_sha256: adapted.sha256().to_owned(), swings: classes, left_out })
         });
         let calibrated = made.await.map_err(|_| Error::Look)??;
         self.catalog.set_pipeline_of(user, Some(&name)).await?;
+        let mut changes: BTreeMap<SessionId, Vec<Relabel>> = BTreeMap::new();
+        for row in given {
+            changes.entry(row.session_id).or_default().push(Relabel::Put(row.label.clone()));
+        }
+        for (session, changes) in changes {
+            self.relabel(session, &changes).await?;
+        }
         // A player who was erased meanwhile leaves no model behind; one who is erased from now on takes the files along.
         if self.catalog.openid_of(user).await?.is_none() {
             let folder = self.registry.folder().to_owned();
@@ -93,19 +108,19 @@ impl Handle {
 }
 
 /// The examples of the labels, and of nothing else: an unlabelled swing is not `other`.
-fn swings(base: &Known, labels: &[Label], tracks: &[(SessionId, Track)]) -> Vec<Example> {
+fn swings(base: &Known, labels: &[LabelRow], tracks: &[(SessionId, Track)]) -> Vec<Example> {
     let mut swings = Vec::new();
     for (session, track) in tracks {
-        let marks: Vec<Mark> = labels
-            .iter()
-            .filter(|label| label.session_id == *session)
+        let of_it = labels.iter().filter(|row| row.session_id == *session).map(|row| &row.label);
+        let ms = |ns: i64| ns as f64 / 1e6;
+        let marks: Vec<Mark> = of_it
             .map(|label| Mark {
                 player: String::new(),
-                start_ms: None,
-                peak_ms: label.impact_ms,
-                end_ms: None,
+                start_ms: label.start_ns.map(ms),
+                peak_ms: ms(label.impact_ns),
+                end_ms: label.end_ns.map(ms),
                 stroke: label.stroke.clone(),
-                quality: MarkQuality::Counted,
+                quality: MarkQuality::from_name(&label.quality),
             })
             .collect();
         let name = session.to_string();

@@ -12,6 +12,7 @@
 mod ahead;
 mod calibration;
 mod candidates;
+mod labels;
 mod live;
 mod registry;
 mod rows;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use schemas::{AnalysisId, SessionId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-pub use calibration::{Calibrated, Label};
+pub use calibration::Calibrated;
 pub use candidates::{Compared, Ordered};
 pub use live::LiveService;
 pub use registry::{Found, Known, Refused, Registry};
@@ -101,6 +102,10 @@ pub enum Error {
     Superseded { session_id: SessionId },
     #[error("calibrate pipeline {name}: it has no model")]
     NoModel { name: String },
+    #[error("keep labels of session {session_id}: it would have more than {limit}")]
+    LabelsLimit { session_id: SessionId, limit: usize },
+    #[error("calibrate with a swing named {stroke:?}: the model knows {known}")]
+    UnknownStroke { stroke: String, known: String },
     #[error("calibrate with these swings")]
     Calibrate {
         #[source]
@@ -143,6 +148,8 @@ impl Error {
             | Self::Model { .. }
             | Self::Changed { .. }
             | Self::Erased { .. }
+            | Self::LabelsLimit { .. }
+            | Self::UnknownStroke { .. }
             | Self::Superseded { .. }
             | Self::NoFrames { .. }
             | Self::Decode { .. }

@@ -32,6 +32,9 @@ const STOP_OR_ASK: &str = "lock the data folder (stop the server that uses it, o
 /// Bytes of an archive that are read at once.
 const PIECE_BYTES: usize = 1 << 17;
 
+/// Labels in one request.
+const LABELS_AT_ONCE: usize = 500;
+
 /// Sessions between two lines of progress where there is no terminal.
 const SESSIONS_A_LINE: u64 = 100;
 
@@ -296,7 +299,7 @@ async fn send_recordings(
 ) -> anyhow::Result<Vec<TakenRecording>> {
     let mut taken = Vec::with_capacity(found.len());
     for new in found {
-        let NewRecording { name, track, openid, device, started_at_us } = new;
+        let NewRecording { name, track, openid, device, started_at_us, labels } = new;
         let recording = Recording { name, track, ..Recording::default() };
         let file = recordings::recording_as_parquet(&recording.name, &recording)?;
         let mut query = vec![
@@ -307,10 +310,31 @@ async fn send_recordings(
         query.extend(openid.map(|openid| ("player_openid", openid)));
         let answer = server.send(&["imports", "recordings"], &query, "application/vnd.apache.parquet", file).await;
         let mut answer = answer.with_context(|| format!("send recording {}", recording.name))?;
-        taken.extend(serde_json::from_value::<Vec<_>>(answer["recordings"].take()).context("read the answer")?);
+        let one: Vec<TakenRecording> =
+            serde_json::from_value(answer["recordings"].take()).context("read the answer")?;
+        if let Some(session) = one.first().and_then(|taken| taken.session_id).filter(|_| !labels.is_empty()) {
+            let failed = || format!("label recording {}, which is session {session}", recording.name);
+            send_labels(server, session, &labels).await.with_context(failed)?;
+        }
+        taken.extend(one);
         bar.inc(1);
     }
     Ok(taken)
+}
+
+/// The labels of a session that has none yet.
+async fn send_labels(server: &Server, session: i64, labels: &[recordings::Label]) -> anyhow::Result<()> {
+    let session = session.to_string();
+    let path = ["sessions", &*session, "labels"];
+    let there = server.get(&path, &[]).await?;
+    if there["labels"].as_array().is_some_and(|labels| !labels.is_empty()) {
+        return Ok(());
+    }
+    for some in labels.chunks(LABELS_AT_ONCE) {
+        let some: Vec<_> = some.iter().map(super::labels::as_sent).collect();
+        server.post(&path, Some(&serde_json::json!({ "labels": some }))).await?;
+    }
+    Ok(())
 }
 
 async fn send_archive(server: &Server, path: &Path, dry_run: bool) -> anyhow::Result<migration::ArchiveReport> {
@@ -367,10 +391,11 @@ fn read_recordings(args: &Recordings) -> anyhow::Result<Vec<NewRecording>> {
         let mut begins = told.unwrap_or_else(|| Begins::guessed(changed_us));
         let set_name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         for recording in set.recordings {
-            let player = set
-                .labels
+            let of_it = |label: &&recordings::Label| label.recording == recording.name;
+            let labels: Vec<_> = set.labels.iter().filter(of_it).cloned().collect();
+            let player = labels
                 .iter()
-                .find(|label| label.recording == recording.name && label.player != "unknown")
+                .find(|label| label.player != "unknown")
                 .map(|label| format!("recordings:{set_name}:{}", label.player));
             found.push(NewRecording {
                 started_at_us: begins.of(&recording),
@@ -378,6 +403,7 @@ fn read_recordings(args: &Recordings) -> anyhow::Result<Vec<NewRecording>> {
                 track: recording.track,
                 openid: args.openid.clone().or(player),
                 device: args.device.clone(),
+                labels,
             });
         }
         told = told.map(|_| begins);

@@ -23,6 +23,7 @@ pub mod erase;
 pub mod evaluate;
 pub mod export;
 pub mod import;
+pub mod labels;
 pub mod reanalyze;
 pub mod recover;
 pub mod retention;
@@ -71,6 +72,8 @@ enum Command {
     Import(import::Args),
     /// Recording sessions of a server or of a data folder
     Sessions(sessions::Args),
+    /// Say what was played: label swings, for calibration, training and judging
+    Labels(labels::Args),
     /// Say what is wrong with a session or recording, and what to do
     Doctor(doctor::Args),
     /// Analyse old sessions by another pipeline, compare and publish
@@ -129,6 +132,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Export(args) => block_on(export::run(args)),
         Command::Import(args) => block_on(import::run(args)),
         Command::Sessions(args) => block_on(sessions::run(args)),
+        Command::Labels(args) => block_on(labels::run(args)),
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Reanalyze(args) => block_on(reanalyze::run(args)),
         Command::Devices(args) => block_on(devices::run(args)),

@@ -12,7 +12,7 @@
 //! frames/date=2026-11-23/42.parquet           of each session the stored files, byte for byte
 //! strokes/date=2026-11-23/42.parquet
 //! results/date=2026-11-23/42.parquet
-//! sessions/42.json                            what the catalog knows of it, the analysis included
+//! sessions/42.json                            what the catalog knows of it, the analysis and labels included
 //! manifest.json                               version, service, players by number, length and SHA-256 of each member
 //! ```
 //!
@@ -26,7 +26,8 @@
 //!
 //! # Versions
 //!
-//! *New reader, old archive*: every version stays readable. *Old reader, new archive*: refused by its number.
+//! *New reader, old archive*: every version stays readable. *Old reader, new archive*: refused by its number. Version 2 has labels
+//! in `sessions/`; an archive without any is still written as version 1.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -51,8 +52,10 @@ use crate::store::pack::{self, TableFile};
 use crate::store::paths::{Paths, TablePath};
 use crate::store::seal;
 
-/// Version of the layout.
-pub const ARCHIVE_VERSION: u32 = 1;
+/// Newest version of the layout.
+pub const ARCHIVE_VERSION: u32 = 2;
+/// The version of an archive without labels, which programs from before them read.
+const WITHOUT_LABELS: u32 = 1;
 
 /// Level of compression. The Parquet inside is compressed already; the JSON beside it is not.
 const ZSTD_LEVEL: i32 = 3;
@@ -92,7 +95,7 @@ pub struct Archive {
 pub struct Manifest {
     /// `volant-archive`.
     pub format: String,
-    /// [`ARCHIVE_VERSION`].
+    /// At most [`ARCHIVE_VERSION`].
     pub version: u32,
     /// The program that wrote it.
     pub program: String,
@@ -346,9 +349,10 @@ impl Archive {
             rows: session.rows,
             frames_sha256: session.frames_sha256.clone(),
         };
+        let has_labels = self.sessions.iter().any(|session| !session.labels.is_empty());
         Manifest {
             format: "volant-archive".to_owned(),
-            version: ARCHIVE_VERSION,
+            version: if has_labels { ARCHIVE_VERSION } else { WITHOUT_LABELS },
             program: concat!("volant ", env!("CARGO_PKG_VERSION")).to_owned(),
             service: self.service.clone(),
             created_at_us: self.created_at_us,

@@ -231,6 +231,22 @@ impl Access {
         if allowed { Ok(info) } else { Err(hidden()) }
     }
 
+    /// A session that the caller may label, and as what: as its player, as an admin, as a key. Its device may not, and in legacy
+    /// mode it is not enough to know its number.
+    pub(super) async fn labels(
+        &self,
+        state: &State,
+        session: SessionId,
+    ) -> Result<(SessionInfo, &'static str), ApiError> {
+        let labelled_by = match self.caller {
+            Caller::User { .. } => "player",
+            Caller::Admin { .. } | Caller::Operator => "admin",
+            Caller::Key { .. } => "key",
+            Caller::Stranger | Caller::Device(_) => return Err(self.refusal()),
+        };
+        Ok((self.session(state, session, &Params::default(), Want::Control).await?, labelled_by))
+    }
+
     /// Only for admins: everybody's data, commands to all, the service itself.
     pub(super) fn admin(&self) -> Result<(), ApiError> {
         if self.caller.is_admin() { Ok(()) } else { Err(self.refusal()) }

@@ -362,6 +362,16 @@ impl From<analysis::Error> for ApiError {
                 Self::with_status(StatusCode::UNPROCESSABLE_ENTITY, "cannot_calibrate", source.to_string())
                     .about("what", source)
             }
+            analysis::Error::UnknownStroke { ref stroke, ref known } => {
+                let message = format!("the model does not know the stroke {stroke:?}; it knows {known}");
+                Self::with_status(StatusCode::UNPROCESSABLE_ENTITY, "unknown_stroke", message)
+                    .about("stroke", stroke)
+                    .about("known", known)
+            }
+            analysis::Error::LabelsLimit { limit, .. } => {
+                let message = format!("a session has {limit} labels at most");
+                Self::with_status(StatusCode::UNPROCESSABLE_ENTITY, "too_many_labels", message).about("limit", limit)
+            }
             analysis::Error::NoPipeline { ref name } => {
                 Self::not_found("no_pipeline", "there is no such pipeline").about("pipeline", name)
             }

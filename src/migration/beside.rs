@@ -98,6 +98,7 @@ impl Importer {
                 openid: openid.clone(),
                 device: device.clone(),
                 started_at_us,
+                labels: Vec::new(),
             };
             taken.push(block_on(import_recording(&new, target, Some(&self.catalog), &self.clock))?);
         }

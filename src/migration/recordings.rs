@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::Error;
 use crate::clock::Clock;
-use crate::recordings::Recording;
-use crate::store::catalog::{Catalog, ImportedSession, NewImport, NewSession, Sealed, SessionKind};
+use crate::recordings::{self, Recording};
+use crate::store::catalog::{Catalog, ImportedSession, Label, NewImport, NewSession, Relabel, Sealed, SessionKind};
 use crate::store::paths::Paths;
 use crate::store::seal;
 
@@ -31,6 +31,8 @@ pub struct NewRecording {
     pub device: DeviceCode,
     /// µs since 1970 UTC.
     pub started_at_us: i64,
+    /// What the set says was played.
+    pub labels: Vec<recordings::Label>,
 }
 
 /// What came of a recording.
@@ -120,8 +122,14 @@ pub async fn import_recording(
     };
     let session = catalog.claim_session(import, SOURCE, None, &new).await?.session;
     taken.session_id = Some(session.session_id.get());
+    let labels: Vec<Label> = recording.labels.iter().map(|label| imported_label(label, now_us)).collect();
     if session.revision > 0 {
         taken.already = true;
+        // Programs from before the labels took the recording alone.
+        if !labels.is_empty() && catalog.labels(session.session_id).await?.is_empty() {
+            let labels: Vec<Relabel> = labels.into_iter().map(Relabel::Put).collect();
+            catalog.relabel(session.session_id, &labels).await?;
+        }
         return Ok(taken);
     }
     catalog.device_seen(&recording.device, None, now_us).await?;
@@ -137,11 +145,26 @@ pub async fn import_recording(
         reason: None,
         ended_at_us: Some(session.started_at_us + span_ns / 1000),
         result: None,
+        labels: &labels,
         now_us,
     };
     catalog.finish_import(&done).await?;
     metrics::counter!("volant_migration_taken_sessions_total", "from" => "recording").increment(1);
     Ok(taken)
+}
+
+fn imported_label(label: &recordings::Label, now_us: i64) -> Label {
+    let ns = |ms: f64| (ms * 1e6).round() as i64;
+    let known = |ms: f64| ms.is_finite().then(|| ns(ms));
+    Label {
+        impact_ns: ns(label.peak_ms),
+        start_ns: known(label.start_ms),
+        end_ns: known(label.end_ms),
+        stroke: label.stroke.clone(),
+        quality: label.quality.clone(),
+        labelled_by: "import".to_owned(),
+        labelled_at_us: now_us,
+    }
 }
 
 fn seal_frames(

@@ -461,6 +461,7 @@ impl Run<'_> {
             reason,
             ended_at_us: ended_at_us.or(last_us).or(session.ended_at_us).or(Some(session.started_at_us)),
             result: result.as_ref(),
+            labels: &[],
             now_us: self.clock.now_us(),
         };
         catalog.finish_import(&done).await?;

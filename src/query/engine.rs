@@ -565,6 +565,7 @@ impl Engine {
             ("devices", listed(Listed::Devices)),
             ("players", listed(Listed::Players)),
             ("notifications", listed(Listed::Notifications)),
+            ("labels", listed(Listed::Labels)),
         ] {
             register(&mut schemas, name, table)?;
         }

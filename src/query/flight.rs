@@ -190,6 +190,7 @@ const PRIMARY_KEYS: &[(&str, &[&str])] = &[
     ("devices", &["device_code"]),
     ("players", &["user_id"]),
     ("notifications", &["notification_id", "channel"]),
+    ("labels", &["session_id", "impact_ns"]),
 ];
 
 fn primary_keys_schema() -> SchemaRef {

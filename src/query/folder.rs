@@ -18,7 +18,7 @@ use super::error::Error;
 use super::replaced::Files;
 use super::rooms::{Known, Rooms, date_of, packed};
 use super::source::{
-    DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,
+    DeviceRow, LabelRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,
 };
 use crate::ingest;
 use crate::store::catalog::Catalog;
@@ -248,6 +248,13 @@ impl Source for Folder {
         Box::pin(async {
             let Some(catalog) = self.catalog().await? else { return Ok(Vec::new()) };
             self.stored(catalog).notifications().await
+        })
+    }
+
+    fn labels(&self) -> BoxFuture<'_, Result<Vec<LabelRow>, SourceError>> {
+        Box::pin(async {
+            let Some(catalog) = self.catalog().await? else { return Ok(Vec::new()) };
+            self.stored(catalog).labels().await
         })
     }
 }

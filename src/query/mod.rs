@@ -5,8 +5,8 @@
 //! ([`Folder`]).
 //!
 //! Tables: `frames`, `strokes`, `results` (Parquet below the data folder, `frames` together with what open sessions have
-//! on disk in the write-ahead log), `sessions`, `devices`, `players` and `notifications` (catalog), and views for common
-//! questions. Every column carries its unit as field metadata `comment`; `data_dictionary` lists them all, with the
+//! on disk in the write-ahead log), `sessions`, `devices`, `players`, `notifications` and `labels` (catalog), and views for
+//! common questions. Every column carries its unit as field metadata `comment`; `data_dictionary` lists them all, with the
 //! functions for IMU work.
 //!
 //! Invariants:
@@ -51,6 +51,7 @@ pub use error::{Class, Error, Position};
 pub use folder::Folder;
 pub use rooms::Rooms;
 pub use source::{
-    DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile, Within,
+    DeviceRow, LabelRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,
+    Within,
 };
-pub use tables::{devices_schema, notifications_schema, players_schema, sessions_schema};
+pub use tables::{devices_schema, labels_schema, notifications_schema, players_schema, sessions_schema};

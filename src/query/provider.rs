@@ -330,6 +330,7 @@ pub(super) enum Listed {
     Devices,
     Players,
     Notifications,
+    Labels,
 }
 
 #[derive(Debug)]
@@ -343,6 +344,7 @@ impl TableProvider for ListedTable {
             Listed::Devices => tables::devices_schema(),
             Listed::Players => tables::players_schema(),
             Listed::Notifications => tables::notifications_schema(),
+            Listed::Labels => tables::labels_schema(),
         };
         text::inside(&outside)
     }
@@ -366,6 +368,7 @@ impl TableProvider for ListedTable {
             Listed::Notifications => {
                 tables::notifications_batch(&source.notifications().await.map_err(DataFusionError::External)?)
             }
+            Listed::Labels => tables::labels_batch(&source.labels().await.map_err(DataFusionError::External)?),
         }?;
         let batch = text::retyped(&batch, &self.schema())?;
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)

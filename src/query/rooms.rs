@@ -11,7 +11,8 @@ use jiff::tz::TimeZone;
 use schemas::SessionId;
 
 use super::source::{
-    DeviceRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile, Within,
+    DeviceRow, LabelRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,
+    Within,
 };
 use crate::hub;
 use crate::ingest;
@@ -268,6 +269,26 @@ impl Source for Rooms {
                     state: notice.state,
                     attempts: notice.attempts,
                     done_at_us: notice.done_at_us,
+                })
+                .collect())
+        })
+    }
+
+    fn labels(&self) -> BoxFuture<'_, Result<Vec<LabelRow>, SourceError>> {
+        Box::pin(async {
+            let rows = self.catalog.all_labels().await?;
+            Ok(rows
+                .into_iter()
+                .map(|catalog::LabelRow { session_id, user_id, label }| LabelRow {
+                    session_id: session_id.get(),
+                    user_id: user_id.map(schemas::UserId::get),
+                    impact_ns: label.impact_ns,
+                    start_ns: label.start_ns,
+                    end_ns: label.end_ns,
+                    stroke: label.stroke,
+                    quality: label.quality,
+                    labelled_by: label.labelled_by,
+                    labelled_at_us: label.labelled_at_us,
                 })
                 .collect())
         })

@@ -38,6 +38,9 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// The rows of `notifications`, in no particular order.
     fn notifications(&self) -> BoxFuture<'_, Result<Vec<NotificationRow>, SourceError>>;
+
+    /// The rows of `labels`, in no particular order.
+    fn labels(&self) -> BoxFuture<'_, Result<Vec<LabelRow>, SourceError>>;
 }
 
 /// What a statement may read. Files are as the catalog names them; [`Source::locate`] knows in which pack they lie.
@@ -160,4 +163,23 @@ pub struct NotificationRow {
     pub attempts: i64,
     /// µs since 1970 UTC; `None` while owed.
     pub done_at_us: Option<i64>,
+}
+
+/// A row of `labels`; see [`super::labels_schema`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelRow {
+    pub session_id: i64,
+    pub user_id: Option<i64>,
+    /// ns since session start.
+    pub impact_ns: i64,
+    /// ns since session start.
+    pub start_ns: Option<i64>,
+    /// ns since session start.
+    pub end_ns: Option<i64>,
+    pub stroke: String,
+    pub quality: String,
+    /// `player`, `admin`, `key` or `import`.
+    pub labelled_by: String,
+    /// µs since 1970 UTC.
+    pub labelled_at_us: i64,
 }

@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 use schemas::tables::{column, table_schema};
 
 use super::functions::FUNCTIONS;
-use super::source::{DeviceRow, NotificationRow, PlayerRow, SessionRow};
+use super::source::{DeviceRow, LabelRow, NotificationRow, PlayerRow, SessionRow};
 use super::views::VIEWS;
 
 /// Version of the tables here.
@@ -152,6 +152,61 @@ pub fn notifications_schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
+/// The `labels` table: one row a swing that somebody labelled.
+#[must_use]
+pub fn labels_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        table_schema(
+            "labels",
+            VERSION,
+            vec![
+                column("session_id", DataType::Int64, false, "session of the swing"),
+                column("user_id", DataType::Int64, true, "player; null: the session has no known player"),
+                column("impact_ns", DataType::Int64, false, "impact or peak of the swing, ns since session start"),
+                column(
+                    "start_ns",
+                    DataType::Int64,
+                    true,
+                    "start of the swing, ns since session start; null: not marked",
+                ),
+                column("end_ns", DataType::Int64, true, "end of the swing, ns since session start; null: not marked"),
+                column("stroke", DataType::Utf8, false, "what was played; other: there was no stroke"),
+                column(
+                    "quality",
+                    DataType::Utf8,
+                    false,
+                    "clear, clean or soft: counts; ambiguous, cut or unclear: does not; window: the whole recording",
+                ),
+                column("labelled_by", DataType::Utf8, false, "player, admin, key or import"),
+                column("labelled_at_us", DataType::Int64, false, "µs since 1970 UTC"),
+            ],
+        )
+    });
+    Arc::clone(&SCHEMA)
+}
+
+/// The rows as a batch of [`labels_schema`].
+pub(super) fn labels_batch(rows: &[LabelRow]) -> Result<RecordBatch, ArrowError> {
+    let number = |of: fn(&LabelRow) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(rows.iter().map(of))) };
+    let maybe =
+        |of: fn(&LabelRow) -> Option<i64>| -> ArrayRef { Arc::new(rows.iter().map(of).collect::<Int64Array>()) };
+    let text = |of: fn(&LabelRow) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
+    RecordBatch::try_new(
+        labels_schema(),
+        vec![
+            number(|row| row.session_id),
+            maybe(|row| row.user_id),
+            number(|row| row.impact_ns),
+            maybe(|row| row.start_ns),
+            maybe(|row| row.end_ns),
+            text(|row| &row.stroke),
+            text(|row| &row.quality),
+            text(|row| &row.labelled_by),
+            number(|row| row.labelled_at_us),
+        ],
+    )
+}
+
 /// The rows as a batch of [`players_schema`].
 pub(super) fn players_batch(rows: &[PlayerRow]) -> Result<RecordBatch, ArrowError> {
     let number =
@@ -226,6 +281,7 @@ const TABLE_COMMENTS: &[(&str, &str)] = &[
     ("devices", "one row a device that was ever seen"),
     ("players", "one row a player, by number"),
     ("notifications", "one row a notice and channel"),
+    ("labels", "one row a swing that somebody said the stroke of, whatever was found there"),
     ("data_dictionary", "one row a table, column or function: what it is"),
 ];
 

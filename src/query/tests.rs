@@ -142,6 +142,9 @@ impl Source for Scripted {
     fn notifications(&self) -> BoxFuture<'_, Result<Vec<NotificationRow>, SourceError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
+    fn labels(&self) -> BoxFuture<'_, Result<Vec<LabelRow>, SourceError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 fn options() -> Options {

@@ -121,6 +121,32 @@ pub(super) const VIEWS: &[View] = &[
         ],
     },
     View {
+        name: "labelled_swings",
+        comment: "one row a label with the swing that was found there and what it was named: how often the names are right",
+        sql: "SELECT session_id, user_id, impact_ns / 1e9 AS label_s, label, quality, swing_index, \
+              (found_ns - impact_ns) / 1e6 AS off_ms, stroke, confidence, stroke = label AS is_right FROM \
+              (SELECT l.session_id, l.user_id, l.impact_ns, l.stroke AS label, l.quality, \
+              k.stroke_index AS swing_index, k.impact_ns AS found_ns, k.stroke, k.confidence, \
+              row_number() OVER (PARTITION BY l.session_id, l.impact_ns ORDER BY abs(k.impact_ns - l.impact_ns)) AS place \
+              FROM labels l LEFT JOIN strokes k ON k.session_id = l.session_id \
+              AND k.impact_ns BETWEEN l.impact_ns - 250000000 AND l.impact_ns + 250000000) WHERE place = 1",
+        columns: &[
+            ("session_id", "session of the swing"),
+            ("user_id", "player; null: the session has no known player"),
+            ("label_s", "where the label points to, s since session start"),
+            ("label", "what somebody says was played; other: there was no stroke"),
+            (
+                "quality",
+                "clear, clean or soft: counts; ambiguous, cut or unclear: does not; window: the whole recording",
+            ),
+            ("swing_index", "the swing found nearest, at most 250 ms away; null: none was found there"),
+            ("off_ms", "impact of that swing less the label's, ms; null: none was found there"),
+            ("stroke", "what the analysis named it, or other; null: none was found there"),
+            ("confidence", "probability of stroke, 0 to 1; null: no model ran, or none was found"),
+            ("is_right", "true if the analysis and the label say the same; null: none was found there"),
+        ],
+    },
+    View {
         name: "stroke_frames",
         comment: "one row a frame inside a swing, of every sensor, with the time relative to the impact",
         sql: "SELECT k.session_id, k.stroke_index, k.stroke, f.date, f.sensor, \

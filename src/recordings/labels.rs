@@ -98,7 +98,8 @@ pub fn read_set(folder: &Path) -> Result<RecordingSet, Error> {
             let mut ms = [0.0; 3];
             for (ms, (column, numbers)) in ms.iter_mut().zip(&times) {
                 *ms = numbers.get(index, || ((*column).to_owned(), row, path.clone()))?;
-                if ms.is_nan() {
+                // Whoever labels by ear or by eye knows when it was hit, not where a swing begins.
+                if ms.is_nan() && *column == "peak_ms" {
                     return Err(Error::Time { value: *ms, column: (*column).to_owned(), row, path });
                 }
             }
@@ -106,7 +107,7 @@ pub fn read_set(folder: &Path) -> Result<RecordingSet, Error> {
                 return Err(Error::LabelRecording { name: recording, row, path });
             }
             // As the samples' times may be.
-            let began_ms = began_ms.get(&*recording).copied().filter(|_| since_1970_us(ms[0]).is_some()).unwrap_or(0.0);
+            let began_ms = began_ms.get(&*recording).copied().filter(|_| since_1970_us(ms[1]).is_some()).unwrap_or(0.0);
             let [start_ms, peak_ms, end_ms] = ms.map(|ms| ms - began_ms);
             labels.push(Label { recording, player, start_ms, peak_ms, end_ms, stroke, quality });
         }
@@ -134,7 +135,8 @@ pub(super) fn look_over(recordings: &[Recording], labels: &mut Vec<Label>) -> Ve
         if !label.counts() && !label.is_window() && !["ambiguous", "cut", "unclear"].contains(&&*label.quality) {
             qualities.insert(label.quality.clone());
         }
-        outside += usize::from(ends.get(&*label.recording).is_some_and(|end| label.start_ms > *end));
+        let begins = if label.start_ms.is_nan() { label.peak_ms } else { label.start_ms };
+        outside += usize::from(ends.get(&*label.recording).is_some_and(|end| begins > *end));
         if label.end_ms < label.start_ms {
             backwards += 1;
             (label.start_ms, label.end_ms) = (f64::NAN, f64::NAN);
@@ -205,10 +207,11 @@ pub fn write_truth(path: &Path, recording: &str, player: &str, truth: &Truth) ->
 }
 
 fn line(label: &Label) -> String {
-    let Label { start_ms, peak_ms, end_ms, .. } = label;
+    let [start_ms, peak_ms, end_ms] = [label.start_ms, label.peak_ms, label.end_ms]
+        .map(|ms| if ms.is_finite() { format!("{ms:.3}") } else { String::new() });
     let [recording, player, stroke, quality] =
         [&label.recording, &label.player, &label.stroke, &label.quality].map(|text| quoted(text));
-    format!("{recording},{player},{start_ms:.3},{peak_ms:.3},{end_ms:.3},{stroke},{quality}")
+    format!("{recording},{player},{start_ms},{peak_ms},{end_ms},{stroke},{quality}")
 }
 
 /// A CSV field, in quotes where it needs them.

@@ -32,7 +32,7 @@ pub use self::error::Error;
 pub use self::labels::{Label, RecordingSet, read_set, truth_labels, write_labels, write_truth};
 pub use self::mapping::{Mapping, TsLayout, read_mapped, read_ts};
 pub use self::read::{ROW_LIMIT, TIME_LIMIT_MS, read_recording, read_recording_up_to};
-pub use self::write::{recording_as_parquet, write_recording};
+pub use self::write::{Samples, recording_as_parquet, write_recording};
 
 /// The sensor that a file without a `sensor` column is taken to be.
 pub const DEFAULT_SENSOR: SensorRole = SensorRole::Wrist;

@@ -1,12 +1,12 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array, Float64Array, RecordBatch, StringArray};
 use arrow::csv::WriterBuilder;
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -23,18 +23,67 @@ use super::{Error, Recording};
 pub fn write_recording(path: &Path, recordings: &[Recording]) -> Result<(), Error> {
     let ending = path.extension().map(OsStr::to_ascii_lowercase);
     match ending.as_deref().and_then(|ending| ending.to_str()) {
-        Some("csv") => write_csv(path, &batch(path, recordings)?),
+        Some("csv") => write_csv(path, &batch(path, recordings, Angles::IfAny)?),
         Some("parquet") => {
             let write = |source| Error::Write { path: path.to_owned(), source };
             let file = File::create(path).map_err(write)?;
-            encode_parquet(path, &batch(path, recordings)?, &file)?;
+            encode_parquet(path, &batch(path, recordings, Angles::IfAny)?, &file)?;
             file.sync_all().map_err(write)
         }
         _ => Err(Error::Format { path: path.to_owned() }),
     }
 }
 
-fn batch(path: &Path, recordings: &[Recording]) -> Result<RecordBatch, Error> {
+/// Writes recordings into one Parquet file, one after the other, so that only one need be in memory; the columns are those of
+/// [`write_recording`] with angles.
+pub struct Samples {
+    path: PathBuf,
+    writer: ArrowWriter<File>,
+}
+
+impl Samples {
+    /// Makes the file.
+    ///
+    /// # Errors
+    /// [`Error::Write`], [`Error::EncodeParquet`].
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        let file = File::create(path).map_err(|source| Error::Write { path: path.to_owned(), source })?;
+        let schema = batch(path, &[], Angles::Always)?.schema();
+        Ok(Self { path: path.to_owned(), writer: encoder(path, schema, file)? })
+    }
+
+    /// Adds a recording, under a name that no other has.
+    ///
+    /// # Errors
+    /// [`Error::Encode`], [`Error::EncodeParquet`].
+    pub fn write(&mut self, recording: &Recording) -> Result<(), Error> {
+        let batch = batch(&self.path, std::slice::from_ref(recording), Angles::Always)?;
+        let encode = |source| Error::EncodeParquet { path: self.path.clone(), source };
+        self.writer.write(&batch).and_then(|()| self.writer.flush()).map_err(encode)
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// [`Error::Write`], [`Error::EncodeParquet`].
+    pub fn finish(self) -> Result<(), Error> {
+        let Self { path, writer } = self;
+        let file = match writer.into_inner() {
+            Ok(file) => file,
+            Err(source) => return Err(Error::EncodeParquet { path, source }),
+        };
+        file.sync_all().map_err(|source| Error::Write { path, source })
+    }
+}
+
+/// Whether the columns of angles are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Angles {
+    Always,
+    IfAny,
+}
+
+fn batch(path: &Path, recordings: &[Recording], angles: Angles) -> Result<RecordBatch, Error> {
     let mut names = Vec::new();
     let mut sensors = Vec::new();
     let mut t_ms = Vec::new();
@@ -73,7 +122,7 @@ fn batch(path: &Path, recordings: &[Recording]) -> Result<RecordBatch, Error> {
         ("pitch", "pitch of the device's own filter, °; null: not sent"),
         ("yaw", "yaw of the device's own filter, °; null: not sent"),
     ];
-    let angles = values[6..].iter().flatten().any(Option::is_some);
+    let angles = angles == Angles::Always || values[6..].iter().flatten().any(Option::is_some);
     for ((name, comment), values) in comments.into_iter().zip(values).take(if angles { 9 } else { 6 }) {
         fields.push(column(name, DataType::Float32, true, comment));
         arrays.push(Arc::new(Float32Array::from(values)));
@@ -98,24 +147,29 @@ fn write_csv(path: &Path, batch: &RecordBatch) -> Result<(), Error> {
 pub fn recording_as_parquet(name: &str, recording: &Recording) -> Result<Vec<u8>, Error> {
     let path = Path::new(name);
     let mut bytes = Vec::new();
-    encode_parquet(path, &batch(path, std::slice::from_ref(recording))?, &mut bytes)?;
+    encode_parquet(path, &batch(path, std::slice::from_ref(recording), Angles::IfAny)?, &mut bytes)?;
     Ok(bytes)
 }
 
 fn encode_parquet(path: &Path, batch: &RecordBatch, into: impl Write + Send) -> Result<(), Error> {
     let encode = |source| Error::EncodeParquet { path: path.to_owned(), source };
+    let mut writer = encoder(path, batch.schema(), into)?;
+    writer.write(batch).map_err(encode)?;
+    writer.close().map_err(encode)?;
+    Ok(())
+}
+
+fn encoder<W: Write + Send>(path: &Path, schema: SchemaRef, into: W) -> Result<ArrowWriter<W>, Error> {
+    let encode = |source| Error::EncodeParquet { path: path.to_owned(), source };
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(9).map_err(encode)?))
         .set_created_by("volant".to_owned());
     // Bytes of equal weight side by side compress far better than whole floats.
-    for field in batch.schema().fields().iter().filter(|field| field.data_type().is_floating()) {
+    for field in schema.fields().iter().filter(|field| field.data_type().is_floating()) {
         let path = ColumnPath::from(field.name().as_str());
         properties = properties
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path, Encoding::BYTE_STREAM_SPLIT);
     }
-    let mut writer = ArrowWriter::try_new(into, batch.schema(), Some(properties.build())).map_err(encode)?;
-    writer.write(batch).map_err(encode)?;
-    writer.close().map_err(encode)?;
-    Ok(())
+    ArrowWriter::try_new(into, schema, Some(properties.build())).map_err(encode)
 }

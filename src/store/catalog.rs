@@ -9,6 +9,7 @@ mod archives;
 mod candidates;
 mod deliveries;
 mod imports;
+mod labels;
 mod life;
 mod lost;
 mod notices;
@@ -29,6 +30,7 @@ pub use archives::{ArchivedPlayer, ArchivedResult, ArchivedSession, Here};
 pub use candidates::{CandidateJob, CandidateRow, Order, Switch};
 pub use deliveries::{DeliveryOutcome, DeliveryRow, WebhookRow};
 pub use imports::{Claim, ImportedResult, ImportedSession, ImportedUser, NewImport, ShownResult};
+pub use labels::{Label, LabelRow, Relabel, SAME_SWING_NS};
 pub use life::{Erased, Erasure};
 pub use notices::{Notice, NoticeOnChannel};
 pub use rows::{
@@ -45,7 +47,7 @@ const PUBLISHED_FILES: &str = "SELECT r.session_id, s.started_at_us, r.created_a
      r.result_path, r.result_bytes FROM results r JOIN sessions s USING (session_id) ORDER BY r.session_id";
 
 /// Migrations in order. Each ends by setting the database's `user_version` to its own number, in its own transaction.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_accounts_and_channels.sql"),
     include_str!("migrations/0003_candidates.sql"),
@@ -53,6 +55,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0005_results_by_files.sql"),
     include_str!("migrations/0006_results_expire.sql"),
     include_str!("migrations/0007_archives_come_back.sql"),
+    include_str!("migrations/0008_labels.sql"),
 ];
 
 /// Connections for reading.

@@ -33,6 +33,7 @@ const NOBODY_BY_NAME: &str = "313333333";
 const BINDS: &str = "11333333y";
 const SESSION_READ: &str = "11y4y4y3y";
 const SESSION_CONTROL: &str = "11y4y433y";
+const LABELS: &str = "11y43333y";
 const ACTS_AS_DEVICE: &str = "1133y333y";
 const SEES_DEVICE: &str = "11y3y33yy";
 const COMMANDS_DEVICE: &str = "11y3y333y";
@@ -123,6 +124,8 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
     ("DELETE", "/api/v2/pipelines/{pipeline}/analyses", "", WRITES_SESSIONS),
     ("POST", "/api/v2/pipelines/{pipeline}/publish", "", WRITES_SESSIONS),
     ("GET", "/api/v2/sessions/{session_id}/doctor", "", SESSION_READ),
+    ("GET", "/api/v2/sessions/{session_id}/labels", "", SESSION_READ),
+    ("POST", "/api/v2/sessions/{session_id}/labels", r#"{"labels":[{"impact_ms":0,"stroke":"x"}]}"#, LABELS),
     ("GET", "/api/v2/sessions/{session_id}/analyses", "", SESSION_READ),
     ("GET", "/api/v2/sessions/{session_id}/analyses/{pipeline}", "", SESSION_READ),
     ("POST", "/api/v2/sessions/{session_id}/analyses/{pipeline}/publish", "", WRITES_SESSIONS),

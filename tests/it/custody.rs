@@ -72,6 +72,8 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     app.request("POST", &format!("/api/v2/sessions/{theirs}/complete"), "", "").await;
     eventually(async || app.get(&format!("/api/v2/sessions/{theirs}/result")).await.0 == 200).await;
     let frames = app.sql_count(&format!("SELECT count(*) FROM frames WHERE session_id = {theirs}")).await;
+    let said = json!({ "labels": [{ "impact_ms": 3000.0, "stroke": OTHER }] });
+    assert_eq!(app.post_json(&format!("/api/v2/sessions/{theirs}/labels"), &said).await.0, 200);
     let player =
         app.sql(&format!("SELECT user_id FROM sessions WHERE session_id = {theirs}")).await[0]["user_id"].to_string();
     let others = app.sql("SELECT * FROM strokes WHERE session_id = 1 ORDER BY stroke_index").await;
@@ -127,7 +129,7 @@ async fn an_erased_player_is_nowhere_and_stays_away() {
     let arguments =
         ["erase", "--data-dir", &data_dir, "--player", &player, "--receipt", &text(&receipt_file), "--json"];
     let receipt = ask(&arguments).await;
-    assert_eq!(receipt["counts"]["frames"], frames, "{receipt}");
+    assert_eq!((&receipt["counts"]["frames"], &receipt["counts"]["labels"]), (&json!(frames), &json!(1)), "{receipt}");
     let gone = receipt["files"].as_array().unwrap();
     assert!(gone.contains(&json!("wal/00000000000000000001.wal.damaged-1")), "{receipt}");
     assert_eq!(

@@ -17,6 +17,7 @@ mod full_disk;
 mod hostile;
 mod import;
 mod kill;
+mod labels;
 mod live;
 mod packets;
 mod reanalysis;

@@ -4,6 +4,7 @@ import { get, sql } from "../api.js";
 import { h, replace } from "../dom.js";
 import { count, fixed, lang, t, when, word } from "../i18n.js";
 import { swings } from "../live.js";
+import { labels } from "./labels.js";
 import { tile } from "./overview.js";
 import { lasted, progress } from "./sessions.js";
 
@@ -25,8 +26,10 @@ export function session(page, id) {
       replace(head, ...heading(session));
       if (session.status === "completed") {
         if (shownResult === null) {
-          shownResult = await get(`/api/v2/sessions/${id}/result`);
-          body.replaceChildren(...result(shownResult.analysis));
+          const { analysis, analysis_id } = await get(`/api/v2/sessions/${id}/result`);
+          const said = analysis.strokes.length ? [await labels(session, analysis.strokes)] : [];
+          body.replaceChildren(...result(analysis), ...said);
+          shownResult = analysis_id;
         }
         return;
       }

@@ -190,3 +190,32 @@ def test_labels_go_to_evaluate_and_calibration(client: volant.Client, service: R
         user, [{"session_id": 1, "impact_ms": row["impact_ns"] / ms, "stroke": row["stroke"]} for row in named]
     )
     assert made["pipeline"] == f"player-{user}"
+
+
+def test_labels_are_kept_and_make_a_recording_set(
+    client: volant.Client, service: Running, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    strokes = client.strokes(2).to_pylist()
+    folder = tmp_path_factory.mktemp("labelled") / "set"
+    with pytest.raises(ValueError, match="no such session has labels"):
+        client.recording_set(folder, [2])
+    said = client.label(2, [{"stroke_index": 0, "stroke": "lift"}, {"impact_ms": strokes[1]["impact_ns"] / 1e6, "stroke": "other"}])
+    assert [(label["stroke_index"], label["stroke"]) for label in said] == [(0, "lift"), (1, "other")]
+    assert client.labels(2) == said
+    rows = client.query("SELECT swing_index, label, is_right FROM labelled_swings WHERE session_id = 2 ORDER BY swing_index").to_pylist()
+    assert [(row["swing_index"], row["label"]) for row in rows] == [(0, "lift"), (1, "other")]
+
+    client.recording_set(folder, [2])
+    kept = volant.read_labels(folder)
+    assert [(label.stroke, label.quality) for label in kept[:2]] == [("lift", "clear"), ("other", "unclear")]
+    assert len(kept) == len(strokes) - 1, "what is labelled other is no swing, what nobody named counts neither way"
+    other = tmp_path_factory.mktemp("labelled") / "by-command"
+    command = [service.program, "labels", "--data-dir", str(service.data), "export", "--out", str(other), "--session", "2"]
+    subprocess.run(command, check=True, capture_output=True)
+    reports = []
+    for made in (folder, other):
+        command = [service.program, "evaluate", str(made), "--json"]
+        reports.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert reports[0]["segmentation"] == reports[1]["segmentation"] and reports[0]["segmentation"]["marks"] == 1
+
+    assert client.label(2, [{"stroke_index": 0, "stroke": None}, {"stroke_index": 1, "stroke": None}]) == []

@@ -8,6 +8,7 @@ mod accounts;
 mod devices;
 mod extract;
 mod imports;
+mod labels;
 mod notifications;
 mod pipelines;
 mod sessions;
@@ -64,6 +65,7 @@ fn document_router() -> OpenApiRouter<Arc<Context>> {
         .merge(accounts::router())
         .merge(sessions::router())
         .merge(pipelines::router())
+        .merge(labels::router())
         .merge(devices::router())
         .merge(imports::router())
         .merge(notifications::router());

@@ -1,6 +1,6 @@
 //! Pipelines, and analyses of old sessions by another one: ordered, compared, put in the place of the published results.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State as AxumState;
@@ -16,7 +16,7 @@ use super::extract::{self, Body, Path, Query, limit};
 use super::sessions::{analysis, seen};
 use super::{Problems, fresh};
 use crate::accounts::Scope;
-use crate::analysis::{Compared, Known, Label};
+use crate::analysis::{Compared, Known};
 use crate::gateway::access::{Access, Want, device_code};
 use crate::gateway::error::ApiError;
 use crate::gateway::{Context, Shared};
@@ -30,7 +30,6 @@ pub(super) fn router() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(of_session))
         .routes(routes!(one))
         .routes(routes!(publish_one))
-        .routes(routes!(calibrate))
         .routes(routes!(choose))
 }
 
@@ -357,95 +356,6 @@ async fn publish_one(
     let sessions = state.analysis.switch(&pipeline, Some(session)).await?;
     state.accounts.audit(&access.actor(), "analysis.publish", &format!("{session} {pipeline}"), None).await?;
     Ok((StatusCode::ACCEPTED, fresh(Counted { sessions })).into_response())
-}
-
-/// A swing and what it was.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct NewLabel {
-    /// A sealed session of the player.
-    #[schema(minimum = 1)]
-    session_id: i64,
-    /// Near the impact, ms since session start.
-    impact_ms: f64,
-    /// A class of the model.
-    #[schema(max_length = 64)]
-    stroke: String,
-}
-
-/// Labelled swings of a player.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct NewCalibration {
-    /// One of a class helps, five are better.
-    #[schema(min_items = 1, max_items = 500)]
-    labels: Vec<NewLabel>,
-    /// The pipeline whose model is calibrated; without it, the one that ships.
-    base: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct Calibration {
-    /// The player's pipeline from now on.
-    pipeline: String,
-    model_sha256: String,
-    /// Swings that the model learned from, by class.
-    swings: BTreeMap<String, usize>,
-}
-
-/// Sessions that the labels of a calibration may name.
-const CALIBRATION_SESSIONS_LIMIT: usize = 20;
-/// Frames of those sessions in all: they are in memory together.
-const CALIBRATION_FRAMES_LIMIT: i64 = 6_000_000;
-
-/// Calibrate for a player
-///
-/// The model learns from a handful of labelled swings of the player, and analyses the player's new sessions from then on;
-/// older ones can be analysed again by it. For admins, and for users themselves.
-#[utoipa::path(
-    post, path = "/api/v2/players/{user_id}/calibration", tag = "analysis", request_body = NewCalibration,
-    params(("user_id" = i64, Path, minimum = 1)),
-    responses((status = 201, body = Calibration), Problems)
-)]
-async fn calibrate(
-    AxumState(context): Shared,
-    access: Access,
-    Path(user): Path<String>,
-    Body(new): Body<NewCalibration>,
-) -> Result<Response, ApiError> {
-    let state = &context.state;
-    let user = access.user(state, Some(extract::user(&user)?)).await?;
-    if new.labels.is_empty() || new.labels.len() > 500 {
-        return Err(ApiError::bad_request("labels has 1 to 500 swings"));
-    }
-    let labels: Vec<Label> = new
-        .labels
-        .into_iter()
-        .map(|label| Label {
-            session_id: SessionId(label.session_id),
-            impact_ms: label.impact_ms,
-            stroke: label.stroke,
-        })
-        .collect();
-    let sessions: BTreeSet<SessionId> = labels.iter().map(|label| label.session_id).collect();
-    if sessions.len() > CALIBRATION_SESSIONS_LIMIT {
-        return Err(ApiError::bad_request("labels name 20 sessions at most"));
-    }
-    let mut tracks = Vec::new();
-    let mut frames = 0;
-    for session in sessions {
-        let hidden = || ApiError::not_found("session_not_found", "session not found").about("session", session);
-        let info = state.sessions.info(session).await?.filter(|info| info.user_id == Some(user)).ok_or_else(hidden)?;
-        frames += info.frame_count;
-        if frames > CALIBRATION_FRAMES_LIMIT {
-            return Err(ApiError::bad_request("the sessions that labels name have 6000000 frames in all at most"));
-        }
-        tracks.push((session, state.track(&info).await?));
-    }
-    let made = state.analysis.calibrate(user, new.base.as_deref(), &labels, tracks).await?;
-    state.accounts.audit(&access.actor(), "player.calibrate", &user.to_string(), None).await?;
-    let calibration = Calibration { pipeline: made.pipeline, model_sha256: made.model_sha256, swings: made.swings };
-    Ok((StatusCode::CREATED, fresh(calibration)).into_response())
 }
 
 /// Which pipeline.

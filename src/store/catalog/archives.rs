@@ -4,7 +4,8 @@ use schemas::{AnalysisId, SessionId, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::SqliteConnection;
 
-use super::{Catalog, Error, at, get, session_row};
+use super::labels::insert_labels;
+use super::{Catalog, Error, Label, at, get, session_row};
 
 /// A sealed session as an archive carries it. Times are µs since 1970 UTC, files are relative to the data folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct ArchivedSession {
     pub frames_sha256: String,
     pub sync_error_ns: Option<i64>,
     pub result: Option<ArchivedResult>,
+    /// What people say was played. Absent in archives of version 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<Label>,
 }
 
 /// The published analysis of an archived session.
@@ -131,6 +135,7 @@ impl Catalog {
             frames_sha256,
             sync_error_ns: known.sync_error_ns,
             result,
+            labels: self.labels(session).await?,
         }))
     }
 
@@ -147,7 +152,6 @@ impl Catalog {
             .transpose()
     }
 
-    /// The player of another service, made at the first time: under its own number if that was never anybody's here. Nobody can log in as
     /// The player of another service, made at the first time: under its own number if that was never anybody's here. Nobody can
     /// log in as such a player; the openid that stands for it names the archive's service.
     pub async fn import_player(&self, service: &str, player: &ArchivedPlayer) -> Result<(UserId, bool), Error> {
@@ -225,7 +229,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Commits the frames of a session, which had been given up and are in place again, and its result if that was too.
+    /// Commits the frames of a session, which had been given up and are in place again, and its result if that was too. Its labels
+    /// were never given up: those here are valid.
     pub async fn bring_back(&self, session: &ArchivedSession, now_us: i64) -> Result<(), Error> {
         let step = "bring a session back";
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(at(step))?;
@@ -370,6 +375,7 @@ impl Catalog {
             .await
             .map_err(at(step))?;
         }
+        insert_labels(&mut transaction, step, session.session_id, &session.labels).await?;
         transaction.commit().await.map_err(at(step))
     }
 }

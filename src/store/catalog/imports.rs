@@ -5,7 +5,8 @@
 
 use schemas::{AnalysisId, DeviceCode, SessionId, SessionStatus, UserId};
 
-use super::{Catalog, Error, NewSession, Sealed, SessionRow, StoredFile, at, get, parse, session_row};
+use super::labels::insert_labels;
+use super::{Catalog, Error, Label, NewSession, Sealed, SessionRow, StoredFile, at, get, parse, session_row};
 
 /// A person of the other system.
 #[derive(Clone, Debug)]
@@ -73,6 +74,7 @@ pub struct ImportedSession<'a> {
     pub reason: Option<&'a str>,
     pub ended_at_us: Option<i64>,
     pub result: Option<&'a ImportedResult>,
+    pub labels: &'a [Label],
     pub now_us: i64,
 }
 
@@ -300,7 +302,7 @@ impl Catalog {
         Ok(AnalysisId(get(&row, 0)?))
     }
 
-    /// Commits an imported session: file, job, the other system's figures, and how far the source was read.
+    /// Commits an imported session: file, job, the other system's figures, labels, and how far the source was read.
     pub async fn finish_import(&self, done: &ImportedSession<'_>) -> Result<(), Error> {
         let step = "finish the import of a session";
         let session = done.session_id.get();
@@ -347,6 +349,7 @@ impl Catalog {
             insert_result(&mut transaction, done, result).await?;
             note(&mut transaction, import("result"), session).await?;
         }
+        insert_labels(&mut transaction, step, session, done.labels).await?;
         note(&mut transaction, import("frames"), done.newest_frame).await?;
         transaction.commit().await.map_err(at(step))
     }

@@ -20,9 +20,12 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from .errors import Unreachable, VolantError
+from .sets import said_labels, write_set
 
 #: States in which a session will not change by itself any more.
 ENDED: Final = frozenset({"completed", "stopped"})
+#: Labels in one request.
+LABELS_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True)
@@ -195,11 +198,48 @@ class Client:
         answer: dict[str, Any] = self._ask("GET", f"/api/v2/sessions/{int(session)}/doctor")
         return answer
 
-    def calibrate(self, user: int, labels: Sequence[Mapping[str, Any]], base: str | None = None) -> dict[str, Any]:
-        """Makes a model of a player's own from labelled swings, and uses it for the player's next sessions.
+    def labels(self, session: int) -> list[dict[str, Any]]:
+        """What people say was played in a session, in the order of time; in SQL the tables ``labels`` and ``labelled_swings``."""
+        found: list[dict[str, Any]] = self._ask("GET", f"/api/v2/sessions/{int(session)}/labels")["labels"]
+        return found
 
-        A label is ``{"session_id": 42, "impact_ms": 3010.0, "stroke": "smash"}``: a swing of a session by an instant near its impact, ms
-        from the session's start.
+    def label(self, session: int, labels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Says what swings of a session were; the session's labels are the answer.
+
+        A label is ``{"stroke_index": 3, "stroke": "smash"}``, a stroke of the result, or ``{"impact_ms": 3010.0, "stroke": "smash"}``, ms
+        from the session's start; ``"other"`` says that there was no stroke, ``None`` takes a label back. It takes the place of one
+        within 250 ms.
+        """
+        found: list[dict[str, Any]] = []
+        for first in range(0, len(labels), LABELS_AT_ONCE):
+            body = {"labels": list(labels[first : first + LABELS_AT_ONCE])}
+            found = self._ask("POST", f"/api/v2/sessions/{int(session)}/labels", body)["labels"]
+        return found if labels else self.labels(session)
+
+    def recording_set(self, folder: str | os.PathLike[str], sessions: Iterable[int] | None = None) -> pathlib.Path:
+        """Writes labelled sessions, all or these, as a recording set for ``volant train`` and ``volant evaluate``.
+
+        Swings that were found and that nobody labelled are in it as ``unclear``: they teach nothing and are no false alarms. All of it
+        is in memory meanwhile; ``volant labels export`` beside a data folder keeps one session at a time.
+        """
+        wanted = "" if sessions is None else f" WHERE session_id IN ({', '.join(str(int(s)) for s in sessions)})"
+        said = self.query(f"SELECT * FROM labels{wanted} ORDER BY session_id, impact_ns").to_pylist()
+        if not said:
+            raise ValueError("no such session has labels: Client.label makes some")
+        chosen = sorted({row["session_id"] for row in said})
+        found = self.query(
+            f"SELECT session_id, start_ns, impact_ns, end_ns FROM strokes WHERE session_id IN ({', '.join(map(str, chosen))})"
+        ).to_pylist()
+        return write_set(folder, {f"session-{s}": self.frames(s) for s in chosen}, said_labels(said, found))
+
+    def calibrate(
+        self, user: int, labels: Sequence[Mapping[str, Any]] = (), base: str | None = None
+    ) -> dict[str, Any]:
+        """Makes a model of a player's own from the player's labelled swings, and uses it for the player's next sessions.
+
+        It learns from what is kept (``Client.label``) and from ``labels``, which are kept too. Such a label is
+        ``{"session_id": 42, "impact_ms": 3010.0, "stroke": "smash"}``: a swing of a session by an instant near its impact, ms from
+        the session's start.
         """
         body: dict[str, Any] = {"labels": list(labels)}
         if base is not None:
