@@ -19,7 +19,7 @@ export async function labels(session, strokes) {
 
   function summed() {
     const right = [...labelled].filter(([index, name]) => strokes[index]?.stroke === name).length;
-    summary.textContent = labelled.size ? `${count(labelled.size)} ${t("labelled_of")} ${count(strokes.length)}, ${count(right)} ${t("labelled_right")}` : t("label_how");
+    summary.textContent = labelled.size ? `${t("labelled")} ${count(labelled.size)} / ${count(strokes.length)} · ${t("labelled_right")} ${count(right)}` : t("label_how");
   }
 
   function choice(stroke, index) {
@@ -41,6 +41,7 @@ export async function labels(session, strokes) {
             outcome.textContent = error.message;
           }
           select.disabled = false;
+          mark(select, stroke, index);
           summed();
         },
       },
@@ -48,7 +49,14 @@ export async function labels(session, strokes) {
       names.map((name) => option(name, word(name))),
       option(OTHER, t("no_stroke")),
     );
+    mark(select, stroke, index);
     return select;
+  }
+
+  /** Shows whether what was found is what was played. */
+  function mark(select, stroke, index) {
+    const name = labelled.get(index);
+    select.className = name === undefined ? "" : name === stroke.stroke ? "right" : "wrong";
   }
 
   async function learn(event) {
@@ -79,7 +87,7 @@ export async function labels(session, strokes) {
     h("h2", null, t("what_was_played")),
     summary,
     table([{ n: t("number") }, { n: t("at") }, t("found_as"), { n: t("confidence") }, t("label")], rows),
-    h("p.actions", null, session.user_id !== null && h("button", { type: "button", onclick: learn }, t("learn"))),
+    h("p.actions", null, session.user_id !== null && h("button.button", { type: "button", onclick: learn }, t("learn"))),
     outcome,
   );
 }

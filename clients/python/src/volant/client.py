@@ -230,7 +230,7 @@ class Client:
         found = self.query(
             f"SELECT session_id, start_ns, impact_ns, end_ns FROM strokes WHERE session_id IN ({', '.join(map(str, chosen))})"
         ).to_pylist()
-        return write_set(folder, {f"session-{s}": self.frames(s) for s in chosen}, said_labels(said, found))
+        return write_set(pathlib.Path(folder), {f"session-{s}": self.frames(s) for s in chosen}, said_labels(said, found))
 
     def calibrate(
         self, user: int, labels: Sequence[Mapping[str, Any]] = (), base: str | None = None
