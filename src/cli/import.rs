@@ -258,6 +258,10 @@ async fn recordings(args: Recordings) -> anyhow::Result<ExitCode> {
     let verb = if args.dry_run { "would be taken" } else { "taken" };
     writeln!(out, "{} recordings {verb} ({frames} frames), {already} there already", taken.len() - already)
         .context("print the report")?;
+    let back = taken.iter().filter(|taken| taken.brought_back).count();
+    if back > 0 {
+        writeln!(out, "{back} of them had been here, and their frames given up").context("print the report")?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

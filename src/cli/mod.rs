@@ -35,6 +35,9 @@ pub mod tokens;
 pub mod train;
 pub mod verify;
 
+/// What can be done when a command fails because there is no room.
+const FULL_DISK_HINT: &str = "the disk is full; volant retention gives up what is old, volant erase a player";
+
 /// Volant: streaming analytics for badminton.
 #[derive(Debug, Parser)]
 #[command(name = "volant", version, about, disable_help_subcommand = true)]
@@ -113,7 +116,7 @@ pub fn main() -> ExitCode {
             // One line: the step and its causes.
             eprintln!("volant: {error:#}");
             if is_full_disk(&*error) {
-                eprintln!("hint: the disk is full; volant retention gives up what is old, volant erase a player");
+                eprintln!("hint: {FULL_DISK_HINT}");
             }
             ExitCode::FAILURE
         }

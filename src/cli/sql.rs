@@ -19,6 +19,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use crate::query;
+use crate::store::space::is_full_disk;
 use remote::Remote;
 
 /// Ask questions about recordings in SQL.
@@ -264,7 +265,9 @@ impl From<query::Error> for Failure {
             query::Class::Limit => 3,
             query::Class::Environment | query::Class::Bug => 4,
         };
-        Self { exit, message: chain(&error), hint: error.hint().map(str::to_owned) }
+        // Also reading a folder that nobody has open needs a little room for the catalog.
+        let hint = if is_full_disk(&error) { Some(super::FULL_DISK_HINT) } else { error.hint() };
+        Self { exit, message: chain(&error), hint: hint.map(str::to_owned) }
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::export::{self, Opened};
-use crate::store::catalog::{self, ArchivedSession, Catalog, Here};
+use crate::store::catalog::{self, ArchivedSession, Catalog, Here, StoredFrames};
 use crate::store::pack::TableFile;
 use crate::store::paths::{Paths, Table, TablePath};
 use crate::store::{results, seal};
@@ -266,7 +266,9 @@ impl Taking<'_> {
             }
         }
         if here.is_some() {
-            block_on(self.catalog.bring_back(&ours, now_us))?;
+            let frames =
+                StoredFrames { path: &ours.frames_path, bytes: ours.frames_bytes, sha256: &ours.frames_sha256 };
+            block_on(self.catalog.bring_back(session_id, &frames, ours.result.as_ref(), now_us))?;
             self.report.brought_back += 1;
         } else {
             block_on(self.catalog.finish_archived(&ours, now_us))?;

@@ -11,7 +11,9 @@ use sha2::{Digest as _, Sha256};
 use super::Error;
 use crate::clock::Clock;
 use crate::recordings::{self, Recording};
-use crate::store::catalog::{Catalog, ImportedSession, Label, NewImport, NewSession, Relabel, Sealed, SessionKind};
+use crate::store::catalog::{
+    Catalog, ImportedSession, Label, NewImport, NewSession, Relabel, Sealed, SessionKind, SessionRow, StoredFrames,
+};
 use crate::store::paths::Paths;
 use crate::store::seal;
 
@@ -46,6 +48,9 @@ pub struct TakenRecording {
     pub frames: usize,
     /// True if an earlier run took it.
     pub already: bool,
+    /// True if an earlier run took it and its frames, which were given up for their age, came back now.
+    #[serde(default)]
+    pub brought_back: bool,
 }
 
 /// Pause between two recordings of which only the first has a time.
@@ -93,15 +98,21 @@ pub async fn import_recording(
     clock: &Clock,
 ) -> Result<TakenRecording, Error> {
     let frames = frames_of(&recording.track, recording.started_at_us);
-    let mut taken =
-        TakenRecording { name: recording.name.clone(), session_id: None, frames: frames.len(), already: false };
+    let mut taken = TakenRecording {
+        name: recording.name.clone(),
+        session_id: None,
+        frames: frames.len(),
+        already: false,
+        brought_back: false,
+    };
     let source_id = sum_of(&recording.track);
     let Some((catalog, paths)) = target else {
         if let Some(known) = known
             && let Some(number) = known.imported(SOURCE, "session", &source_id).await?
         {
-            let session = known.session(SessionId(number)).await?;
-            taken.already = session.is_some_and(|session| session.revision > 0);
+            let session = known.session(SessionId(number)).await?.filter(|session| session.revision > 0);
+            taken.already = session.as_ref().is_some_and(|session| session.frames_path.is_some());
+            taken.brought_back = session.is_some_and(|session| session.frames_path.is_none());
         }
         return Ok(taken);
     };
@@ -124,7 +135,15 @@ pub async fn import_recording(
     taken.session_id = Some(session.session_id.get());
     let labels: Vec<Label> = recording.labels.iter().map(|label| imported_label(label, now_us)).collect();
     if session.revision > 0 {
-        taken.already = true;
+        if session.frames_path.is_none() {
+            catalog.begin_bringing_back(session.session_id).await?;
+            let sealed = seal_frames(paths, &session, &frames)?;
+            let stored = StoredFrames { path: &sealed.path, bytes: sealed.bytes, sha256: &sealed.sha256 };
+            catalog.bring_back(session.session_id, &stored, None, now_us).await?;
+            metrics::counter!("volant_migration_taken_sessions_total", "from" => "recording").increment(1);
+            taken.brought_back = true;
+        }
+        taken.already = !taken.brought_back;
         // Programs from before the labels took the recording alone.
         if !labels.is_empty() && catalog.labels(session.session_id).await?.is_empty() {
             let labels: Vec<Relabel> = labels.into_iter().map(Relabel::Put).collect();
@@ -133,7 +152,7 @@ pub async fn import_recording(
         return Ok(taken);
     }
     catalog.device_seen(&recording.device, None, now_us).await?;
-    let sealed = seal_frames(paths, session.session_id, &session.device_code, session.started_at_us, &frames)?;
+    let sealed = seal_frames(paths, &session, &frames)?;
     let span_ns = frames.t_ns.iter().max().copied().unwrap_or(0).max(0);
     let done = ImportedSession {
         source: SOURCE,
@@ -167,19 +186,16 @@ fn imported_label(label: &recordings::Label, now_us: i64) -> Label {
     }
 }
 
-fn seal_frames(
-    paths: &Paths,
-    session_id: SessionId,
-    device: &DeviceCode,
-    started_at_us: i64,
-    frames: &FrameColumns,
-) -> Result<Sealed, Error> {
+/// The file of a session, of the revision that it has, of the first if it has none.
+fn seal_frames(paths: &Paths, session: &SessionRow, frames: &FrameColumns) -> Result<Sealed, Error> {
+    let SessionRow { session_id, started_at_us, .. } = *session;
     let sync_error_ns = 0;
     let metadata = [
-        (seal::KEY_DEVICE_CODE.to_owned(), device.to_string()),
+        (seal::KEY_DEVICE_CODE.to_owned(), session.device_code.to_string()),
         (seal::KEY_SYNC_ERROR_NS.to_owned(), i64::to_string(&sync_error_ns)),
     ];
-    let manifest = seal::write_frames(paths, session_id, started_at_us, 1, frames, |_| Some(1.0), &metadata)
+    let revision = u32::try_from(session.revision.max(1)).unwrap_or(1);
+    let manifest = seal::write_frames(paths, session_id, started_at_us, revision, frames, |_| Some(1.0), &metadata)
         .map_err(|source| Error::Frames { session_id, source })?;
     Ok(Sealed {
         session_id,

@@ -607,7 +607,11 @@ impl Engine {
 
     /// The statement as a plan that only reads, and the state to go on with.
     async fn plan(&self, sql: &str, limits: &Limits, as_found: bool) -> Result<(SessionState, LogicalPlan), Error> {
-        let statement = statement::parse(sql, self.dialect)?;
+        let mut statement = statement::parse(sql, self.dialect)?;
+        let described = statement::described(&statement);
+        if let Some((table, _)) = self.tables.iter().find(|(name, _)| described.as_deref() == Some(name)) {
+            statement = statement::parse(&tables::description(table), self.dialect)?;
+        }
         let state = self.state_for_one(as_found);
         let suggesting = |error| {
             let tables: Vec<&str> = self.tables.iter().map(|(name, _)| *name).collect();

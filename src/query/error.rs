@@ -184,9 +184,12 @@ impl Error {
         let root = innermost(&error);
         match root {
             DataFusionError::SQL(parser_error, _) => from_parser(parser_error),
-            DataFusionError::Plan(message)
-            | DataFusionError::NotImplemented(message)
-            | DataFusionError::Configuration(message) => Self::Statement { message: one_line(message), position },
+            DataFusionError::Plan(message) | DataFusionError::Configuration(message) => {
+                Self::Statement { message: without_internals(&one_line(message)), position }
+            }
+            DataFusionError::NotImplemented(message) => {
+                Self::Statement { message: format!("not supported here: {}", one_line(message)), position }
+            }
             DataFusionError::SchemaError(schema_error, _) => {
                 Self::Statement { message: schema_message(schema_error), position }
             }
@@ -255,6 +258,13 @@ fn position_of(diagnostic: &Diagnostic) -> Option<Position> {
 
 fn schema_message(error: &SchemaError) -> String {
     one_line(&error.to_string())
+}
+
+/// What the engine says of a call that fits no signature, without what it says to those who work on it.
+fn without_internals(message: &str) -> String {
+    let told = message.find("No function matches").map_or(message, |from| &message[from..]);
+    // Text is in views inside only.
+    told.replace("Utf8View", "Utf8").replace("BinaryView", "Binary")
 }
 
 fn one_line(text: &str) -> String {

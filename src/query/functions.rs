@@ -14,6 +14,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::at_extreme;
 use super::views::view_of;
 
 /// What [`register`] adds, for the data dictionary: name with arguments, and what it gives.
@@ -22,22 +23,24 @@ pub(super) const FUNCTIONS: &[(&str, &str)] = &[
     ("session_time_to_utc(started_at_us, t_ns)", "UTC of a time since session start, to the µs; null if one is null"),
     (
         "frames_around(session_id, t_s, before_ms, after_ms)",
-        "table: frames_si between t_s - before_ms and t_s + after_ms, with t_rel_ms",
+        "table: frames_si between t_s - before_ms and t_s + after_ms, with t_rel_ms; without the last two, 300 and 200",
     ),
     (
         "stroke_window(session_id, stroke_index, before_ms, after_ms)",
-        "table: frames_si around the impact of a stroke, with t_rel_ms",
+        "table: frames_si around the impact of a stroke, with t_rel_ms; without the last two, 300 and 200",
     ),
     (
         "resample(session_id, rate_hz, gap_ms)",
         "table: acceleration and angular velocity of all sensors at common times, linear between frames, absent in steps \
-         longer than gap_ms",
+         longer than gap_ms; without it, 50",
     ),
     (
         "downsample(session_id, rate_hz)",
         "table: acceleration and angular velocity of all sensors at common times, at a lower rate than they came; each the mean \
          of the frames less than a step away, the nearer the more",
     ),
+    ("arg_max(value, by), max_by", "aggregate: value of the row in which by is largest; null if no row has a by"),
+    ("arg_min(value, by), min_by", "aggregate: value of the row in which by is smallest; null if no row has a by"),
     (
         "json_get_float(json, key), json_get_str, json_get_int, …",
         "a member of a JSON column such as metrics or session",
@@ -54,6 +57,9 @@ pub(super) fn register(context: &mut SessionContext) -> Result<()> {
     datafusion_functions_json::register_all(context)?;
     context.register_udf(ScalarUDF::from(VectorMagnitude::new()));
     context.register_udf(ScalarUDF::from(SessionTimeToUtc::new()));
+    for function in at_extreme::functions() {
+        context.register_udaf(function);
+    }
     context.register_udtf("frames_around", Arc::new(Expanded::FramesAround));
     context.register_udtf("stroke_window", Arc::new(Expanded::StrokeWindow));
     context.register_udtf("resample", Arc::new(Expanded::Resample));
@@ -152,6 +158,9 @@ enum Expanded {
 const WINDOW_LIMIT_MS: f64 = 600_000.0;
 /// The fastest grid; sensors of the field measure at most at a fifth of it.
 const RATE_LIMIT_HZ: f64 = 10_000.0;
+/// How far a window reaches, and which gaps are bridged, where the call does not say it.
+const USUAL_WINDOW_MS: [f64; 2] = [300.0, 200.0];
+const USUAL_GAP_MS: f64 = 50.0;
 
 /// Columns of `frames_si` that a window repeats.
 const WINDOW: &[(&str, &str)] = &[
@@ -185,9 +194,9 @@ const RESAMPLED: &[(&str, &str)] = &[
 impl Expanded {
     const fn usage(self) -> &'static str {
         match self {
-            Self::FramesAround => "frames_around(session_id, t_s, before_ms, after_ms)",
-            Self::StrokeWindow => "stroke_window(session_id, stroke_index, before_ms, after_ms)",
-            Self::Resample => "resample(session_id, rate_hz, gap_ms)",
+            Self::FramesAround => "frames_around(session_id, t_s [, before_ms, after_ms])",
+            Self::StrokeWindow => "stroke_window(session_id, stroke_index [, before_ms, after_ms])",
+            Self::Resample => "resample(session_id, rate_hz [, gap_ms])",
             Self::Downsample => "downsample(session_id, rate_hz)",
         }
     }
@@ -196,7 +205,12 @@ impl Expanded {
     fn expand(self, arguments: &[f64]) -> Result<(String, &'static [(&'static str, &'static str)])> {
         let wrong = |what: &str| plan_datafusion_err!("{}: {what}", self.usage());
         let within = |value: f64, limit: f64| (0.0..=limit).contains(&value);
-        match (self, arguments) {
+        let usual: &[f64] = match (self, arguments.len()) {
+            (Self::FramesAround | Self::StrokeWindow, 2) => &USUAL_WINDOW_MS,
+            (Self::Resample, 2) => &[USUAL_GAP_MS],
+            _ => &[],
+        };
+        match (self, &*[arguments, usual].concat()) {
             (Self::FramesAround, &[session, middle_s, before_ms, after_ms]) => {
                 if !within(before_ms, WINDOW_LIMIT_MS) || !within(after_ms, WINDOW_LIMIT_MS) {
                     return Err(wrong("before_ms and after_ms lie between 0 and 600000"));

@@ -19,6 +19,7 @@
 //! Absent: writing, temporary tables, files outside the snapshot, spilling to disk (a statement that needs more memory
 //! than its limit fails and says so).
 
+mod at_extreme;
 mod clustered;
 mod encode;
 mod engine;

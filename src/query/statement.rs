@@ -62,7 +62,7 @@ impl Visitor for Samples {
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Error> {
         match factor {
             TableFactor::Table { sample: Some(_), .. } => {
-                let what = "TABLESAMPLE is not answered; write WHERE random() < 0.01";
+                let what = "TABLESAMPLE; write WHERE random() < 0.01";
                 ControlFlow::Break(Error::from_engine(DataFusionError::NotImplemented(what.to_owned()), 0))
             }
             _ => ControlFlow::Continue(()),
@@ -85,6 +85,20 @@ fn check_sql(sql: &Sql) -> Result<(), Error> {
         | Sql::ShowCreate { .. } => Ok(()),
         Sql::Explain { statement, .. } => check_sql(statement),
         other => Err(refused(&other.to_string())),
+    }
+}
+
+/// The table that a `DESCRIBE` names, if it does so in one word.
+pub(super) fn described(statement: &Statement) -> Option<String> {
+    match statement {
+        Statement::Statement(sql) => match &**sql {
+            Sql::ExplainTable { table_name, .. } => match table_name.0.as_slice() {
+                [part] => part.as_ident().map(|name| name.value.to_lowercase()),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
     }
 }
 

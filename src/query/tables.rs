@@ -285,6 +285,14 @@ const TABLE_COMMENTS: &[(&str, &str)] = &[
     ("data_dictionary", "one row a table, column or function: what it is"),
 ];
 
+/// What `DESCRIBE` answers of a table that has this name: the columns with what they are.
+pub(super) fn description(table: &str) -> String {
+    format!(
+        "SELECT column_name, data_type, CASE WHEN is_nullable THEN 'YES' ELSE 'NO' END AS is_nullable, comment \
+         FROM data_dictionary WHERE table_name = '{table}' AND column_name IS NOT NULL ORDER BY ordinal_position"
+    )
+}
+
 /// A row of `data_dictionary`, in the order of its columns.
 type DictionaryRow<'a> = (Option<&'a str>, Option<&'a str>, i32, Option<String>, Option<bool>, Option<&'a str>);
 

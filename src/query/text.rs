@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    Array as _, ArrayRef, AsArray as _, ListArray, RecordBatch, RecordBatchOptions, StringArray, UnionArray,
+};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -15,6 +17,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, not_impl_err};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion_functions_json::{JSON_UNION_DATA_TYPE, JsonUnionEncoder, JsonUnionValue};
 
 /// The schema with text in views.
 pub(super) fn inside(schema: &Schema) -> SchemaRef {
@@ -24,11 +27,12 @@ pub(super) fn inside(schema: &Schema) -> SchemaRef {
     })
 }
 
-/// The schema with text in plain strings, and bytes likewise.
+/// The schema with text in plain strings, bytes likewise, and what a JSON column holds (`metrics->'sparc'`) as JSON.
 pub(super) fn outside(schema: &Schema) -> SchemaRef {
     with_types(schema, |data_type| match data_type {
         DataType::Utf8View => Some(DataType::Utf8),
         DataType::BinaryView => Some(DataType::Binary),
+        union @ DataType::Union(..) if *union == *JSON_UNION_DATA_TYPE => Some(DataType::Utf8),
         _ => None,
     })
 }
@@ -41,7 +45,11 @@ fn with_types(schema: &Schema, to: fn(&DataType) -> Option<DataType>) -> SchemaR
 fn with_type(field: &FieldRef, to: fn(&DataType) -> Option<DataType>) -> FieldRef {
     match replaced(field.data_type(), to) {
         Cow::Borrowed(_) => Arc::clone(field),
-        Cow::Owned(data_type) => Arc::new(Field::clone(field).with_data_type(data_type)),
+        Cow::Owned(data_type) => {
+            // A member that is not there is no text.
+            let is_nullable = field.is_nullable() || matches!(field.data_type(), DataType::Union(..));
+            Arc::new(Field::clone(field).with_data_type(data_type).with_nullable(is_nullable))
+        }
     }
 }
 
@@ -66,10 +74,33 @@ fn replaced(data_type: &DataType, to: fn(&DataType) -> Option<DataType>) -> Cow<
 
 /// The batch under a schema of the same columns, of these or the other types of text.
 pub(super) fn retyped(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let typed = batch.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()));
+    let typed = batch.columns().iter().zip(schema.fields()).map(|(column, field)| match json_texts(column) {
+        Some(texts) => cast(&texts, field.data_type()),
+        None => cast(column, field.data_type()),
+    });
     let columns = typed.collect::<Result<Vec<_>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+}
+
+/// Members of JSON documents, each of whatever type it has, as JSON, and lists of such; `None` for any other column.
+fn json_texts(column: &ArrayRef) -> Option<ArrayRef> {
+    if let Some(lists) = column.as_list_opt::<i32>() {
+        let texts = json_texts(lists.values())?;
+        let item = Arc::new(Field::new_list_field(DataType::Utf8, true));
+        return Some(Arc::new(ListArray::new(item, lists.offsets().clone(), texts, lists.nulls().cloned())));
+    }
+    let union = column.as_any().downcast_ref::<UnionArray>()?;
+    let members = JsonUnionEncoder::from_union(union.clone())?;
+    let texts = (0..members.len()).map(|row| match members.get_value(row) {
+        JsonUnionValue::JsonNull => None,
+        JsonUnionValue::Bool(value) => Some(value.to_string()),
+        JsonUnionValue::Int(value) => Some(value.to_string()),
+        JsonUnionValue::Float(value) => Some(serde_json::Value::from(value).to_string()),
+        JsonUnionValue::Str(text) => Some(serde_json::Value::from(text).to_string()),
+        JsonUnionValue::Array(json) | JsonUnionValue::Object(json) => Some(json.to_owned()),
+    });
+    Some(Arc::new(texts.collect::<StringArray>()))
 }
 
 /// What a catalog says of a table. It cannot be read.
@@ -113,7 +144,7 @@ impl TableProvider for Described {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Int32Array, ListArray, StringArray};
+    use arrow::array::Int32Array;
     use arrow::datatypes::Int32Type;
 
     use super::*;

@@ -26,7 +26,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, SqlitePool};
 
 pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
-pub use archives::{ArchivedPlayer, ArchivedResult, ArchivedSession, Here};
+pub use archives::{ArchivedPlayer, ArchivedResult, ArchivedSession, Here, StoredFrames};
 pub use candidates::{CandidateJob, CandidateRow, Order, Switch};
 pub use deliveries::{DeliveryOutcome, DeliveryRow, WebhookRow};
 pub use imports::{Claim, ImportedResult, ImportedSession, ImportedUser, NewImport, ShownResult};

@@ -36,6 +36,59 @@ fn incoming(folder: &Path) -> usize {
 const VALUES: &str = "SELECT started_at_us, sensor, t_ns, acc_x, acc_y, acc_z, gyro_x, gyro_y, gyro_z FROM frames \
                       JOIN sessions USING (session_id) ORDER BY 1, 2, 3";
 
+/// Frames, strokes and results of a recording that were given up are there again when it is brought again.
+#[tokio::test(flavor = "multi_thread")]
+async fn recordings_bring_back_what_was_given_up() {
+    let app = TestApp::start_with(|config| config.sessions.late_grace_s = 0).await;
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("takes.parquet");
+    two_recordings(&file);
+    let (url, data_dir, file) = (app.url(), text(app.data_dir()), text(&file));
+    let bring = ["import", "recordings", &file, "--started-at", "2026-03-01T10:00:00Z", "--url", &url, "--json"];
+    ask(&bring).await;
+    let analysed = async || {
+        for session in 1..=2 {
+            eventually(async || app.get(&format!("/api/v2/sessions/{session}/result")).await.0 == 200).await;
+        }
+    };
+    analysed().await;
+    let all = "SELECT (SELECT count(*) FROM frames) AS f, (SELECT count(*) FROM strokes) AS s";
+    let strokes = "SELECT * FROM strokes ORDER BY session_id, stroke_index";
+    let (before, found, values) = (app.sql(all).await, app.sql(strokes).await, app.sql(VALUES).await);
+    for class in ["--frames-days", "--results-days"] {
+        ask(&["retention", "--data-dir", &data_dir, class, "0", "--json"]).await;
+    }
+    assert_eq!(app.sql(all).await, [json!({ "f": 0, "s": 0 })]);
+
+    let planned = ask(&[&bring[..], &["--dry-run"]].concat()).await;
+    for brought in [planned, ask(&bring).await] {
+        assert_eq!((&brought["already"], &brought["frames"]), (&json!(0), &before[0]["f"]), "{brought}");
+        assert!(
+            brought["recordings"].as_array().unwrap().iter().all(|taken| taken["brought_back"] == true),
+            "{brought}"
+        );
+    }
+    analysed().await;
+    assert_eq!((app.sql(all).await, app.sql(strokes).await, app.sql(VALUES).await), (before, found, values));
+    assert_eq!(app.sql_count("SELECT count(*) FROM sessions").await, 2);
+    assert_eq!(app.sql_count("SELECT count(*) FROM notifications").await, 0);
+    let again = ask(&bring).await;
+    assert_eq!((&again["already"], &again["frames"]), (&json!(2), &json!(0)), "{again}");
+    let report = ask(&["verify", "--data-dir", &data_dir, "--json"]).await;
+    assert_eq!((&report["lost"], &report["unlisted_files"]), (&json!([]), &json!(0)), "{report}");
+
+    // A folder without its service does the same, and the analysis waits for the next start.
+    for class in ["--frames-days", "--results-days"] {
+        ask(&["retention", "--data-dir", &data_dir, class, "0", "--json"]).await;
+    }
+    let folder = app.stop().await;
+    let offline = ask(&["import", "recordings", &file, "--data-dir", &data_dir, "--json"]).await;
+    assert_eq!(offline["already"], 0, "{offline}");
+    let app = TestApp::start_in(folder, |_| {}).await;
+    eventually(async || app.get("/api/v2/sessions/2/result").await.0 == 200).await;
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn recordings_become_sessions_of_a_running_service_as_they_would_of_its_folder() {
     let app = TestApp::start().await;

@@ -198,10 +198,15 @@ const FUNCTIONS_FROM: i32 = 1_000_000_000;
 /// What a table function gives.
 const TABLE: &str = "SETOF record";
 
+/// What an aggregate gives: the type of its first argument.
+const AGGREGATED: &str = "anyelement";
+
 /// What the others give.
-const RESULTS: [(&str, &str); 3] = [
+const RESULTS: [(&str, &str); 5] = [
     ("vector_magnitude", "double precision"),
     ("session_time_to_utc", "timestamp without time zone"),
+    ("arg_max", AGGREGATED),
+    ("arg_min", AGGREGATED),
     ("json_get_float", "double precision"),
 ];
 
@@ -227,7 +232,8 @@ fn functions_too() -> String {
         let count = arguments.split(',').count();
         let kinds = vec![anything.to_string(); count].join(" ");
         let (set, kind) = if function.is_table() { (true, record) } else { (false, anything) };
-        format!("({number}, '{name}', {count}, '{kinds}', {set}, {kind})")
+        let form = if function.result == AGGREGATED { 'a' } else { 'f' };
+        format!("({number}, '{name}', {count}, '{kinds}', {set}, {kind}, '{form}')")
     });
     let rows = rows.collect::<Vec<_>>().join(", ");
     // The columns of `pg_proc` in its order; a name of their own each, because a projection needs that.
@@ -241,7 +247,7 @@ fn functions_too() -> String {
         "CAST(0 AS REAL)",
         "CAST(0 AS INT)",
         "'-'",
-        "'f'",
+        "f.form",
         "false",
         "false",
         "true",
@@ -265,7 +271,7 @@ fn functions_too() -> String {
     ];
     let columns: Vec<String> = columns.iter().enumerate().map(|(at, column)| format!("{column} AS c{at}")).collect();
     format!(
-        "SELECT * FROM pg_catalog.pg_proc UNION ALL SELECT {} FROM (VALUES {rows}) AS f (number, name, arguments, kinds, is_set, kind) \
+        "SELECT * FROM pg_catalog.pg_proc UNION ALL SELECT {} FROM (VALUES {rows}) AS f (number, name, arguments, kinds, is_set, kind, form) \
          JOIN pg_catalog.pg_namespace n ON n.nspname = 'public'",
         columns.join(", ")
     )

@@ -50,6 +50,15 @@ pub struct ArchivedResult {
     pub result_bytes: i64,
 }
 
+/// A file of frames that is in place.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredFrames<'a> {
+    /// Relative to the data folder.
+    pub path: &'a str,
+    pub bytes: i64,
+    pub sha256: &'a str,
+}
+
 /// A player as an archive carries one: by number, not by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -229,26 +238,44 @@ impl Catalog {
         Ok(())
     }
 
-    /// Commits the frames of a session, which had been given up and are in place again, and its result if that was too. Its labels
-    /// were never given up: those here are valid.
-    pub async fn bring_back(&self, session: &ArchivedSession, now_us: i64) -> Result<(), Error> {
+    /// Commits the frames of a session, which had been given up and are in place again, and its result if that was too; without one it
+    /// is analysed. Its labels were never given up: those here are valid.
+    pub async fn bring_back(
+        &self,
+        session: SessionId,
+        frames: &StoredFrames<'_>,
+        result: Option<&ArchivedResult>,
+        now_us: i64,
+    ) -> Result<(), Error> {
         let step = "bring a session back";
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(at(step))?;
         sqlx::query(
             "UPDATE sessions SET frames_path = ?2, frames_bytes = ?3, frames_sha256 = ?4, brought_back_at_us = ?5 \
              WHERE session_id = ?1 AND frames_path IS NULL",
         )
-        .bind(session.session_id)
-        .bind(&session.frames_path)
-        .bind(session.frames_bytes)
-        .bind(&session.frames_sha256)
+        .bind(session.get())
+        .bind(frames.path)
+        .bind(frames.bytes)
+        .bind(frames.sha256)
         .bind(now_us)
         .execute(&mut *transaction)
         .await
         .map_err(at(step))?;
-        if let Some(result) = &session.result {
-            publish(&mut transaction, step, session.session_id, result).await?;
+        if let Some(result) = result {
+            publish(&mut transaction, step, session.get(), result).await?;
         }
+        sqlx::query(
+            "INSERT INTO jobs (session_id, revision, state, created_at_us, background) \
+             SELECT session_id, revision, 'queued', ?2, 1 FROM sessions s WHERE session_id = ?1 \
+             AND NOT EXISTS (SELECT 1 FROM results r WHERE r.session_id = s.session_id) \
+             ON CONFLICT (session_id, revision) DO UPDATE SET state = 'queued', attempts = 0, error = NULL, background = 1 \
+             WHERE state <> 'running'",
+        )
+        .bind(session.get())
+        .bind(now_us)
+        .execute(&mut *transaction)
+        .await
+        .map_err(at(step))?;
         transaction.commit().await.map_err(at(step))
     }
 
