@@ -316,9 +316,11 @@ async fn send_recordings(
         let mut answer = answer.with_context(|| format!("send recording {}", recording.name))?;
         let one: Vec<TakenRecording> =
             serde_json::from_value(answer["recordings"].take()).context("read the answer")?;
-        if let Some(session) = one.first().and_then(|taken| taken.session_id).filter(|_| !labels.is_empty()) {
+        if let Some(TakenRecording { session_id: Some(session), already, .. }) = one.first()
+            && !labels.is_empty()
+        {
             let failed = || format!("label recording {}, which is session {session}", recording.name);
-            send_labels(server, session, &labels).await.with_context(failed)?;
+            send_labels(server, *session, *already, &labels).await.with_context(failed)?;
         }
         taken.extend(one);
         bar.inc(1);
@@ -326,12 +328,11 @@ async fn send_recordings(
     Ok(taken)
 }
 
-/// The labels of a session that has none yet.
-async fn send_labels(server: &Server, session: i64, labels: &[recordings::Label]) -> anyhow::Result<()> {
+/// The labels of a session that has none yet. Of one that was there already that is looked up, which needs a right of its own.
+async fn send_labels(server: &Server, session: i64, already: bool, labels: &[recordings::Label]) -> anyhow::Result<()> {
     let session = session.to_string();
     let path = ["sessions", &*session, "labels"];
-    let there = server.get(&path, &[]).await?;
-    if there["labels"].as_array().is_some_and(|labels| !labels.is_empty()) {
+    if already && server.get(&path, &[]).await?["labels"].as_array().is_some_and(|labels| !labels.is_empty()) {
         return Ok(());
     }
     for some in labels.chunks(LABELS_AT_ONCE) {

@@ -284,10 +284,12 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();
+        // The engine's word for what is ours.
+        let next = next.strip_prefix("External error: ").unwrap_or(&next);
         // Layers that print their source say everything twice otherwise.
-        if !text.contains(&next) {
+        if !text.contains(next) {
             text.push_str(": ");
-            text.push_str(&next);
+            text.push_str(next);
         }
         cause = error.source();
     }

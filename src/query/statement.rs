@@ -1,5 +1,7 @@
 //! Reads the text of a statement and lets only reading statements through.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use datafusion::config::Dialect;
@@ -7,8 +9,11 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::{Statement as Sql, TableFactor, Visit as _, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, Query, SelectItem, SetExpr, Statement as Sql, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
+};
 use datafusion::sql::sqlparser::dialect::{Dialect as SqlDialect, GenericDialect, PostgreSqlDialect};
+use datafusion::sql::sqlparser::parser::Parser;
 
 use super::error::Error;
 
@@ -37,7 +42,11 @@ pub(super) fn parse(sql: &str, dialect: Dialect) -> Result<Statement, Error> {
         .map_err(parse_error)?;
     let count = statements.len();
     match (statements.pop_front(), count) {
-        (Some(statement), 1) => check(&statement).map(|()| statement),
+        (Some(mut statement), 1) => {
+            check(&statement)?;
+            name_columns(&mut statement);
+            Ok(statement)
+        }
         (None, _) => Err(Error::Empty),
         (Some(_), count) => Err(Error::ManyStatements { count }),
     }
@@ -71,7 +80,7 @@ impl Visitor for Samples {
 }
 
 fn check_sql(sql: &Sql) -> Result<(), Error> {
-    if let ControlFlow::Break(error) = sql.visit(&mut Samples) {
+    if let ControlFlow::Break(error) = Visit::visit(sql, &mut Samples) {
         return Err(error);
     }
     match sql {
@@ -85,6 +94,89 @@ fn check_sql(sql: &Sql) -> Result<(), Error> {
         | Sql::ShowCreate { .. } => Ok(()),
         Sql::Explain { statement, .. } => check_sql(statement),
         other => Err(refused(&other.to_string())),
+    }
+}
+
+/// Puts the answer's columns in the engine's words, and gives names to those that the engine would give the same name, which it refuses: all subqueries are `(<subquery>)` to it, and
+/// what is written twice is called the same.
+fn name_columns(statement: &mut Statement) {
+    match statement {
+        Statement::Statement(sql) => {
+            let ControlFlow::Continue(()) = VisitMut::visit(sql.as_mut(), &mut Names);
+        }
+        Statement::Explain(explain) => name_columns(&mut explain.statement),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
+    }
+}
+
+struct Names;
+
+impl VisitorMut for Names {
+    type Break = Infallible;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Infallible> {
+        name_columns_of(&mut query.body);
+        ControlFlow::Continue(())
+    }
+}
+
+/// A name that the statement does not give is cut to so many characters.
+const NAME_LIMIT_CHARS: usize = 60;
+
+fn name_columns_of(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            let mut seen = HashMap::new();
+            for item in &mut select.projection {
+                let SelectItem::UnnamedExpr(expr) = item else { continue };
+                let mut name: String = expr.to_string();
+                let before = seen.entry(name.to_lowercase()).or_insert(0);
+                *before += 1;
+                let has_query = Visit::visit(expr, &mut FindsQuery).is_break();
+                if !has_query && *before == 1 {
+                    continue;
+                }
+                if name.chars().count() > NAME_LIMIT_CHARS {
+                    name = name.chars().take(NAME_LIMIT_CHARS).chain(['…']).collect();
+                }
+                if *before > 1 {
+                    name = format!("{name}_{}", *before - 1);
+                }
+                let alias = Ident::with_quote('"', name);
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            }
+            for item in &mut select.projection {
+                if let SelectItem::ExprWithAlias { expr: expr @ Expr::Exists { .. }, .. } = item {
+                    exists_as_count(expr);
+                }
+            }
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            name_columns_of(left);
+            name_columns_of(right);
+        }
+        // Queries within are visited themselves.
+        _ => {}
+    }
+}
+
+/// The engine knows `EXISTS` in a condition, not in an answer.
+fn exists_as_count(expr: &mut Expr) {
+    let Expr::Exists { subquery, negated } = expr else { return };
+    let comparison = if *negated { "= 0" } else { "> 0" };
+    let sql = format!("SELECT count(*) {comparison} FROM (SELECT 1 FROM ({subquery}) AS asked LIMIT 1) AS found");
+    if let Ok(Sql::Query(query)) = Parser::parse_sql(&GenericDialect {}, &sql).map(|mut sql| sql.swap_remove(0)) {
+        *expr = Expr::Subquery(query);
+    }
+}
+
+struct FindsQuery;
+
+impl Visitor for FindsQuery {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        ControlFlow::Break(())
     }
 }
 

@@ -17,7 +17,7 @@ mod rows;
 mod uploads;
 mod watcher;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -67,6 +67,11 @@ pub enum Error {
     Open { path: String, source: sqlx::Error },
     #[error("the catalog {path} has version {found}, this program knows up to {known}: use a newer program")]
     TooNew { path: String, found: i64, known: usize },
+    #[error(
+        "read the catalog {path}: its newest commits are in its log (…-wal), which cannot be read where nothing can be written; \
+         read a copy of the folder"
+    )]
+    InUse { path: String },
     #[error("{step} in the catalog")]
     Query { step: &'static str, source: sqlx::Error },
     #[error("the catalog holds {value:?} as {what}")]
@@ -79,6 +84,21 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Query { .. })
     }
+}
+
+/// True if SQLite could not make the index of its log beside the database, which it reads by: the file (SQLITE_CANTOPEN), room for it
+/// (SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_SHMOPEN), or what a reader may not mend (SQLITE_READONLY_CANTINIT, SQLITE_READONLY_RECOVERY).
+fn cannot_make_index(error: &Error) -> bool {
+    let Error::Open { source, .. } = error else { return false };
+    let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| ["14", "4874", "4618", "1288", "264"].contains(&&*code))
+}
+
+/// A file of SQLite's beside the database.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 /// Turns a database error into one that names the step.
@@ -112,16 +132,29 @@ impl Catalog {
         Ok(Self { writer, readers, watcher })
     }
 
-    /// Opens the database of a folder that a server may be running on, for reading only.
+    /// Opens the database of a folder that a server may be running on, for reading only; also where nothing can be written: on a
+    /// read-only file system, in a folder of somebody else's, on a full disk.
     pub async fn open_read_only(path: &Path) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(10));
-        let watcher = Watcher::new(path);
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options)
-            .await
-            .map_err(|source| Error::Open { path: path.display().to_string(), source })?;
-        Ok(Self { writer: readers.clone(), readers, watcher })
+        let readers = match Self::readers(path, options.clone()).await {
+            // Nobody has it open, or its index would be there. Then there is nothing to be told by an index.
+            Err(error)
+                if cannot_make_index(&error) && beside(path, "-wal").metadata().map_or(0, |log| log.len()) == 0 =>
+            {
+                Self::readers(path, options.immutable(true)).await?
+            }
+            Err(error) if cannot_make_index(&error) => return Err(Error::InUse { path: path.display().to_string() }),
+            opened => opened?,
+        };
+        Ok(Self { writer: readers.clone(), readers, watcher: Watcher::new(path) })
+    }
+
+    /// Connections that have read something.
+    async fn readers(path: &Path, options: SqliteConnectOptions) -> Result<SqlitePool, Error> {
+        let opened = |source| Error::Open { path: path.display().to_string(), source };
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(opened)?;
+        sqlx::query("SELECT count(*) FROM sqlite_master").fetch_one(&readers).await.map_err(opened)?;
+        Ok(readers)
     }
 
     /// Closes all connections; what was committed is safe before this too.
@@ -786,6 +819,23 @@ fn session_row(row: &SqliteRow) -> Result<SessionRow, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_has_open_is_read_where_nothing_can_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.sqlite");
+        let catalog = Catalog::open(&path).await.unwrap();
+        catalog.user_by_openid("one", 1).await.unwrap();
+        catalog.close().await;
+        // In the place of the index that SQLite would make, as on a read-only file system.
+        std::fs::create_dir(beside(&path, "-shm")).unwrap();
+        let read = Catalog::open_read_only(&path).await.unwrap();
+        assert!(read.find_user_by_openid("one").await.unwrap().is_some());
+        assert_eq!(read.version(), None, "every statement looks again");
+        read.close().await;
+        let absent = Catalog::open_read_only(&dir.path().join("absent.sqlite")).await;
+        assert!(matches!(absent, Err(Error::Open { .. })));
+    }
 
     #[tokio::test]
     async fn the_files_of_results_are_listed_without_reading_the_analyses() {

@@ -1,5 +1,5 @@
 //! What PostgreSQL's users write in ways of its own, in the engine's words: `to_char` patterns, `current_user` and its like,
-//! `FETCH FIRST`, `SELECT EXISTS (…)`, `variance`, `set_config`.
+//! `FETCH FIRST`, `variance`, `set_config`.
 
 use std::ops::ControlFlow;
 
@@ -7,8 +7,7 @@ use datafusion::sql::sqlparser::ast::{
     DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause, Query, SelectItem,
     SetExpr, Statement as Sql, TimezoneInfo, Value, VisitMut as _, VisitorMut,
 };
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::parser::ParserError;
 
 use super::dialect::call;
 
@@ -47,9 +46,6 @@ impl VisitorMut for Forms {
                     let alias = if given.contains(&name) { format!("{name}{place}") } else { name.clone() };
                     given.push(name);
                     *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', alias) };
-                }
-                if let SelectItem::ExprWithAlias { expr: expr @ Expr::Exists { .. }, .. } = item {
-                    exists_as_count(expr);
                 }
             }
         }
@@ -123,16 +119,6 @@ fn local_time() -> Expr {
         data_type: DataType::Timestamp(None, TimezoneInfo::None),
         array: false,
         format: None,
-    }
-}
-
-/// The engine knows `EXISTS` in a condition, not in an answer.
-fn exists_as_count(expr: &mut Expr) {
-    let Expr::Exists { subquery, negated } = expr else { return };
-    let comparison = if *negated { "= 0" } else { "> 0" };
-    let sql = format!("SELECT count(*) {comparison} FROM (SELECT 1 FROM ({subquery}) AS asked LIMIT 1) AS found");
-    if let Ok(Sql::Query(query)) = Parser::parse_sql(&PostgreSqlDialect {}, &sql).map(|mut sql| sql.swap_remove(0)) {
-        *expr = Expr::Subquery(query);
     }
 }
 
@@ -236,6 +222,9 @@ fn chrono_of(pattern: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+    use datafusion::sql::sqlparser::parser::Parser;
+
     use super::*;
 
     fn put(sql: &str) -> String {
@@ -275,7 +264,7 @@ mod tests {
         );
         assert_eq!(
             put("SELECT EXISTS (SELECT a, a FROM x WHERE b)"),
-            "SELECT (SELECT count(*) > 0 FROM (SELECT 1 FROM (SELECT a, a FROM x WHERE b) AS asked LIMIT 1) AS found) AS \"exists\""
+            "SELECT EXISTS (SELECT a, a FROM x WHERE b) AS \"exists\""
         );
         let where_exists = "SELECT a FROM x WHERE EXISTS (SELECT 1 FROM y)";
         assert_eq!(put(where_exists), where_exists);

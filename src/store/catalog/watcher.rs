@@ -31,9 +31,7 @@ pub(super) struct Watcher {
 
 impl Watcher {
     pub(super) fn new(database: &Path) -> Self {
-        let mut index = database.as_os_str().to_owned();
-        index.push("-shm");
-        Self { database: database.to_owned(), index: index.into() }
+        Self { database: database.to_owned(), index: super::beside(database, "-shm") }
     }
 
     /// `None` where it cannot be told: a file is not there, or the index is being changed.
