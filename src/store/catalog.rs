@@ -86,12 +86,22 @@ impl Error {
     }
 }
 
-/// True if SQLite could not make the index of its log beside the database, which it reads by: the file (SQLITE_CANTOPEN), room for it
-/// (SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_SHMOPEN), or what a reader may not mend (SQLITE_READONLY_CANTINIT, SQLITE_READONLY_RECOVERY).
+/// What SQLite answers where it cannot make the index of its log beside the database, by which it reads (sqlite.org/rescode.html).
+const INDEX_REFUSED: [&str; 7] = [
+    "14",   // SQLITE_CANTOPEN
+    "4874", // SQLITE_IOERR_SHMSIZE: no room
+    "4618", // SQLITE_IOERR_SHMOPEN
+    "264",  // SQLITE_READONLY_RECOVERY
+    "520",  // SQLITE_READONLY_CANTLOCK
+    "1288", // SQLITE_READONLY_CANTINIT
+    "1544", // SQLITE_READONLY_DIRECTORY
+];
+
+/// True if that is why it could not be opened.
 fn cannot_make_index(error: &Error) -> bool {
     let Error::Open { source, .. } = error else { return false };
     let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| ["14", "4874", "4618", "1288", "264"].contains(&&*code))
+    code.is_some_and(|code| INDEX_REFUSED.contains(&&*code))
 }
 
 /// A file of SQLite's beside the database.
