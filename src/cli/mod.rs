@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::store::space::is_full_disk;
 
@@ -112,6 +113,7 @@ pub fn main() -> ExitCode {
     crate::telemetry::init_logs(cli.log.as_deref().unwrap_or(usual), format);
     match run(cli.command) {
         Ok(code) => code,
+        Err(error) if is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // One line: the step and its causes.
             eprintln!("volant: {error:#}");
@@ -121,6 +123,16 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// True if whoever reads what is printed has what they wanted and closed the pipe, as `head` does: it is that pipe that broke, and
+/// no connection.
+fn is_unread(error: &anyhow::Error) -> bool {
+    // Writers of JSON and of tables each wrap it in their own way.
+    let broke = error.chain().any(|cause| cause.to_string().contains("Broken pipe"));
+    let stdout = std::io::stdout();
+    let mut printed = [PollFd::new(&stdout, PollFlags::OUT)];
+    broke && poll(&mut printed, Some(&Timespec::default())).is_ok() && printed[0].revents().contains(PollFlags::ERR)
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

@@ -110,3 +110,20 @@ async fn a_server_that_wants_tokens_is_asked_with_one() {
     assert_eq!(ask(&[&sql[..], &["--token", token]].concat()).await, json!([{ "one": 1 }]));
     app.stop().await;
 }
+
+/// `volant analyze … | head` is no failure, and says nothing of one.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_closes_the_pipe_has_what_they_wanted() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("made.parquet").display().to_string();
+    let made = volant(&["simulate", "--write", &file, "--duration", "20"]).await;
+    assert!(made.status.success());
+    for arguments in [&["analyze", &file, "--json"][..], &["analyze", &file]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_volant"));
+        command.args(arguments).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut running = command.spawn().unwrap();
+        drop(running.stdout.take());
+        let ended = running.wait_with_output().await.unwrap();
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{arguments:?}: {ended:?}");
+    }
+}
