@@ -303,7 +303,10 @@ async fn send_recordings(
 ) -> anyhow::Result<Vec<TakenRecording>> {
     let mut taken = Vec::with_capacity(found.len());
     for new in found {
-        let NewRecording { name, track, openid, device, started_at_us, labels } = new;
+        let NewRecording { name, track, openid, device, started_at_us, mut labels } = new;
+        let last_ns = track.iter().filter_map(|(_, samples)| samples.t_ns.last().copied()).max();
+        let last_ms = last_ns.unwrap_or(0) as f64 / 1e6;
+        labels.retain(|label| (0.0..=last_ms).contains(&label.peak_ms));
         let recording = Recording { name, track, ..Recording::default() };
         let file = recordings::recording_as_parquet(&recording.name, &recording)?;
         let mut query = vec![

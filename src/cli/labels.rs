@@ -163,9 +163,11 @@ async fn of_folder(catalog: &Catalog, session: SessionId) -> anyhow::Result<Valu
 
 /// A label of a recording set, as the service takes it.
 pub(super) fn as_sent(label: &recordings::Label) -> Value {
-    let known = |ms: f64| Some(ms).filter(|ms| ms.is_finite());
+    // A swing that does not hold its own peak is none; the peak is what counts.
+    let start_ms = Some(label.start_ms).filter(|start| *start <= label.peak_ms);
+    let end_ms = Some(label.end_ms).filter(|end| *end >= label.peak_ms);
     json!({
-        "impact_ms": label.peak_ms, "start_ms": known(label.start_ms), "end_ms": known(label.end_ms),
+        "impact_ms": label.peak_ms, "start_ms": start_ms, "end_ms": end_ms,
         "stroke": label.stroke, "quality": label.quality,
     })
 }

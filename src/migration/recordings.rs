@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Error;
 use crate::clock::Clock;
-use crate::recordings::{self, Recording};
+use crate::recordings::{self, Recording, TIME_LIMIT_MS};
 use crate::store::catalog::{
     Catalog, ImportedSession, Label, NewImport, NewSession, Relabel, Sealed, SessionKind, SessionRow, StoredFrames,
 };
@@ -133,7 +133,7 @@ pub async fn import_recording(
     };
     let session = catalog.claim_session(import, SOURCE, None, &new).await?.session;
     taken.session_id = Some(session.session_id.get());
-    let labels: Vec<Label> = recording.labels.iter().map(|label| imported_label(label, now_us)).collect();
+    let labels: Vec<Label> = recording.labels.iter().filter_map(|label| imported_label(label, now_us)).collect();
     if session.revision > 0 {
         if session.frames_path.is_none() {
             catalog.begin_bringing_back(session.session_id).await?;
@@ -172,18 +172,18 @@ pub async fn import_recording(
     Ok(taken)
 }
 
-fn imported_label(label: &recordings::Label, now_us: i64) -> Label {
-    let ns = |ms: f64| (ms * 1e6).round() as i64;
-    let known = |ms: f64| ms.is_finite().then(|| ns(ms));
-    Label {
-        impact_ns: ns(label.peak_ms),
+/// `None` for one that points to where no recording reaches.
+fn imported_label(label: &recordings::Label, now_us: i64) -> Option<Label> {
+    let known = |ms: f64| (ms.abs() <= TIME_LIMIT_MS).then(|| (ms * 1e6).round() as i64);
+    Some(Label {
+        impact_ns: known(label.peak_ms)?,
         start_ns: known(label.start_ms),
         end_ns: known(label.end_ms),
         stroke: label.stroke.clone(),
         quality: label.quality.clone(),
         labelled_by: "import".to_owned(),
         labelled_at_us: now_us,
-    }
+    })
 }
 
 /// The file of a session, of the revision that it has, of the first if it has none.

@@ -97,8 +97,8 @@ fn check_sql(sql: &Sql) -> Result<(), Error> {
     }
 }
 
-/// Puts the answer's columns in the engine's words, and gives names to those that the engine would give the same name, which it refuses: all subqueries are `(<subquery>)` to it, and
-/// what is written twice is called the same.
+/// Puts the answer's columns in the engine's words, and gives names to those that it would give the same name, which it refuses: all
+/// subqueries are `(<subquery>)` to it, and what is written twice is called the same.
 fn name_columns(statement: &mut Statement) {
     match statement {
         Statement::Statement(sql) => {

@@ -136,6 +136,8 @@ async fn a_player_is_learned_little_by_little() {
     assert_eq!((status, &slip["code"]), (422, &json!("unknown_stroke")), "{slip}");
     assert!(slip["detail"].as_str().unwrap().contains("smash"), "{slip}");
     assert_eq!(app.sql_count("SELECT count(*) FROM labels").await, 0);
+    let far = json!({ "labels": [{ "session_id": session, "impact_ms": 1e300, "stroke": "lift" }] });
+    assert_eq!(app.post_json(&path, &far).await.0, 400);
     let (status, made) = app.post_json(&path, &json!({ "labels": [label(0, "lift")] })).await;
     assert_eq!((status, &made["swings"], &made["left_out"]), (201, &json!({ "lift": 1 }), &json!(0)), "{made}");
     let first = made["model_sha256"].clone();

@@ -341,6 +341,9 @@ async fn tracks(
             }
             continue;
         };
+        for row in given.iter().filter(|row| row.session_id == session) {
+            check_times(&info, None, ms(row.label.impact_ns), None)?;
+        }
         if frames + info.frame_count > CALIBRATION_FRAMES_LIMIT {
             if is_given {
                 let message = "the sessions that labels name have 6000000 frames in all at most";
