@@ -80,7 +80,11 @@ impl Folder {
                 Ok(None)
             }
         });
-        Ok(opened.await?.as_ref())
+        let catalog = opened.await?.as_ref();
+        if let Some(catalog) = catalog {
+            catalog.is_still_readable(&self.paths.catalog())?;
+        }
+        Ok(catalog)
     }
 
     /// The sessions that the catalog has as not sealed, with what the log has of them.

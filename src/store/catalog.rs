@@ -13,11 +13,12 @@ mod labels;
 mod life;
 mod lost;
 mod notices;
+mod read_only;
 mod rows;
 mod uploads;
 mod watcher;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -72,6 +73,10 @@ pub enum Error {
          read a copy of the folder"
     )]
     InUse { path: String },
+    #[error(
+        "read the catalog {path}: somebody has used it since it was opened where nothing can be written; open it anew"
+    )]
+    CameIntoUse { path: String },
     #[error("{step} in the catalog")]
     Query { step: &'static str, source: sqlx::Error },
     #[error("the catalog holds {value:?} as {what}")]
@@ -86,31 +91,6 @@ impl Error {
     }
 }
 
-/// What SQLite answers where it cannot make the index of its log beside the database, by which it reads (sqlite.org/rescode.html).
-const INDEX_REFUSED: [&str; 7] = [
-    "14",   // SQLITE_CANTOPEN
-    "4874", // SQLITE_IOERR_SHMSIZE: no room
-    "4618", // SQLITE_IOERR_SHMOPEN
-    "264",  // SQLITE_READONLY_RECOVERY
-    "520",  // SQLITE_READONLY_CANTLOCK
-    "1288", // SQLITE_READONLY_CANTINIT
-    "1544", // SQLITE_READONLY_DIRECTORY
-];
-
-/// True if that is why it could not be opened.
-fn cannot_make_index(error: &Error) -> bool {
-    let Error::Open { source, .. } = error else { return false };
-    let code = source.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| INDEX_REFUSED.contains(&&*code))
-}
-
-/// A file of SQLite's beside the database.
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
-}
-
 /// Turns a database error into one that names the step.
 fn at(step: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| Error::Query { step, source }
@@ -122,6 +102,8 @@ pub struct Catalog {
     writer: SqlitePool,
     readers: SqlitePool,
     watcher: Watcher,
+    /// Of a database that is read as it was, without a look at who writes.
+    as_it_was: Option<read_only::AsItWas>,
 }
 
 impl Catalog {
@@ -139,32 +121,7 @@ impl Catalog {
         migrate(&writer, path).await?;
         let watcher = Watcher::new(path);
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(opened)?;
-        Ok(Self { writer, readers, watcher })
-    }
-
-    /// Opens the database of a folder that a server may be running on, for reading only; also where nothing can be written: on a
-    /// read-only file system, in a folder of somebody else's, on a full disk.
-    pub async fn open_read_only(path: &Path) -> Result<Self, Error> {
-        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(10));
-        let readers = match Self::readers(path, options.clone()).await {
-            // Nobody has it open, or its index would be there. Then there is nothing to be told by an index.
-            Err(error)
-                if cannot_make_index(&error) && beside(path, "-wal").metadata().map_or(0, |log| log.len()) == 0 =>
-            {
-                Self::readers(path, options.immutable(true)).await?
-            }
-            Err(error) if cannot_make_index(&error) => return Err(Error::InUse { path: path.display().to_string() }),
-            opened => opened?,
-        };
-        Ok(Self { writer: readers.clone(), readers, watcher: Watcher::new(path) })
-    }
-
-    /// Connections that have read something.
-    async fn readers(path: &Path, options: SqliteConnectOptions) -> Result<SqlitePool, Error> {
-        let opened = |source| Error::Open { path: path.display().to_string(), source };
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(opened)?;
-        sqlx::query("SELECT count(*) FROM sqlite_master").fetch_one(&readers).await.map_err(opened)?;
-        Ok(readers)
+        Ok(Self { writer, readers, watcher, as_it_was: None })
     }
 
     /// Closes all connections; what was committed is safe before this too.
@@ -829,23 +786,6 @@ fn session_row(row: &SqliteRow) -> Result<SessionRow, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn what_nobody_has_open_is_read_where_nothing_can_be_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("catalog.sqlite");
-        let catalog = Catalog::open(&path).await.unwrap();
-        catalog.user_by_openid("one", 1).await.unwrap();
-        catalog.close().await;
-        // In the place of the index that SQLite would make, as on a read-only file system.
-        std::fs::create_dir(beside(&path, "-shm")).unwrap();
-        let read = Catalog::open_read_only(&path).await.unwrap();
-        assert!(read.find_user_by_openid("one").await.unwrap().is_some());
-        assert_eq!(read.version(), None, "every statement looks again");
-        read.close().await;
-        let absent = Catalog::open_read_only(&dir.path().join("absent.sqlite")).await;
-        assert!(matches!(absent, Err(Error::Open { .. })));
-    }
 
     #[tokio::test]
     async fn the_files_of_results_are_listed_without_reading_the_analyses() {

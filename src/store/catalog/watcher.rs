@@ -31,7 +31,7 @@ pub(super) struct Watcher {
 
 impl Watcher {
     pub(super) fn new(database: &Path) -> Self {
-        Self { database: database.to_owned(), index: super::beside(database, "-shm") }
+        Self { database: database.to_owned(), index: super::read_only::beside(database, "-shm") }
     }
 
     /// `None` where it cannot be told: a file is not there, or the index is being changed.
