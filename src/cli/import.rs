@@ -319,11 +319,11 @@ async fn send_recordings(
         let mut answer = answer.with_context(|| format!("send recording {}", recording.name))?;
         let one: Vec<TakenRecording> =
             serde_json::from_value(answer["recordings"].take()).context("read the answer")?;
-        if let Some(TakenRecording { session_id: Some(session), already, .. }) = one.first()
+        if let Some(TakenRecording { session_id: Some(session), already, brought_back, .. }) = one.first()
             && !labels.is_empty()
         {
             let failed = || format!("label recording {}, which is session {session}", recording.name);
-            send_labels(server, *session, *already, &labels).await.with_context(failed)?;
+            send_labels(server, *session, *already || *brought_back, &labels).await.with_context(failed)?;
         }
         taken.extend(one);
         bar.inc(1);
@@ -331,11 +331,16 @@ async fn send_recordings(
     Ok(taken)
 }
 
-/// The labels of a session that has none yet. Of one that was there already that is looked up, which needs a right of its own.
-async fn send_labels(server: &Server, session: i64, already: bool, labels: &[recordings::Label]) -> anyhow::Result<()> {
+/// The labels of a session that has none yet. Of one that had been here before that is looked up, which needs a right of its own.
+async fn send_labels(
+    server: &Server,
+    session: i64,
+    is_known: bool,
+    labels: &[recordings::Label],
+) -> anyhow::Result<()> {
     let session = session.to_string();
     let path = ["sessions", &*session, "labels"];
-    if already && server.get(&path, &[]).await?["labels"].as_array().is_some_and(|labels| !labels.is_empty()) {
+    if is_known && server.get(&path, &[]).await?["labels"].as_array().is_some_and(|labels| !labels.is_empty()) {
         return Ok(());
     }
     for some in labels.chunks(LABELS_AT_ONCE) {

@@ -182,7 +182,8 @@ async fn a_recording_set_comes_in_and_out_with_its_labels() {
     let url = app.url();
     for into in [["--data-dir", &folder], ["--url", &url]] {
         for already in 0..2 {
-            let taken = ask(&[&["import", "recordings", &text(&set), "--json"][..], &into[..]].concat()).await;
+            let began = ["--started-at", "2026-03-01T10:00:00Z"];
+            let taken = ask(&[&["import", "recordings", &text(&set), "--json"][..], &began, &into[..]].concat()).await;
             assert_eq!(taken["already"], already, "{taken}");
         }
     }
@@ -249,5 +250,12 @@ async fn a_recording_set_comes_in_and_out_with_its_labels() {
         }
         assert_eq!(sql_on_folder(Path::new(&elsewhere), "SELECT * FROM labels ORDER BY impact_ns").await, expected);
     }
+    // What somebody said here since stays when the set brings back frames that were given up.
+    let own = json!({ "labels": [{ "impact_ms": impacts[0], "stroke": "as I saw it" }] });
+    assert_eq!(app.post_json("/api/v2/sessions/1/labels", &own).await.0, 200);
+    ask(&["retention", "--data-dir", &data_dir, "--frames-days", "0", "--json"]).await;
+    let back = ask(&["import", "recordings", &text(&set), "--url", &url, "--json"]).await;
+    assert_eq!(back["recordings"][0]["brought_back"], true, "{back}");
+    assert_eq!(app.sql("SELECT stroke FROM labels").await, [json!({ "stroke": "as I saw it" })]);
     app.stop().await;
 }
