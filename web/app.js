@@ -13,11 +13,12 @@ import { sql } from "./views/sql.js";
 const REFRESH_MS = 2000;
 const TICK_MS = 250;
 
+/** Address, view and the page's title. */
 const ROUTES = [
-  [/^\/$/, overview],
-  [/^\/sessions$/, sessions],
-  [/^\/sessions\/(\d+)$/, session],
-  [/^\/sql$/, sql],
+  [/^\/$/, overview, () => t("overview")],
+  [/^\/sessions$/, sessions, () => t("sessions")],
+  [/^\/sessions\/(\d+)$/, session, (id) => `${t("session")} ${id}`],
+  [/^\/sql$/, sql, () => t("sql")],
 ];
 
 const top = document.getElementById("top");
@@ -68,15 +69,17 @@ function show() {
   heading();
   page.replaceChildren();
   window.scrollTo(0, 0);
-  for (const [pattern, make] of ROUTES) {
+  for (const [pattern, make, title] of ROUTES) {
     const match = pattern.exec(path());
     if (match) {
+      document.title = `${title(...match.slice(1))} · Volant`;
       view = make(page, ...match.slice(1)) ?? {};
       refresh();
       return;
     }
   }
   view = {};
+  document.title = "Volant";
   page.append(h("p.empty", null, t("not_found")));
 }
 

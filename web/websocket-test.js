@@ -31,7 +31,7 @@ let socket = null;
 const kind = h("select", { id: "kind", onchange: () => drawMessages() }, ...Object.keys(MESSAGES).map((name) => h("option", { value: name }, name)));
 const id = h("input", { id: "id", value: "2025001", maxlength: 64 });
 const token = h("input", { id: "token", autocomplete: "off", maxlength: 100 });
-const text = h("textarea", { id: "message", rows: 8, spellcheck: "false" });
+const text = h("textarea", { id: "message", rows: 8, spellcheck: "false", "aria-label": t("message") });
 const lines = h("ol.wire");
 const presets = h("p");
 const connectButton = h("button", { type: "button", onclick: () => (socket ? socket.close() : connect()) }, t("connect"));
@@ -79,7 +79,7 @@ function drawMessages() {
 document.getElementById("page").append(
   h(
     "section", null,
-    h("h2", null, t("socket_test")),
+    h("h1", null, t("socket_test")),
     h("p", null, h("label", { for: "kind" }, t("connect_as")), " ", kind, " ", h("label", { for: "id" }, t("code_or_id")), " ", id, " ", h("label", { for: "token" }, t("token")), " ", token, " ", connectButton),
     presets,
     text,

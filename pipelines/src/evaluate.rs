@@ -15,7 +15,7 @@ use crate::reliability::{ReliabilityBin, calibration_error, expected_error, merg
 use crate::segment::Swing;
 use crate::train::{
     Example, LabelledTrack, Mark, MarkQuality, Prepared, TrainError, TrainOptions, accuracy_and_macro_f1, argmax,
-    examples, is_ignored, match_marks, ns, train,
+    examples, is_ignored, marked_examples, match_marks, ns, train,
 };
 
 /// Who names the swings.
@@ -538,7 +538,8 @@ fn models<'a>(
                 if own.is_empty() {
                     continue;
                 }
-                let examples = marked_examples(recording, &own, params).into_iter();
+                let own = LabelledTrack { marks: &own, ..(*recording).clone() };
+                let examples = marked_examples(&own, params).into_iter();
                 training
                     .extend(examples.map(|example| Example { weight: EvaluateOptions::CALIBRATION_WEIGHT, ..example }));
             }
@@ -571,7 +572,7 @@ fn adapted<'a>(
         for recording in recordings {
             let marks = calibrating(recording.marks, player, options.calibrate, &mut spent);
             if !marks.is_empty() {
-                own.extend(marked_examples(recording, &marks, params));
+                own.extend(marked_examples(&LabelledTrack { marks: &marks, ..recording.clone() }, params));
             }
         }
         let adapted = match adapt(model, &own, EvaluateOptions::CALIBRATION_WEIGHT, model.name()) {
@@ -584,12 +585,6 @@ fn adapted<'a>(
         per_player.insert(player.to_owned(), adapted);
     }
     Models::PerPlayer(per_player, spent)
-}
-
-/// The examples of these marks alone: what else the detector proposes there is somebody else's swing.
-fn marked_examples(recording: &LabelledTrack<'_>, marks: &[Mark], params: &Params) -> Vec<Example> {
-    let part = LabelledTrack { marks, ..recording.clone() };
-    examples(&part, params).into_iter().filter(|e| marks.iter().any(|m| m.stroke == e.stroke)).collect()
 }
 
 /// The first `count` marks of each class of a player that are not spent yet; spends them.

@@ -71,4 +71,6 @@ pub use pipeline::{PIPELINE, analyze};
 pub use reliability::ReliabilityBin;
 pub use report::{ADVICE, advice_text};
 pub use segment::{CalibratedSample, LATENCY_S, Segmenter, SensorKind, Swing};
-pub use train::{Example, LabelledTrack, Mark, MarkQuality, TrainError, TrainOptions, examples, train};
+pub use train::{
+    Example, LabelledTrack, Mark, MarkQuality, TrainError, TrainOptions, examples, marked_examples, train,
+};

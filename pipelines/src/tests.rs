@@ -391,7 +391,7 @@ fn a_model_is_not_asked_about_sensors_it_was_not_trained_for() {
     assert!(codes(&found).contains(&(IssueCode::RateLow, Some(SensorRole::Racket))));
 }
 
-fn small_training(players: std::ops::Range<u32>) -> Vec<crate::Example> {
+pub(crate) fn small_training(players: std::ops::Range<u32>) -> Vec<crate::Example> {
     players
         .flat_map(|player| {
             let generated = generated_player(player * 2, 1.0, 5);
@@ -594,34 +594,6 @@ fn a_gate_learns_what_is_no_swing_and_says_how_many_it_rejected() {
     let found = analyze(&other, Params::builtin(), Some(&model));
     let said = found.issues.iter().find(|issue| issue.code == IssueCode::CandidatesRejected);
     assert_eq!(said.is_some(), idle.false_alarms < idle.before_gate);
-}
-
-#[test]
-fn a_handful_of_swings_moves_a_model_to_its_player() {
-    let base = train(&small_training(0..3), &TrainOptions { features: 420, ..TrainOptions::default() }).unwrap();
-    // Somebody who wears the sensor turned by a quarter about its first axis.
-    let generated = generated_player(30, 4.0, 5);
-    let mut track = generated.track.clone();
-    for sensor in track.sensors.iter_mut().flatten() {
-        for v in sensor.acc.iter_mut().chain(&mut sensor.gyro) {
-            *v = [v[0], -v[2], v[1]];
-        }
-    }
-    let recording =
-        LabelledTrack { set: "new", name: "new", track: &track, marks: &generated.marks, acc_to_mps2: None };
-    let accuracy = |calibrate: usize| {
-        let options = EvaluateOptions { calibrate, ..EvaluateOptions::default() };
-        let judged =
-            evaluate(std::slice::from_ref(&recording), Params::builtin(), Judge::Model(&base), &options).unwrap();
-        judged.classification.unwrap().accuracy
-    };
-    let (as_it_is, with_two) = (accuracy(0), accuracy(2));
-    assert!(with_two > as_it_is + 0.1, "{as_it_is} {with_two}");
-    let own = examples(&recording, Params::builtin());
-    let adapted = crate::adapt(&base, &own[..20], 8.0, "own").unwrap();
-    assert_eq!(adapted.to_bytes().unwrap(), crate::adapt(&base, &own[..20], 8.0, "own").unwrap().to_bytes().unwrap());
-    assert_eq!(adapted.header().training.adapted_from.as_deref(), Some(base.sha256()));
-    assert!(matches!(crate::adapt(&base, &[], 8.0, "own"), Err(crate::AdaptError::NothingToLearn { .. })));
 }
 
 #[test]

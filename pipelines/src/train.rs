@@ -264,6 +264,16 @@ pub(crate) fn is_ignored(swing: &Swing, ignored: &[&Mark], tolerance_ns: i64) ->
 /// Swings beside every mark become examples of `other`.
 #[must_use]
 pub fn examples(recording: &LabelledTrack<'_>, params: &Params) -> Vec<Example> {
+    cut(recording, params, true)
+}
+
+/// The same of the marks alone: a swing beside them is one that nobody has named.
+#[must_use]
+pub fn marked_examples(recording: &LabelledTrack<'_>, params: &Params) -> Vec<Example> {
+    cut(recording, params, false)
+}
+
+fn cut(recording: &LabelledTrack<'_>, params: &Params, others: bool) -> Vec<Example> {
     // Where nothing was played everything that moves teaches what a swing is not, also what is too weak for a proposal.
     let eager = Params {
         segment: SegmentParams {
@@ -288,7 +298,7 @@ pub fn examples(recording: &LabelledTrack<'_>, params: &Params) -> Vec<Example> 
         wanted.push((span, strength, &mark.player, &mark.stroke));
     }
     wanted.extend(whole.iter().map(|mark| (mark.span(), 0.0, mark.player.as_str(), mark.stroke.as_str())));
-    if whole.is_empty() {
+    if others && whole.is_empty() {
         let player = recording.marks.first().map_or(recording.name, |mark| mark.player.as_str());
         for (s, swing) in prepared.swings.iter().enumerate() {
             if !pairs.iter().any(|pair| pair.1 == s) && !is_ignored(swing, &ignored, 2 * tolerance_ns) {

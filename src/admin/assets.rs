@@ -28,15 +28,17 @@ const INDEX: Asset = asset!("index.html", HTML);
 
 const TEST_PAGE: Asset = asset!("websocket-test.html", HTML);
 
-const ASSETS: [Asset; 13] = [
+const ASSETS: [Asset; 15] = [
     asset!("style.css", CSS),
     asset!("app.js", JS),
     asset!("api.js", JS),
     asset!("dom.js", JS),
     asset!("i18n.js", JS),
     asset!("live.js", JS),
+    asset!("strokes.js", JS),
     asset!("websocket-test.js", JS),
     asset!("views/labels.js", JS),
+    asset!("views/reanalysis.js", JS),
     asset!("views/login.js", JS),
     asset!("views/overview.js", JS),
     asset!("views/sessions.js", JS),

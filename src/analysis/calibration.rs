@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pipelines::{Example, LabelledTrack, Mark, MarkQuality, OTHER, Pipeline, adapt, examples};
+use pipelines::{Example, LabelledTrack, Mark, MarkQuality, Pipeline, adapt, marked_examples};
 use schemas::{SessionId, Track, UserId};
 
 use super::labels::together;
@@ -79,7 +79,7 @@ impl Handle {
             for LabelRow { session_id, label, .. } in &labels {
                 let counts = MarkQuality::from_name(&label.quality) != MarkQuality::Ignored;
                 let is_read = tracks.iter().any(|(session, _)| session == session_id);
-                let is_known = label.stroke != OTHER && adapted.header().classes.contains(&label.stroke);
+                let is_known = adapted.header().classes.contains(&label.stroke);
                 if counts && is_read && is_known {
                     *classes.entry(label.stroke.clone()).or_default() += 1;
                 }
@@ -125,8 +125,7 @@ fn swings(base: &Known, labels: &[LabelRow], tracks: &[(SessionId, Track)]) -> V
             .collect();
         let name = session.to_string();
         let recording = LabelledTrack { set: "labels", name: &name, track, marks: &marks, acc_to_mps2: None };
-        let cut = examples(&recording, &base.pipeline.params);
-        swings.extend(cut.into_iter().filter(|swing| swing.stroke != OTHER));
+        swings.extend(marked_examples(&recording, &base.pipeline.params));
     }
     swings
 }

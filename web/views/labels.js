@@ -3,16 +3,17 @@
 import { get, send } from "../api.js";
 import { h, table } from "../dom.js";
 import { count, fixed, t, word } from "../i18n.js";
+import { OTHER, called, percent } from "../strokes.js";
+import { reanalysis } from "./reanalysis.js";
 
-const OTHER = "other";
-
-/** The section of a session that has a result. */
-export async function labels(session, strokes) {
+/** The section of a session that has a result; `republished` is called when that result is another one. */
+export async function labels(session, strokes, republished) {
   const path = `/api/v2/sessions/${session.session_id}/labels`;
   const known = (await get(path)).labels;
   const classes = [...new Set([...strokes.flatMap((stroke) => Object.keys(stroke.probabilities ?? {})), ...known.map((label) => label.stroke)])];
   const names = classes.filter((name) => name !== OTHER).sort((a, b) => word(a).localeCompare(word(b)));
   const outcome = h("p.note", { role: "status" });
+  const older = h("div");
   const summary = h("p.note");
   const labelled = new Map();
   for (const label of known) if (label.stroke_index !== null) labelled.set(label.stroke_index, label.stroke);
@@ -67,6 +68,7 @@ export async function labels(session, strokes) {
       const made = await send("POST", `/api/v2/players/${session.user_id}/calibration`, {});
       const swings = Object.values(made.swings).reduce((sum, n) => sum + n, 0);
       outcome.textContent = `${t("learned")} ${count(swings)} ${t("learned_swings")} ${made.pipeline}.`;
+      older.replaceChildren(reanalysis(session.user_id, made.pipeline, republished));
     } catch (error) {
       outcome.textContent = error.message;
     }
@@ -74,13 +76,10 @@ export async function labels(session, strokes) {
   }
 
   summed();
-  const rows = strokes.map((stroke, index) => [
-    { n: count(index + 1) },
-    { n: `${fixed(stroke.impact_ms / 1000, 2)} s` },
-    word(stroke.stroke),
-    { n: stroke.confidence === null || stroke.confidence === undefined ? "–" : `${Math.round(stroke.confidence * 100)} %` },
-    choice(stroke, index),
-  ]);
+  const rows = strokes.map((stroke, index) => {
+    const { name, sure } = called(stroke);
+    return [{ n: count(index + 1) }, { n: `${fixed(stroke.impact_ms / 1000, 2)} s` }, name, { n: percent(sure) }, choice(stroke, index)];
+  });
   return h(
     "section.labels",
     null,
@@ -89,5 +88,6 @@ export async function labels(session, strokes) {
     table([{ n: t("number") }, { n: t("at") }, t("found_as"), { n: t("confidence") }, t("label")], rows),
     h("p.actions", null, session.user_id !== null && h("button.button", { type: "button", onclick: learn }, t("learn"))),
     outcome,
+    older,
   );
 }

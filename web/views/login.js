@@ -23,7 +23,7 @@ export function loginView(page, done) {
         }
       },
     },
-    h("h2", null, t("log_in")),
+    h("h1", null, t("log_in")),
     h("label", { for: "name" }, t("admin_name")),
     name,
     h("label", { for: "password" }, t("password")),

@@ -18,6 +18,7 @@ export function overview(page) {
   const feed = h("ol.feed");
   const recent = h("div");
   page.append(
+    h("h1.unseen", null, t("overview")),
     tiles,
     h(
       "div.columns",

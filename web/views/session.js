@@ -4,6 +4,7 @@ import { get, sql } from "../api.js";
 import { h, replace } from "../dom.js";
 import { count, fixed, lang, t, when, word } from "../i18n.js";
 import { swings } from "../live.js";
+import { called, percent } from "../strokes.js";
 import { labels } from "./labels.js";
 import { tile } from "./overview.js";
 import { lasted, progress } from "./sessions.js";
@@ -27,7 +28,7 @@ export function session(page, id) {
       if (session.status === "completed") {
         if (shownResult === null) {
           const { analysis, analysis_id } = await get(`/api/v2/sessions/${id}/result`);
-          const said = analysis.strokes.length ? [await labels(session, analysis.strokes)] : [];
+          const said = analysis.strokes.length ? [await labels(session, analysis.strokes, () => (shownResult = null))] : [];
           body.replaceChildren(...result(analysis), ...said);
           shownResult = analysis_id;
         }
@@ -87,15 +88,10 @@ async function signal(id) {
 
 /** The last strokes as they were told; the result may say otherwise. */
 function liveStrokes(told) {
-  const row = ({ swing_id, impact_ms, stroke, confidence }) =>
-    h(
-      "tr",
-      null,
-      h("td.n", null, swing_id),
-      h("td.n", null, `${fixed(impact_ms / 1000, 1)} s`),
-      h("td", null, word(stroke)),
-      h("td.n", null, confidence === null ? "–" : `${Math.round(confidence * 100)} %`),
-    );
+  const row = (swing) => {
+    const { name, sure } = called(swing);
+    return h("tr", null, h("td.n", null, swing.swing_id), h("td.n", null, `${fixed(swing.impact_ms / 1000, 1)} s`), h("td", null, name), h("td.n", null, percent(sure)));
+  };
   return h(
     "section",
     null,
@@ -235,11 +231,12 @@ function timeline(strokes, duration_s, color) {
       ),
       h("line.rule", { x1: 0, x2: width, y1: 60, y2: 60 }),
       strokes.map((stroke) => {
-        const height = 16 + 40 * (stroke.confidence ?? 0.5);
+        const { name, sure } = called(stroke);
+        const height = 16 + 40 * (sure ?? 0.5);
         return h(
           "rect",
           { x: x(stroke.start_ms), width: Math.max(2, x(stroke.end_ms) - x(stroke.start_ms)), y: 60 - height, height, rx: 1, fill: color[stroke.stroke] ?? "#999" },
-          h("title", null, `${word(stroke.stroke)} ${stroke.confidence ? Math.round(stroke.confidence * 100) + " %" : ""} · ${(stroke.impact_ms / 1000).toFixed(2)} s`),
+          h("title", null, `${name} ${percent(sure)} · ${(stroke.impact_ms / 1000).toFixed(2)} s`),
         );
       }),
     ),

@@ -6,13 +6,45 @@ import { count, span, t, when } from "../i18n.js";
 
 export const STEPS = ["calibrating", "collecting", "stopping", "analyzing", "completed"];
 
+const PAGE = 100;
+
+/** The newest stay fresh; older ones are fetched when they are asked for, and stand as they were then. */
 export function sessions(page) {
   const rows = h("div");
-  page.append(h("section", null, h("h2", null, t("sessions")), rows));
+  const more = h("button.button.plain", { type: "button", hidden: true, onclick: older }, t("older"));
+  const fault = h("p.note", { role: "status" });
+  page.append(h("section", null, h("h1", null, t("sessions")), rows, h("p.actions", null, more), fault));
+  let newest = [];
+  let before = [];
+
+  const fetchPage = async (last) => (await get(`/api/v2/sessions?limit=${PAGE}${last ? `&before=${last.session_id}` : ""}`)).sessions;
+
+  function show(isFull) {
+    const seen = new Set(newest.map((session) => session.session_id));
+    replace(rows, list([...newest, ...before.filter((session) => !seen.has(session.session_id))]));
+    if (isFull !== undefined) more.hidden = !isFull;
+  }
+
+  async function older() {
+    more.disabled = true;
+    fault.textContent = "";
+    try {
+      const found = await fetchPage(before.at(-1) ?? newest.at(-1));
+      before = [...before, ...found];
+      show(found.length === PAGE);
+    } catch (error) {
+      fault.textContent = error.message;
+    }
+    more.disabled = false;
+  }
+
   return {
     async refresh() {
-      const found = await get("/api/v2/sessions?limit=500");
-      replace(rows, list(found.sessions));
+      const found = await fetchPage();
+      // What a new session pushes off the first page is one of the older ones now.
+      if (found.length === PAGE) before = [...newest.filter((session) => session.session_id < found.at(-1).session_id), ...before];
+      newest = found;
+      show(before.length ? undefined : found.length === PAGE);
     },
   };
 }
@@ -31,7 +63,7 @@ export const lasted = (session) => span((session.ended_at_us ?? nowUs()) - sessi
 export function list(found) {
   if (!found.length) return h("p.empty", null, t("no_sessions"));
   return table(
-    [t("session"), t("device"), t("status"), t("started"), { n: t("duration") }, { n: t("frames") }, ""],
+    [t("session"), t("device"), t("status"), t("started"), { n: t("duration") }, { n: t("frames") }, t("report")],
     found.map((session) => [
       h("a.id", { href: `#/sessions/${session.session_id}` }, `${session.session_id}`),
       session.device_code,

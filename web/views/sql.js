@@ -41,6 +41,7 @@ export function sql(page) {
   const answer = h("div.answer");
   const tables = h("div.schema");
   page.append(
+    h("h1.unseen", null, t("sql")),
     h(
       "div.workbench",
       null,

@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use super::extract::{self, Body, Path};
 use super::sessions::seen;
 use super::{Problems, fresh};
+use crate::analysis::Published;
 use crate::gateway::access::{Access, Want};
 use crate::gateway::error::ApiError;
 use crate::gateway::{Context, Shared, State};
@@ -31,6 +32,8 @@ const NAME_LIMIT_CHARS: usize = 64;
 const QUALITIES: [&str; 7] = ["clear", "clean", "soft", "ambiguous", "cut", "unclear", "window"];
 /// How far behind the end of a session a label may point: devices and the service do not agree to the second.
 const BEHIND_END_MS: f64 = 60_000.0;
+/// The same while nobody knows how long the session is.
+const LATEST_MS: f64 = 7.0 * 86_400_000.0;
 
 /// What somebody says was played. Times are ms since session start.
 #[derive(Serialize, ToSchema)]
@@ -147,8 +150,8 @@ async fn label(
     if new.labels.is_empty() || new.labels.len() > REQUEST_LIMIT {
         return Err(ApiError::bad_request(format!("labels has 1 to {REQUEST_LIMIT} swings")));
     }
-    let by_index = new.labels.iter().any(|label| label.stroke_index.is_some());
-    let published = if by_index { state.analysis.published(session.session_id).await? } else { None };
+    let published = state.analysis.published(session.session_id).await?;
+    let latest_ms = latest_ms(&session, published.as_ref());
     let strokes = published.as_ref().map_or(&[][..], |published| &published.analysis.strokes);
     let now_us = state.clock.now_us();
     let mut changes = Vec::with_capacity(new.labels.len());
@@ -163,7 +166,7 @@ async fn label(
             })?,
             _ => return Err(ApiError::bad_request("a label has either stroke_index or impact_ms")),
         };
-        check_times(&session, new.start_ms, impact_ms, new.end_ms)?;
+        check_times(latest_ms, new.start_ms, impact_ms, new.end_ms)?;
         changes.push(match new.stroke {
             None => Relabel::TakeBack(ns(impact_ms)),
             Some(stroke) => Relabel::Put(catalog::Label {
@@ -190,9 +193,18 @@ fn hidden(session: SessionId) -> ApiError {
     ApiError::not_found("session_not_found", "session not found").about("session", session)
 }
 
-fn check_times(session: &SessionInfo, start: Option<f64>, impact: f64, end: Option<f64>) -> Result<(), ApiError> {
-    let longest = session.ended_at_us.map_or(f64::MAX, |ended| (ended - session.started_at_us) as f64 / 1e3);
-    let within = 0.0..=(longest + BEHIND_END_MS).min(86_400_000.0 * 7.0);
+/// The latest time that a label may have, ms since session start. A device that sends what it has kept sends faster than it
+/// sampled: then the frames end later than the service saw the session end.
+fn latest_ms(session: &SessionInfo, published: Option<&Published>) -> f64 {
+    let (Some(ended_at_us), Some(published)) = (session.ended_at_us, published) else { return LATEST_MS };
+    let by_service = (ended_at_us - session.started_at_us) as f64 / 1e3;
+    let by_frames = published.analysis.session.duration_s * 1e3;
+    let by_strokes = published.analysis.strokes.last().map_or(0.0, |stroke| stroke.end_ms);
+    (by_service.max(by_frames).max(by_strokes) + BEHIND_END_MS).min(LATEST_MS)
+}
+
+fn check_times(latest_ms: f64, start: Option<f64>, impact: f64, end: Option<f64>) -> Result<(), ApiError> {
+    let within = 0.0..=latest_ms;
     let times = [start.unwrap_or(impact), impact, end.unwrap_or(impact)];
     if times.iter().all(|time| within.contains(time)) && times.is_sorted() {
         return Ok(());
@@ -341,8 +353,11 @@ async fn tracks(
             }
             continue;
         };
-        for row in given.iter().filter(|row| row.session_id == session) {
-            check_times(&info, None, ms(row.label.impact_ns), None)?;
+        if is_given {
+            let latest_ms = latest_ms(&info, state.analysis.published(session).await?.as_ref());
+            for row in given.iter().filter(|row| row.session_id == session) {
+                check_times(latest_ms, None, ms(row.label.impact_ns), None)?;
+            }
         }
         if frames + info.frame_count > CALIBRATION_FRAMES_LIMIT {
             if is_given {
