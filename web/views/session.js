@@ -12,6 +12,12 @@ import { lasted, progress } from "./sessions.js";
 const SENSORS = ["waist", "shoulder", "wrist", "racket"];
 const COLORS = { waist: "#FF6384", shoulder: "#36A2EB", wrist: "#FFCE56", racket: "#4BC0C0", unknown: "#999999" };
 const WINDOW_S = 10;
+/** Plots are drawn as wide as they are shown, so that their words can be read on a phone. */
+const PLOT_MAX = 1000;
+const BARS_MAX = 520;
+/** Between two marks of a time axis, min, and how close they may come, px. */
+const MARKS_MIN = [1 / 30, 1 / 6, 0.5, 1, 5, 15, 60];
+const MARK_PX = 70;
 /** Classes are coloured in the order in which they appear most. */
 const PALETTE = ["#3b6e8f", "#e8833a", "#4f9d69", "#a3586d", "#7a68a6", "#b59f3b", "#4aa3a2", "#8c6d5a", "#6b8fd6", "#c06bb0", "#7f8c8d", "#999999"];
 
@@ -29,7 +35,7 @@ export function session(page, id) {
         if (shownResult === null) {
           const { analysis, analysis_id } = await get(`/api/v2/sessions/${id}/result`);
           const said = analysis.strokes.length ? [await labels(session, analysis.strokes, () => (shownResult = null))] : [];
-          body.replaceChildren(...result(analysis), ...said);
+          body.replaceChildren(...result(analysis, body.clientWidth), ...said);
           shownResult = analysis_id;
         }
         return;
@@ -40,7 +46,7 @@ export function session(page, id) {
       const empty = session.status === "stopped" ? null : h("p.empty", null, t("no_analysis_yet"));
       const told = swings.get(Number(id)) ?? [];
       body.replaceChildren(
-        ...(rows.length ? [waveform(rows)] : []),
+        ...(rows.length ? [waveform(rows, body.clientWidth)] : []),
         ...(told.length ? [liveStrokes(told)] : []),
         ...(empty ? [empty] : []),
       );
@@ -101,8 +107,8 @@ function liveStrokes(told) {
   );
 }
 
-function waveform(rows) {
-  const width = 1000;
+function waveform(rows, room) {
+  const width = Math.min(PLOT_MAX, room);
   const lane = 84;
   const present = [...SENSORS, "unknown"].filter((sensor) => rows.some((row) => row.sensor === sensor));
   const lanes = present.map((sensor, place) => {
@@ -130,7 +136,7 @@ function waveform(rows) {
   );
 }
 
-function result(analysis) {
+function result(analysis, room) {
   const { session, strokes, issues } = analysis;
   const classes = Object.entries(session.stroke_counts).sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
   const color = Object.fromEntries(classes.map(([name], place) => [name, PALETTE[place % PALETTE.length]]));
@@ -138,7 +144,7 @@ function result(analysis) {
     h(
       "section.tiles",
       null,
-      tile(strokes.length, "strokes"),
+      tile(strokes.length, "swings"),
       tile(session.scores.overall === null || session.scores.overall === undefined ? "–" : fixed(session.scores.overall, 0), "overall"),
       tile(session.frame_count, "frames"),
       tile(`${fixed(session.duration_s, 1)} s`, "duration"),
@@ -146,19 +152,19 @@ function result(analysis) {
     h(
       "div.columns",
       null,
-      h("section", null, h("h2", null, t("strokes_by_class")), classes.length ? bars(classes, color) : h("p.empty", null, t("no_strokes"))),
+      h("section", null, h("h2", null, t("strokes_by_class")), classes.length ? bars(classes, color, room) : h("p.empty", null, t("no_strokes"))),
       h("section", null, h("h2", null, t("scores")), scores(session), h("h2.second", null, t("chain")), chain(session)),
     ),
-    strokes.length > 0 && h("section", null, h("h2", null, t("stroke_timeline")), timeline(strokes, session.duration_s, color)),
+    strokes.length > 0 && h("section", null, h("h2", null, t("stroke_timeline")), timeline(strokes, session.duration_s, color, room)),
     h("section", null, h("h2", null, t("issues")), faults(issues)),
   ].filter(Boolean);
 }
 
-function bars(classes, color) {
+function bars(classes, color, room) {
   const most = classes[0][1];
   const row = 30;
   const label = 120;
-  const width = 520;
+  const width = Math.min(BARS_MAX, room);
   return h(
     "svg.plot",
     { viewBox: `0 0 ${width} ${classes.length * row}`, role: "img", "aria-label": t("strokes_by_class") },
@@ -207,13 +213,13 @@ function chain(session) {
   );
 }
 
-function timeline(strokes, duration_s, color) {
-  const width = 1000;
+function timeline(strokes, duration_s, color, room) {
+  const width = Math.min(PLOT_MAX, room);
   const end = Math.max(duration_s * 1000, ...strokes.map((stroke) => stroke.end_ms));
   const x = (ms) => (ms / end) * width;
   const classes = [...new Set(strokes.map((stroke) => stroke.stroke))];
   const minutes = end / 60_000;
-  const step = minutes > 30 ? 5 : minutes > 8 ? 1 : minutes > 2 ? 0.5 : minutes > 0.6 ? 1 / 6 : 1 / 30;
+  const step = MARKS_MIN.find((step) => (minutes / step) * MARK_PX <= width) ?? MARKS_MIN.at(-1);
   const marks = Array.from({ length: Math.floor(minutes / step) + 1 }, (_, place) => place * step);
   return h(
     "div",

@@ -63,10 +63,11 @@ export const lasted = (session) => span((session.ended_at_us ?? nowUs()) - sessi
 export function list(found) {
   if (!found.length) return h("p.empty", null, t("no_sessions"));
   return table(
-    [t("session"), t("device"), t("status"), t("started"), { n: t("duration") }, { n: t("frames") }, t("report")],
+    [t("session"), t("device"), t("player"), t("status"), t("started"), { n: t("duration") }, { n: t("frames") }, t("report")],
     found.map((session) => [
       h("a.id", { href: `#/sessions/${session.session_id}` }, `${session.session_id}`),
       session.device_code,
+      session.user_id === null ? "–" : `${session.user_id}`,
       progress(session.status, session.reason),
       when(session.started_at_us),
       { n: lasted(session) },
