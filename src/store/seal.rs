@@ -9,7 +9,7 @@
 //! Columns are those of [`schemas::frames::frames_schema`]. Rows are sorted by the *name* of the sensor (racket, shoulder,
 //! unknown, waist, wrist), then `t_ns`, then `seq`; the file says so (`sorting_columns`). A row group holds up to
 //! [`ROW_GROUP_ROWS`] rows of one sensor only, so that a reader that wants one sensor, or a stretch of time, reads just
-//! that. Measured values are dictionaries or byte-stream-split, whichever is smaller in that row group (`encoding.rs`), times and
+//! that. Measured values are dictionaries or byte-stream-split, whichever is smaller in that row group (`dictionary.rs`), times and
 //! counters delta-packed, the rest dictionaries; all of it under zstd.
 //!
 //! The file's metadata names the table, its version, session, start and revision (`volant.…`), and whatever the caller
@@ -23,11 +23,10 @@
 
 #![deny(clippy::indexing_slicing)]
 
-mod encoding;
+mod dictionary;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io;
 
 use arrow::array::{AsArray as _, Float32Array};
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type, SchemaRef};
@@ -37,12 +36,13 @@ use parquet::basic::Encoding;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
-use parquet::schema::types::ColumnPath;
+use parquet::schema::types::{ColumnDescPtr, ColumnPath};
 use rayon::prelude::*;
 use schemas::frames::{ClockKind, NO_DEVICE_TIME, frames_schema};
 use schemas::{FrameColumns, SensorRole, SessionId, Track};
 use serde::{Deserialize, Serialize};
 
+use self::dictionary::Dictionary;
 use super::pack::{self, TableFile};
 use super::paths::{Paths, Table, TablePath};
 use super::publish::{self, Checksums, Columns, batches, group_sums, open_table, parquet_error, value_of};
@@ -159,8 +159,8 @@ fn sorted_rows(frames: &FrameColumns) -> [Vec<usize>; 5] {
     })
 }
 
-/// How the columns are written if the measured values repeat, or if they do not.
-fn frames_properties(shared: WriterPropertiesBuilder, schema: &SchemaRef, values_repeat: bool) -> WriterProperties {
+/// How the columns are written, measured values if they do not repeat.
+fn frames_properties(shared: WriterPropertiesBuilder, schema: &SchemaRef) -> WriterProperties {
     let mut properties = shared
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_statistics_enabled(EnabledStatistics::Chunk)
@@ -173,7 +173,7 @@ fn frames_properties(shared: WriterPropertiesBuilder, schema: &SchemaRef, values
     }
     for name in SAMPLES {
         properties = properties
-            .set_column_dictionary_enabled(ColumnPath::from(name), values_repeat)
+            .set_column_dictionary_enabled(ColumnPath::from(name), false)
             .set_column_encoding(ColumnPath::from(name), Encoding::BYTE_STREAM_SPLIT);
     }
     let sorted_by = ["sensor", "t_ns", "seq"].map(|name| SortingColumn {
@@ -190,10 +190,10 @@ const ANGLE: [&str; 3] = ["angle_x", "angle_y", "angle_z"];
 /// The columns of measured values.
 const SAMPLES: [&str; 9] = ["acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z", "angle_x", "angle_y", "angle_z"];
 
-/// Makes the writers of a row group's columns.
-struct Factories {
-    split: ArrowRowGroupWriterFactory,
-    dictionary: ArrowRowGroupWriterFactory,
+/// A column of a row group, as it goes into the file.
+enum Chunk {
+    Arrow(ArrowColumnChunk),
+    Dictionary(dictionary::Chunk),
 }
 
 /// The frames to write.
@@ -212,24 +212,26 @@ impl Source<'_> {
         groups: &[&[usize]],
     ) -> Result<Vec<Checksums>, ParquetError> {
         let schema = frames_schema();
-        let split = Some(frames_properties(properties.clone(), &schema, false));
-        let (mut writer, split) =
-            ArrowWriter::try_new(file, SchemaRef::clone(&schema), split)?.into_serialized_writer()?;
-        // A factory comes of a writer only, and makes all columns alike; this one's writer writes nothing.
-        let dictionary = Some(frames_properties(properties, &schema, true));
-        let (_, dictionary) = ArrowWriter::try_new(io::sink(), schema, dictionary)?.into_serialized_writer()?;
-        let factories = Factories { split, dictionary };
+        let properties = Some(frames_properties(properties, &schema));
+        let (mut writer, factory) = ArrowWriter::try_new(file, schema, properties)?.into_serialized_writer()?;
+        let columns: Vec<ColumnDescPtr> = writer.schema_descr().columns().to_vec();
         let mut checksums = Vec::with_capacity(groups.len());
         // As many groups at a time as there are threads: what is encoded and not yet written stays bounded.
         for wave in groups.chunks(rayon::current_num_threads().max(1)) {
             let first = checksums.len();
-            let encoded: Vec<_> =
-                wave.par_iter().enumerate().map(|(at, rows)| self.encode_group(&factories, first + at, rows)).collect();
+            let encoded: Vec<_> = wave
+                .par_iter()
+                .enumerate()
+                .map(|(at, rows)| self.encode_group(&factory, &columns, first + at, rows))
+                .collect();
             for encoded in encoded {
                 let (chunks, sums) = encoded?;
                 let mut group = writer.next_row_group()?;
                 for chunk in chunks {
-                    chunk.append_to_row_group(&mut group)?;
+                    match chunk {
+                        Chunk::Arrow(chunk) => chunk.append_to_row_group(&mut group)?,
+                        Chunk::Dictionary(chunk) => group.append_column(&chunk.bytes, chunk.close)?,
+                    }
                 }
                 group.close()?;
                 checksums.push(sums);
@@ -241,31 +243,33 @@ impl Source<'_> {
 
     fn encode_group(
         &self,
-        factories: &Factories,
+        factory: &ArrowRowGroupWriterFactory,
+        columns: &[ColumnDescPtr],
         index: usize,
         rows: &[usize],
-    ) -> Result<(Vec<ArrowColumnChunk>, Checksums), ParquetError> {
+    ) -> Result<(Vec<Chunk>, Checksums), ParquetError> {
         let factor = |sensor: u8| self.factors.get(usize::from(sensor)).copied().flatten();
         let batch = self.frames.to_batch(self.session_id, 0, rows, factor);
         let mut sums = Checksums::new(batch.num_columns());
         sums.add(&batch);
         let schema = batch.schema();
-        let split = factories.split.create_column_writers(index)?;
-        let dictionary = factories.dictionary.create_column_writers(index)?;
-        let mut chunks = Vec::with_capacity(batch.num_columns());
         // No column is nested: each is one leaf and has one writer.
-        for ((field, column), (split, dictionary)) in
-            schema.fields().iter().zip(batch.columns()).zip(split.into_iter().zip(dictionary))
-        {
-            let repeats =
-                column.as_primitive_opt::<Float32Type>().is_some_and(|values| encoding::repeats(values.values()));
-            let mut writer = if repeats { dictionary } else { split };
-            for leaf in compute_leaves(field, column)? {
-                writer.write(&leaf)?;
-            }
-            chunks.push(writer.close()?);
-        }
-        Ok((chunks, sums))
+        let writers: Vec<_> = factory.create_column_writers(index)?.into_iter().zip(columns).collect();
+        let chunks = schema.fields().par_iter().zip(batch.columns()).zip(writers).map(
+            |((field, column), (mut writer, descr))| {
+                if let Some(values) = column.as_primitive_opt::<Float32Type>()
+                    && let Some(dictionary) = Dictionary::of(values)?
+                    && dictionary.expected_bytes < dictionary::split_bytes(values)
+                {
+                    return Ok(Chunk::Dictionary(dictionary.encode(values, ColumnDescPtr::clone(descr))?));
+                }
+                for leaf in compute_leaves(field, column)? {
+                    writer.write(&leaf)?;
+                }
+                Ok(Chunk::Arrow(writer.close()?))
+            },
+        );
+        Ok((chunks.collect::<Result<_, ParquetError>>()?, sums))
     }
 }
 
