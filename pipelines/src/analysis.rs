@@ -7,7 +7,7 @@ use schemas::SensorRole;
 use serde::{Deserialize, Serialize};
 
 use crate::advice::Advice;
-use crate::model::LevelAnswer;
+use crate::model::{LevelAnswer, OTHER};
 
 /// The result of analysing one recording. Serialises to the JSON of `volant analyze --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +42,15 @@ pub struct Stroke {
     pub levels: BTreeMap<String, LevelAnswer>,
     /// Figures of this stroke, unit in the name; a figure that cannot be computed is absent.
     pub metrics: BTreeMap<String, f64>,
+}
+
+impl Stroke {
+    /// The class that a stroke came nearest to, and its probability, where the model was not sure enough of any and said `other`.
+    #[must_use]
+    pub fn nearest(&self) -> Option<(&str, f64)> {
+        let best = self.probabilities.iter().reduce(|best, next| if next.1 > best.1 { next } else { best })?;
+        (self.stroke == OTHER && best.0 != OTHER).then_some((best.0.as_str(), *best.1))
+    }
 }
 
 /// Figures over the whole session. `None` means: cannot be computed from this recording; `issues` says why.

@@ -43,6 +43,11 @@ pub(super) fn clock(t_s: f64) -> String {
     format!("{}:{:02}.{}", tenths / 600, tenths / 10 % 60, tenths % 10)
 }
 
+/// Probability of the stroke's name, or of what it came nearest to where it has none.
+pub(super) fn sureness(stroke: &Stroke) -> Option<f64> {
+    stroke.nearest().map(|(_, probability)| probability).or(stroke.confidence).filter(|part| part.is_finite())
+}
+
 /// A figure of the session with the value that the legacy report recommends.
 pub(super) struct Figure {
     /// Its name in the result, by which an issue says that it affects it.

@@ -8,7 +8,7 @@ use pipelines::{Analysis, Severity, Stroke};
 
 use super::figures::{
     ABSENT, advice_texts, bare_codes, chain_figures, clock, count, delays_ms, evidence_strokes, fixed, further_figures,
-    issue_text, metric, optional, reason, scores,
+    issue_text, metric, optional, reason, scores, sureness,
 };
 use super::text::{severity, unit};
 use super::{Curve, plots};
@@ -288,7 +288,7 @@ impl Page {
                 "<tr><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td><td>{}</td><td>{}</td>",
                 index + 1,
                 clock(stroke.impact_ms / 1e3),
-                escape(&class(lang, &stroke.stroke)),
+                escape(&called(stroke, lang)),
                 confidence(stroke, lang),
                 escape(sensor(lang, stroke.sensor)),
             ));
@@ -386,8 +386,16 @@ impl Page {
     }
 }
 
+/// The name of a stroke, where the model was not sure with what it came nearest to.
+fn called(stroke: &Stroke, lang: Lang) -> String {
+    match stroke.nearest() {
+        Some((name, _)) => label(lang, "unsure").replace("{stroke}", &class(lang, name)),
+        None => class(lang, &stroke.stroke),
+    }
+}
+
 fn confidence(stroke: &Stroke, lang: Lang) -> String {
-    match stroke.confidence.filter(|confidence| confidence.is_finite()) {
+    match sureness(stroke) {
         Some(confidence) => format!(
             "<i class=\"meter\" style=\"--part:{}%\"></i>{}",
             fixed(confidence.clamp(0.0, 1.0) * 100.0, 0),

@@ -8,7 +8,7 @@ use pipelines::{Analysis, Stroke};
 use schemas::SensorRole;
 
 use super::Curve;
-use super::figures::{classes, clock, count, fixed, metric};
+use super::figures::{classes, clock, count, fixed, metric, sureness};
 use super::html::escape;
 use crate::texts::{Lang, class, label, sensor};
 
@@ -193,7 +193,7 @@ pub(super) fn strokes_by_class(analysis: &Analysis, lang: Lang) -> Option<String
 }
 
 fn confidences<'a>(analysis: &'a Analysis, class: &'a str) -> impl Iterator<Item = f64> + 'a {
-    analysis.strokes.iter().filter(move |stroke| stroke.stroke == class).filter_map(|stroke| stroke.confidence)
+    analysis.strokes.iter().filter(move |stroke| stroke.stroke == class).filter_map(sureness)
 }
 
 /// When each sensor of a stroke turned fastest, ms relative to the impact, proximal first; sensors without a peak are

@@ -46,7 +46,12 @@ fn analysis() -> Analysis {
                 sensor: SensorRole::Racket,
                 stroke: (*class).to_owned(),
                 confidence: Some(0.83 + 0.14 * wave),
-                probabilities: BTreeMap::new(),
+                // Not sure, and nearest to a drop.
+                probabilities: if *class == "other" {
+                    [("drop", 0.34), ("clear", 0.31), ("other", 0.2)].map(|(name, p)| (name.to_owned(), p)).into()
+                } else {
+                    BTreeMap::new()
+                },
                 levels: BTreeMap::new(),
                 metrics,
             }
