@@ -26,10 +26,17 @@ pub(super) fn bench(c: &mut Criterion) {
         });
     }
     let frames = columns(&session(200.0, 600.0), STARTED_AT_US);
+    group.throughput(Throughput::Elements(frames.len() as u64));
+    group.bench_function("480k_frames_as_small_as_can_be", |b| {
+        b.iter(|| {
+            let unit = |_| Some(9.80665);
+            seal::write_frames_small(&paths, SessionId(3), STARTED_AT_US, 1, &frames, unit, &[])
+                .expect("a disk with room")
+        });
+    });
     let manifest = seal::write_frames(&paths, SessionId(2), STARTED_AT_US, 1, &frames, |_| Some(9.80665), &[])
         .expect("a disk with room");
     let file = TableFile::open(&paths.file(manifest.path)).expect("the file was just sealed");
-    group.throughput(Throughput::Elements(frames.len() as u64));
     group.bench_function("read_track_480k_frames", |b| {
         b.iter(|| seal::read_track(&file).expect("the file was just sealed"));
     });

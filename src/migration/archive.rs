@@ -223,7 +223,7 @@ impl Taking<'_> {
             let factors = seal::acc_factors(&file).map_err(failed)?;
             let metadata = seal::metadata(&file).map_err(failed)?;
             let revision = u32::try_from(theirs.revision).unwrap_or(1);
-            let manifest = seal::write_frames(
+            let manifest = seal::write_frames_small(
                 self.paths,
                 session_id,
                 theirs.started_at_us,

@@ -195,8 +195,9 @@ fn seal_frames(paths: &Paths, session: &SessionRow, frames: &FrameColumns) -> Re
         (seal::KEY_SYNC_ERROR_NS.to_owned(), i64::to_string(&sync_error_ns)),
     ];
     let revision = u32::try_from(session.revision.max(1)).unwrap_or(1);
-    let manifest = seal::write_frames(paths, session_id, started_at_us, revision, frames, |_| Some(1.0), &metadata)
-        .map_err(|source| Error::Frames { session_id, source })?;
+    let manifest =
+        seal::write_frames_small(paths, session_id, started_at_us, revision, frames, |_| Some(1.0), &metadata)
+            .map_err(|source| Error::Frames { session_id, source })?;
     Ok(Sealed {
         session_id,
         revision: i64::from(manifest.revision),

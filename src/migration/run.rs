@@ -646,7 +646,7 @@ fn seal(paths: &Paths, session: &SessionRow, columns: FrameColumns) -> Result<Se
     let finished = ingest::finish_recording(session, columns);
     let revision = session.revision + 1;
     let metadata = finished.metadata(&session.device_code);
-    let manifest = seal::write_frames(
+    let manifest = seal::write_frames_small(
         paths,
         session.session_id,
         session.started_at_us,

@@ -32,8 +32,6 @@ const VALUES_LIMIT: usize = 1 << 16;
 const BYTE: usize = 1 << 8;
 /// Rows of a page, as everywhere in the file: a reader of a few seconds skips the others.
 const PAGE_ROWS: usize = DEFAULT_DATA_PAGE_ROW_COUNT_LIMIT;
-/// The level at which zstd takes matches of three bytes and weighs them against each other.
-const LEVEL: i32 = 16;
 
 /// The different values of a column and their numbers.
 pub(super) struct Dictionary {
@@ -41,6 +39,8 @@ pub(super) struct Dictionary {
     length: usize,
     /// The values by number.
     compressed: Vec<u8>,
+    /// Level of zstd.
+    level: i32,
     /// A number takes two bytes.
     wide: bool,
     /// The values as sortable bits, ascending, and the number of each.
@@ -66,7 +66,7 @@ const fn from_sortable(bits: u32) -> u32 {
 
 impl Dictionary {
     /// `None` if there are no values, or too many different ones.
-    pub(super) fn of(column: &Float32Array) -> Result<Option<Self>, ParquetError> {
+    pub(super) fn of(column: &Float32Array, level: i32) -> Result<Option<Self>, ParquetError> {
         let mut all: Vec<u32> = column.iter().flatten().map(|value| sortable(value.to_bits())).collect();
         all.sort_unstable();
         let different = all.chunk_by(|a, b| a == b).count();
@@ -96,9 +96,9 @@ impl Dictionary {
         }
         sorted.sort_unstable();
         let plain: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let compressed = zstd::bulk::compress(&plain, LEVEL).map_err(external)?;
+        let compressed = zstd::bulk::compress(&plain, level).map_err(external)?;
         let expected_bytes = entropy_bytes(&bytes) + compressed.len() as f64;
-        Ok(Some(Self { length: values.len(), compressed, wide, sorted, expected_bytes }))
+        Ok(Some(Self { length: values.len(), compressed, level, wide, sorted, expected_bytes }))
     }
 
     /// The number of a value of the column.
@@ -110,7 +110,7 @@ impl Dictionary {
 
     /// The column's pages and what is said of them.
     pub(super) fn encode(&self, column: &Float32Array, descr: ColumnDescPtr) -> Result<Chunk, ParquetError> {
-        let mut zstd = zstd::bulk::Compressor::new(LEVEL).map_err(external)?;
+        let mut zstd = zstd::bulk::Compressor::new(self.level).map_err(external)?;
         let mut sink = TrackedWrite::new(Vec::new());
         let mut pages = SerializedPageWriter::new(&mut sink);
         let mut written = Written::default();
@@ -144,7 +144,7 @@ impl Dictionary {
         let bytes = sink.into_inner()?;
         let encodings = [(PageType::DICTIONARY_PAGE, Encoding::PLAIN), (PageType::DATA_PAGE, Encoding::RLE_DICTIONARY)];
         let metadata = ColumnChunkMetaData::builder(descr)
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(self.level)?))
             .set_encodings(vec![Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY])
             .set_page_encoding_stats(
                 encodings
@@ -297,7 +297,7 @@ mod tests {
 
     /// A file of one column, written by this module; `None` where it leaves the column to others.
     fn file(column: &Float32Array) -> Option<Bytes> {
-        let dictionary = Dictionary::of(column).unwrap()?;
+        let dictionary = Dictionary::of(column, 16).unwrap()?;
         let (mut writer, _) =
             ArrowWriter::try_new(Vec::new(), schema(), None).unwrap().into_serialized_writer().unwrap();
         let chunk = dictionary.encode(column, writer.schema_descr().column(0)).unwrap();
@@ -390,7 +390,7 @@ mod tests {
             counts[(step.round() + 1_850.0) as usize] += 1;
         }
         let column = converted(&steps);
-        let dictionary = Dictionary::of(&column).unwrap().unwrap();
+        let dictionary = Dictionary::of(&column, 16).unwrap().unwrap();
         let took = file(&column).unwrap().len() as f64;
         let told = entropy_bytes(&counts) + dictionary.compressed.len() as f64;
         assert!((0.97..1.02).contains(&(took / dictionary.expected_bytes)), "{took} {}", dictionary.expected_bytes);
@@ -421,7 +421,7 @@ mod tests {
             (converted(&bell(500, 300.0)), false),
             (computed, false),
         ] {
-            let dictionary = Dictionary::of(&column).unwrap().unwrap();
+            let dictionary = Dictionary::of(&column, 16).unwrap().unwrap();
             assert_eq!(dictionary.expected_bytes < split_bytes(&column), is_smaller, "{} rows", column.len());
             assert_eq!(file(&column).unwrap().len() < split(&column), is_smaller, "{} rows", column.len());
         }

@@ -215,7 +215,7 @@ fn a_file_that_reads_back_otherwise_is_not_published() {
     let frames = session(1, 1);
     let order = sorted_rows(&frames);
     let groups: Vec<&[usize]> = order.iter().map(Vec::as_slice).filter(|rows| !rows.is_empty()).collect();
-    let source = Source { session_id: SessionId(1), frames: &frames, factors: vec![None; 256] };
+    let source = Source { session_id: SessionId(1), frames: &frames, factors: vec![None; 256], effort: Effort::Quick };
     let properties = publish::properties(&frames_schema(), path, STARTED_AT_US, 1, &[]);
     let unpublished = publish::publish(&paths, path, |file, _| {
         source.write(file, properties.clone(), &groups).unwrap();
