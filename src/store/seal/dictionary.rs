@@ -43,8 +43,10 @@ pub(super) struct Dictionary {
     level: i32,
     /// A number takes two bytes.
     wide: bool,
-    /// The values as sortable bits, ascending, and the number of each.
-    sorted: Vec<(u32, u16)>,
+    /// Of each value of the column, without those that are null.
+    numbers: Vec<u16>,
+    least: f32,
+    greatest: f32,
     /// What the column is expected to take, bytes.
     pub(super) expected_bytes: f64,
 }
@@ -64,29 +66,56 @@ const fn from_sortable(bits: u32) -> u32 {
     if bits >> 31 == 1 { bits & !(1 << 31) } else { !bits }
 }
 
+/// A value as sortable bits, and where in the column it stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry(u64);
+
+impl Entry {
+    fn new(value: f32, place: u32) -> Self {
+        Self(u64::from(sortable(value.to_bits())) << 32 | u64::from(place))
+    }
+
+    const fn bits(self) -> u32 {
+        from_sortable((self.0 >> 32) as u32)
+    }
+
+    const fn place(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    const fn is_of(self, other: Self) -> bool {
+        self.0 >> 32 == other.0 >> 32
+    }
+}
+
 impl Dictionary {
     /// `None` if there are no values, or too many different ones.
     pub(super) fn of(column: &Float32Array, level: i32) -> Result<Option<Self>, ParquetError> {
-        let mut all: Vec<u32> = column.iter().flatten().map(|value| sortable(value.to_bits())).collect();
+        let present = column.iter().flatten().zip(0_u32..);
+        let mut all: Vec<Entry> = present.map(|(value, place)| Entry::new(value, place)).collect();
         all.sort_unstable();
-        let different = all.chunk_by(|a, b| a == b).count();
-        if !(1..=VALUES_LIMIT).contains(&different) {
+        let (Some(&first), Some(&last)) = (all.first(), all.last()) else { return Ok(None) };
+        // The places of each value, the values by their size.
+        let mut runs: Vec<&[Entry]> = all.chunk_by(|a, b| a.is_of(*b)).collect();
+        if runs.len() > VALUES_LIMIT {
             return Ok(None);
         }
-        let wide = different > BYTE;
-        let neighbours = if wide { (different as f64).sqrt().ceil() as usize } else { BYTE };
-        let mut values = Vec::new();
-        let mut sorted = Vec::with_capacity(different);
+        let wide = runs.len() > BYTE;
+        let neighbours = if wide { (runs.len() as f64).sqrt().ceil() as usize } else { BYTE };
+        let mut values: Vec<u32> = Vec::new();
+        let mut numbers = vec![0_u16; all.len()];
         let mut bytes = [0_u64; BYTE];
-        let mut runs: Vec<&[u32]> = all.chunk_by(|a, b| a == b).collect();
         for (upper, block) in runs.chunks_mut(neighbours).enumerate() {
             values.resize(upper * BYTE, values.last().copied().unwrap_or(0));
-            block.sort_by_key(|run| run.first().map(|&value| (from_sortable(value) as u8, value)));
+            block.sort_by_key(|run| run.first().map(|entry| (entry.bits() as u8, *entry)));
             for (lower, run) in block.iter().enumerate() {
-                let Some(&value) = run.first() else { continue };
-                values.push(from_sortable(value));
-                // Both are below 256.
-                sorted.push((value, (upper << 8 | lower) as u16));
+                values.extend(run.first().map(|entry| entry.bits()));
+                for entry in *run {
+                    if let Some(number) = numbers.get_mut(entry.place()) {
+                        // Both are below 256.
+                        *number = (upper << 8 | lower) as u16;
+                    }
+                }
                 for byte in [lower, upper].into_iter().take(1 + usize::from(wide)) {
                     if let Some(count) = bytes.get_mut(byte) {
                         *count += run.len() as u64;
@@ -94,18 +123,11 @@ impl Dictionary {
                 }
             }
         }
-        sorted.sort_unstable();
         let plain: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let compressed = zstd::bulk::compress(&plain, level).map_err(external)?;
         let expected_bytes = entropy_bytes(&bytes) + compressed.len() as f64;
-        Ok(Some(Self { length: values.len(), compressed, level, wide, sorted, expected_bytes }))
-    }
-
-    /// The number of a value of the column.
-    fn number(&self, value: f32) -> u16 {
-        let value = sortable(value.to_bits());
-        let place = self.sorted.partition_point(|entry| entry.0 < value);
-        self.sorted.get(place).map_or(0, |entry| entry.1)
+        let [least, greatest] = [first, last].map(|entry| f32::from_bits(entry.bits()));
+        Ok(Some(Self { length: values.len(), compressed, level, wide, numbers, least, greatest, expected_bytes }))
     }
 
     /// The column's pages and what is said of them.
@@ -123,9 +145,12 @@ impl Dictionary {
         written.add(&pages.write_page(CompressedPage::new(dictionary, 4 * self.length))?);
         let mut offsets = OffsetIndexBuilder::new();
         let mut data_page_offset = None;
+        let mut numbers = self.numbers.as_slice();
         for first in (0..column.len()).step_by(PAGE_ROWS) {
             let rows = column.slice(first, PAGE_ROWS.min(column.len() - first));
-            let body = self.page(&rows);
+            let (of_page, rest) = numbers.split_at((rows.len() - rows.null_count()).min(numbers.len()));
+            numbers = rest;
+            let body = self.page(&rows, of_page);
             let page = Page::DataPage {
                 buf: zstd.compress(&body).map_err(external)?.into(),
                 num_values: rows.len() as u32,
@@ -176,33 +201,31 @@ impl Dictionary {
     }
 
     /// A page's body: which rows have a value, and the numbers of the values.
-    fn page(&self, rows: &Float32Array) -> Vec<u8> {
+    fn page(&self, rows: &Float32Array, numbers: &[u16]) -> Vec<u8> {
         let mut body = Vec::with_capacity(2 * rows.len() + 32);
         let levels = levels(rows.nulls(), rows.len());
         body.extend((levels.len() as u32).to_le_bytes());
         body.extend(levels);
         // One byte for the width of a number in bits, then one run of packed numbers, a multiple of eight.
         body.push(if self.wide { 16 } else { 8 });
-        let count = rows.len() - rows.null_count();
-        let groups = count.div_ceil(8);
+        let groups = numbers.len().div_ceil(8);
         varint(&mut body, groups << 1 | 1);
-        let numbers = rows.iter().flatten().map(|value| self.number(value));
-        for number in numbers.chain(std::iter::repeat_n(0, groups * 8 - count)) {
+        let end = body.len() + groups * 8 * if self.wide { 2 } else { 1 };
+        for number in numbers {
             let [low, high] = number.to_le_bytes();
             body.push(low);
             if self.wide {
                 body.push(high);
             }
         }
+        body.resize(end, 0);
         body
     }
 
     fn statistics(&self, nulls: usize) -> Statistics {
-        let value = |entry: Option<&(u32, u16)>| entry.map(|entry| f32::from_bits(from_sortable(entry.0)));
         // Zero has two signs, and readers may hold the two for the same.
         let signed = |value: f32, zero: f32| if value == 0.0 { zero } else { value };
-        let least = value(self.sorted.first()).map(|value| signed(value, -0.0));
-        let greatest = value(self.sorted.last()).map(|value| signed(value, 0.0));
+        let (least, greatest) = (Some(signed(self.least, -0.0)), Some(signed(self.greatest, 0.0)));
         Statistics::float(least, greatest, None, Some(nulls as u64), false)
     }
 }
