@@ -167,6 +167,20 @@ fn measured_values_are_dictionaries_where_they_repeat_and_bytes_split_where_they
 }
 
 #[test]
+fn where_nobody_waits_the_same_frames_take_fewer_bytes() {
+    let frames = session(60, 1);
+    let (quick, small) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (quick, small) = (Paths::new(quick.path()), Paths::new(small.path()));
+    let (as_ever, fewer) = (
+        seal(&quick, &frames),
+        write_frames_small(&small, SessionId(42), STARTED_AT_US, 1, &frames, factor, &[]).unwrap(),
+    );
+    assert!(100 * fewer.bytes < 96 * as_ever.bytes, "{} {}", fewer.bytes, as_ever.bytes);
+    let read = |paths: &Paths, path| comparable(&read_frames(&opened(&paths.file(path))).unwrap());
+    assert_eq!(read(&small, fewer.path), read(&quick, as_ever.path));
+}
+
+#[test]
 fn sealing_twice_changes_nothing_and_a_new_revision_replaces() {
     let dir = TempDir::new().unwrap();
     let paths = Paths::new(dir.path());
