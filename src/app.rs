@@ -20,7 +20,7 @@ use crate::config::{Config, Flight};
 use crate::entropy::Entropy;
 use crate::store::catalog::{Catalog, SessionRow};
 use crate::store::paths::Paths;
-use crate::store::{seal, space, wal};
+use crate::store::{seal, space, swap, wal};
 use crate::{
     accounts, admin, analysis, custody, export, gateway, hub, ingest, migration, notify, push, query, sessions,
     telemetry, wechat,
@@ -231,7 +231,9 @@ async fn start(config: Config, clock: Clock) -> anyhow::Result<App> {
 
     let mut tasks = JoinSet::new();
     tasks.spawn(keep_metrics_small(stopping.clone()));
-    tasks.spawn(look_after_the_disk(rooms.paths.clone(), config.store.min_free_bytes, stopping.clone()));
+    let reading = Duration::from_secs(config.query.timeout_s);
+    let (paths, floor) = (rooms.paths.clone(), config.store.min_free_bytes);
+    tasks.spawn(look_after_the_disk(paths, floor, reading, given_clock.clone(), stopping.clone()));
     tasks.spawn(sessions_service.run(stopping.clone()));
     tasks.spawn(notify_service.run(stopping.clone()));
     tasks.spawn(channels.run(stopping.clone()));
@@ -328,19 +330,29 @@ async fn keep_metrics_small(mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-/// How often the service looks how much of the disk is free.
+/// How often the service looks how much of the disk is free, and frees what no statement can be `reading` any more.
 const DISK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs until `shutdown` turns true.
-async fn look_after_the_disk(paths: Paths, min_free_bytes: u64, mut shutdown: watch::Receiver<bool>) {
+async fn look_after_the_disk(
+    paths: Paths,
+    min_free_bytes: u64,
+    reading: Duration,
+    clock: Clock,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let reading_us = i64::try_from(reading.as_micros()).unwrap_or(i64::MAX);
     let mut due = tokio::time::interval(DISK_INTERVAL);
     loop {
         tokio::select! {
             () = crate::shutdown::requested(&mut shutdown) => return,
             _ = due.tick() => {}
         }
-        let paths = paths.clone();
+        let (paths, replaced_before_us) = (paths.clone(), clock.now_us().saturating_sub(reading_us));
         let looked = tokio::task::spawn_blocking(move || {
+            if let Err(error) = swap::remove_replaced(&paths, Some(replaced_before_us)) {
+                warn!(error = &error as &dyn std::error::Error, "replaced files cannot be deleted");
+            }
             if let Ok(free) = space::free_bytes(paths.root()) {
                 metrics::gauge!("volant_store_free_bytes").set(free as f64);
             }

@@ -34,3 +34,4 @@ pub mod entropy;
 pub mod shutdown;
 pub mod telemetry;
 pub mod texts;
+pub mod threads;

@@ -35,7 +35,7 @@ pub(super) fn bench(c: &mut Criterion) {
     }
     let open = |folder: &std::path::Path| Folder::open(folder).expect("the folder was just made");
     let files = open(folder.path()).files();
-    let stored = Handle::start(Options::default(), Arc::clone(&files), Arc::new(open(folder.path()))).expect("threads");
+    let stored = Handle::start(Options::default(), files.clone(), Arc::new(open(folder.path()))).expect("threads");
     let live = Handle::start(Options::default(), files, Arc::new(Live::of(&frames))).expect("threads");
 
     let mut group = c.benchmark_group("query");

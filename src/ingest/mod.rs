@@ -11,6 +11,7 @@
 //! stored once; frames that the log refused are in no table.
 
 pub mod clock;
+mod closing;
 mod common_clock;
 mod recording;
 mod service;

@@ -353,6 +353,11 @@ impl State {
         Snapshot { frames: Arc::clone(&self.frames), void: self.void.clone(), clock: self.clock.clone(), common }
     }
 
+    /// True if the sealed file answers for every row that was taken.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed_rows >= self.frames.len()
+    }
+
     /// Number of rows without those that the log refused.
     pub(super) fn kept_rows(&self) -> usize {
         self.frames.len() - self.void.iter().map(ExactSizeIterator::len).sum::<usize>()

@@ -288,7 +288,7 @@ impl Handle {
         }
     }
 
-    fn get(&self, session: SessionId) -> Option<Arc<Recording>> {
+    pub(super) fn get(&self, session: SessionId) -> Option<Arc<Recording>> {
         self.read().recordings.get(&session).cloned()
     }
 
@@ -391,7 +391,7 @@ impl Handle {
             let taken = recording.lock().frames.len();
             recording.wait_settled(taken).await;
             let state = recording.lock();
-            if state.frames.len() <= state.sealed_rows {
+            if state.is_sealed() {
                 return Ok(None);
             }
             // Appends that came in between are settled soon.
@@ -434,18 +434,16 @@ impl Handle {
         Ok(Some(sealed))
     }
 
-    /// Ends a recording: nothing more is taken, the log may forget it, the memory is given back.
-    ///
-    /// False, and nothing happens, while the recording holds rows that are not sealed: a packet may come between the
-    /// caller's look and this.
-    pub async fn close(&self, session: SessionId) -> Result<bool, Error> {
-        if let Some(recording) = self.get(session) {
-            let mut state = recording.lock();
-            if state.frames.len() > state.sealed_rows {
-                return Ok(false);
-            }
-            state.closed = true;
-        }
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.0.catalog
+    }
+
+    pub(super) fn paths(&self) -> &Paths {
+        &self.0.paths
+    }
+
+    /// The end of a recording that takes nothing any more.
+    pub(super) async fn forget(&self, session: SessionId) -> Result<(), Error> {
         self.0.catalog.close_session(session).await?;
         let mut registry = self.write();
         if let Some(recording) = registry.recordings.remove(&session) {
@@ -453,7 +451,7 @@ impl Handle {
         }
         drop(registry);
         self.0.log.release(session);
-        Ok(true)
+        Ok(())
     }
 
     /// How many rows of the recording the sealed file of this revision answers for; `None` if that is not the newest one, or
@@ -552,7 +550,7 @@ fn live_view(recording: &Recording) -> Live {
         started_at_us: recording.started_at_us,
         status: state.status,
         frames: state.kept_rows(),
-        is_sealed: state.frames.len() <= state.sealed_rows,
+        is_sealed: state.is_sealed(),
         revision: state.revision,
         last_packet_us: recording.last_packet_us(),
         frames_by_sensor: (0..SENSORS)

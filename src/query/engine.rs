@@ -28,7 +28,6 @@ use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, TryStreamExt};
-use object_store::ObjectStore;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -38,6 +37,7 @@ use super::clustered::ByRuns;
 use super::encode::{ByteStream, Format, Writer};
 use super::error::Error;
 use super::provider::{Listed, ListedTable, Scope, Stored, StoredTable};
+use super::replaced::Files;
 use super::rules::{ByRowGroups, RangeJoin};
 use super::source::Source;
 use super::views::VIEWS;
@@ -55,8 +55,6 @@ const FOOTER_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// How often a statement is begun when stored files change under it, and the pause before it begins again.
 const ATTEMPTS_LIMIT: usize = 4;
 const REPEAT_AFTER: Duration = Duration::from_millis(20);
-/// How much the query threads give way to sockets, log and analysis: 10 of 19 leaves them a tenth of a contended core.
-const NICENESS: i32 = 10;
 
 /// The most one statement may take. At each limit the statement ends with the error of that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +151,7 @@ impl Handle {
     ///
     /// # Errors
     /// [`Error::Start`] if the threads cannot be made, [`Error::Engine`] if the tables do not fit the engine.
-    pub fn start(options: Options, files: Arc<dyn ObjectStore>, source: Arc<dyn Source>) -> Result<Self, Error> {
+    pub fn start(options: Options, files: Files, source: Arc<dyn Source>) -> Result<Self, Error> {
         let engine =
             Engine::new(&options, files, source).map_err(|source| Error::Engine { source: Box::new(source) })?;
         let runtime = Threads::start(options.workers).map_err(|source| Error::Start { source })?;
@@ -480,7 +478,7 @@ impl Threads {
             .worker_threads(workers.max(1))
             // File reads of all statements together.
             .max_blocking_threads(workers.max(1) * 4)
-            .on_thread_start(give_way)
+            .on_thread_start(crate::threads::give_way)
             .enable_time()
             .enable_io()
             .build()
@@ -501,26 +499,18 @@ impl Drop for Threads {
     }
 }
 
-/// Lowers the priority of the calling thread.
-fn give_way() {
-    #[cfg(unix)]
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!("keep the usual priority for a query thread: {error}");
-    }
-}
-
 /// The engine with its tables; statements share it and change nothing in it.
 struct Engine {
     state: SessionState,
     tables: Vec<(&'static str, SchemaRef)>,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "an engine in another dialect is made of it"))]
-    files: Arc<dyn ObjectStore>,
+    files: Files,
     source: Arc<dyn Source>,
     dialect: Dialect,
 }
 
 impl Engine {
-    fn new(options: &Options, files: Arc<dyn ObjectStore>, source: Arc<dyn Source>) -> Result<Self, DataFusionError> {
+    fn new(options: &Options, files: Files, source: Arc<dyn Source>) -> Result<Self, DataFusionError> {
         let mut config = SessionConfig::new()
             .with_default_catalog_and_schema(CATALOG, SCHEMA)
             // There is one, of the tables as others see them.
@@ -534,7 +524,7 @@ impl Engine {
             .with_metadata_cache_limit(FOOTER_CACHE_BYTES)
             .build_arc()?;
         let files_at = ObjectStoreUrl::parse(FILES)?;
-        environment.register_object_store(files_at.as_ref(), Arc::clone(&files));
+        environment.register_object_store(files_at.as_ref(), Arc::new(files.clone()));
         let state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(environment)
@@ -547,7 +537,8 @@ impl Engine {
 
         let mut context = SessionContext::new_with_state(state);
         functions::register(&mut context)?;
-        let stored = |what| -> Arc<dyn TableProvider> { Arc::new(StoredTable::new(what, files_at.clone())) };
+        let stored =
+            |what| -> Arc<dyn TableProvider> { Arc::new(StoredTable::new(what, files.clone(), files_at.clone())) };
         let listed = |what| -> Arc<dyn TableProvider> { Arc::new(ListedTable(what)) };
         let mut schemas = Vec::new();
         let described = MemorySchemaProvider::new();
@@ -583,7 +574,7 @@ impl Engine {
     /// An engine of its own: what PostgreSQL's clients look for is nothing that others want to see.
     #[cfg(feature = "postgres")]
     fn in_postgres_dialect(&self, options: &Options) -> Result<Self, DataFusionError> {
-        let engine = Self::new(options, Arc::clone(&self.files), Arc::clone(&self.source))?;
+        let engine = Self::new(options, self.files.clone(), Arc::clone(&self.source))?;
         let context = SessionContext::new_with_state(engine.state.clone());
         super::postgres::add_catalog(&context)?;
         Ok(Self { state: context.state(), dialect: Dialect::PostgreSQL, ..engine })

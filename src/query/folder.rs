@@ -67,8 +67,8 @@ impl Folder {
     }
 
     /// The folder as the engine reads it.
-    pub fn files(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(Files::new(self.paths.clone(), Arc::clone(&self.store)))
+    pub fn files(&self) -> Files {
+        Files::new(self.paths.clone(), Arc::clone(&self.store))
     }
 
     async fn catalog(&self) -> Result<Option<&Catalog>, SourceError> {

@@ -50,6 +50,7 @@ pub use encode::{ByteStream, Format};
 pub use engine::{Answer, BatchStream, Handle, Limits, Options};
 pub use error::{Class, Error, Position};
 pub use folder::Folder;
+pub use replaced::Files;
 pub use rooms::Rooms;
 pub use source::{
     DeviceRow, LabelRow, LiveFrames, NotificationRow, PlayerRow, SessionRow, Snapshot, Source, SourceError, StoredFile,

@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::{DFSchema, Result, ScalarValue, Statistics, internal_datafusion_err, project_schema};
-use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -28,6 +28,7 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 use schemas::SessionId;
 use tokio::sync::OnceCell;
 
+use super::replaced::{AsKnown, Files};
 use super::source::{LiveFrames, Snapshot, Source, StoredFile};
 use super::tables::{self, DATE};
 use super::text;
@@ -84,11 +85,12 @@ pub(super) enum Stored {
 pub(super) struct StoredTable {
     what: Stored,
     schema: TableSchema,
-    pub(super) files_at: ObjectStoreUrl,
+    pub(super) files: Files,
+    files_at: ObjectStoreUrl,
 }
 
 impl StoredTable {
-    pub(super) fn new(what: Stored, files_at: ObjectStoreUrl) -> Self {
+    pub(super) fn new(what: Stored, files: Files, files_at: ObjectStoreUrl) -> Self {
         let file_schema = match what {
             Stored::Frames => schemas::frames::frames_schema(),
             Stored::Strokes => schemas::tables::strokes_schema(),
@@ -97,7 +99,7 @@ impl StoredTable {
         let schema = TableSchema::builder(text::inside(&file_schema))
             .with_table_partition_cols(vec![Arc::new(tables::date_field())])
             .build();
-        Self { what, schema, files_at }
+        Self { what, schema, files, files_at }
     }
 
     /// The files that it has in a snapshot.
@@ -129,20 +131,22 @@ impl StoredTable {
         }
         let mut files = partitioned_files(files)?;
         if as_found {
-            let store = state.runtime_env().object_store(&self.files_at)?;
             for file in &mut files {
-                file.object_meta = store.head(&file.object_meta.location).await?;
+                file.object_meta = self.files.head(&file.object_meta.location).await?;
             }
         }
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
-        let source = Arc::new(ParquetSource::new(self.schema.clone()));
-        let config = FileScanConfigBuilder::new(self.files_at.clone(), source)
+        let footers = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let source = ParquetSource::new(self.schema.clone())
+            .with_table_parquet_options(ParquetFormat::default().options().clone())
+            .with_parquet_file_reader_factory(Arc::new(AsKnown { files: self.files.clone(), footers }));
+        let config = FileScanConfigBuilder::new(self.files_at.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
-        ParquetFormat::default().create_physical_plan(state, config).await
+        Ok(DataSourceExec::from_data_source(config))
     }
 
     pub(super) fn scan_live(

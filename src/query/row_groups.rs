@@ -331,7 +331,6 @@ async fn footers(
     table: &StoredTable,
     files: &[StoredFile],
 ) -> Result<BTreeMap<String, Arc<ParquetMetaData>>> {
-    let store = state.runtime_env().object_store(&table.files_at)?;
     let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
     let mut each = BTreeMap::new();
     for file in files {
@@ -340,9 +339,9 @@ async fn footers(
         }
     }
     let read = futures::stream::iter(each).map(|(path, object)| {
-        let (store, cache) = (Arc::clone(&store), Arc::clone(&cache));
+        let (files, cache) = (table.files.of(&object), Arc::clone(&cache));
         async move {
-            let footer = DFParquetMetadata::new(store.as_ref(), &object).with_file_metadata_cache(Some(cache));
+            let footer = DFParquetMetadata::new(&files, &object).with_file_metadata_cache(Some(cache));
             Ok::<_, DataFusionError>((path, footer.fetch_metadata().await?))
         }
     });

@@ -13,7 +13,6 @@ use axum::http::{Request, StatusCode};
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use jiff::civil::{Date, date};
-use object_store::local::LocalFileSystem;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::properties::WriterProperties;
@@ -152,8 +151,7 @@ fn options() -> Options {
 }
 
 fn start(dir: &Path, options: Options, snapshots: Vec<Snapshot>) -> Handle {
-    let files = LocalFileSystem::new_with_prefix(dir).unwrap();
-    Handle::start(options, Arc::new(files), Scripted::new(snapshots)).unwrap()
+    Handle::start(options, Folder::open(dir).unwrap().files(), Scripted::new(snapshots)).unwrap()
 }
 
 async fn rows(handle: &Handle, sql: &str) -> Result<Vec<RecordBatch>, Error> {
@@ -542,8 +540,8 @@ async fn a_rewritten_file_is_read_anew() {
     let dir = tempfile::tempdir().unwrap();
     let old = sealed(dir.path(), 1, DAY, 10);
     let source = Scripted::new(vec![Snapshot { frames: Arc::new(vec![old]), ..Snapshot::default() }]);
-    let files = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
-    let handle = Handle::start(options(), Arc::new(files), Arc::clone(&source) as _).unwrap();
+    let files = Folder::open(dir.path()).unwrap().files();
+    let handle = Handle::start(options(), files, Arc::clone(&source) as _).unwrap();
     assert_eq!(csv(&handle, "SELECT max(seq) FROM frames").await, "max(frames.seq)\n9\n");
     let new = StoredFile { version: 2, ..sealed(dir.path(), 1, DAY, 20) };
     *source.snapshots.lock().unwrap() = vec![Snapshot { frames: Arc::new(vec![new]), ..Snapshot::default() }];
@@ -650,6 +648,43 @@ async fn a_statement_goes_on_reading_what_is_packed_under_it() {
     let handle = Handle::start(options(), source.files(), Scripted::new(vec![snapshot])).unwrap();
     let error = rows(&handle, "SELECT count(acc_x) FROM frames").await.unwrap_err();
     assert!(matches!(error, Error::Stored { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_statement_goes_on_reading_what_gets_its_small_form_or_its_next_revision_under_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = Paths::new(dir.path());
+    let seal = |session, revision, rows: u32| {
+        let mut columns = FrameColumns::default();
+        for row in 0..rows {
+            columns.push_decoded(4, SensorRole::Racket, None, [[(row / 2 % 256 + row * 7 % 13) as f32; 3]; 3]);
+        }
+        seal::write_frames(&paths, SessionId(session), 0, revision, &columns, |_| None, &[]).unwrap()
+    };
+    let sealed = [1, 2, 3].map(|session| seal(session, 1, 20_000));
+    let source = Folder::open(dir.path()).unwrap();
+    let before = source.snapshot().await.unwrap();
+    seal::make_smaller(&paths, sealed[1].path, &sealed[1].sha256, &|| true).unwrap().unwrap();
+    let small = source.snapshot().await.unwrap();
+    let bytes = |snapshot: &Snapshot| snapshot.frames.iter().map(|file| file.bytes).sum::<u64>();
+    assert!(bytes(&small) < bytes(&before), "{:?}", small.frames);
+    seal(2, 2, 25_000);
+    // Each is of its time, the files are of after: statements that open them late. Twice: the second has the footers in memory.
+    let after = source.snapshot().await.unwrap();
+    let snapshots = [(before, 60_000), (small, 60_000), (after, 65_000)];
+    let now = Scripted::new(vec![Snapshot::default()]);
+    let handle = Handle::start(options(), source.files(), Arc::clone(&now) as _).unwrap();
+    for _ in 0..2 {
+        for (snapshot, rows) in &snapshots {
+            *now.snapshots.lock().unwrap() = vec![snapshot.clone()];
+            assert_eq!(number(&handle, "SELECT count(acc_x) FROM frames").await, *rows);
+            assert_eq!(
+                number(&handle, "SELECT sum(n) FROM (SELECT count(*) n FROM frames WHERE acc_y >= 0 GROUP BY sensor)")
+                    .await,
+                *rows
+            );
+        }
+    }
 }
 
 async fn post(handle: &Handle, content_type: &str, body: String) -> (StatusCode, String, String) {

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::OptionFuture;
 use schemas::{DeviceCode, SessionId, SessionStatus, UserId};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::device::{Device, Doubted, Live, Pending};
@@ -96,6 +98,8 @@ pub(super) struct Inner {
 pub struct Service {
     handle: Handle,
     events: mpsc::Receiver<ingest::Event>,
+    /// Sessions are being closed.
+    closing: Option<JoinHandle<()>>,
 }
 
 fn us(duration: Duration) -> i64 {
@@ -129,7 +133,7 @@ impl Handle {
             seal_again_us: Mutex::default(),
             job_ready,
         }));
-        (handle.clone(), Service { handle, events })
+        (handle.clone(), Service { handle, events, closing: None })
     }
 
     /// Takes over sessions that were open when the process ended. Call it before anybody is served.
@@ -667,10 +671,13 @@ impl Service {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = crate::shutdown::requested(&mut shutdown) => return,
+                () = crate::shutdown::requested(&mut shutdown) => break,
                 Some(event) = self.events.recv() => self.noted(event).await,
-                _ = tick.tick() => self.look().await,
+                _ = tick.tick() => self.look(&shutdown).await,
             }
+        }
+        if let Some(Err(error)) = OptionFuture::from(self.closing.take()).await {
+            error!(error = &error as &dyn std::error::Error, "closing sessions broke");
         }
     }
 
@@ -696,7 +703,7 @@ impl Service {
     }
 
     /// Looks at every command, session and recording, and does what is due.
-    async fn look(&self) {
+    async fn look(&mut self, shutdown: &watch::Receiver<bool>) {
         let handle = &self.handle;
         let devices: Vec<_> = {
             let devices = handle.0.devices.lock().unwrap_or_else(PoisonError::into_inner);
@@ -709,11 +716,31 @@ impl Service {
                 error!(error = &error as &dyn std::error::Error, device.id = %code, "device {code} could not be looked at");
             }
         }
+        let mut due = Vec::new();
         for live in handle.0.ingest.all_live() {
             let session = live.session_id;
-            if let Err(error) = handle.look_at_recording(live).await {
-                error!(error = &error as &dyn std::error::Error, session.id = %session, "session {session} could not be looked at");
+            match handle.look_at_recording(live).await {
+                Ok(is_due) => due.extend(is_due.then_some(session)),
+                Err(error) => {
+                    error!(error = &error as &dyn std::error::Error, session.id = %session, "session {session} could not be looked at");
+                }
             }
+        }
+        if !due.is_empty() && self.closing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.closing = Some(tokio::spawn(close(handle.0.ingest.clone(), due, shutdown.clone())));
+        }
+    }
+}
+
+/// Closes sessions one after the other: a long one's file takes seconds to be written again, and nobody is to wait for that.
+async fn close(ingest: ingest::Handle, sessions: Vec<SessionId>, shutdown: watch::Receiver<bool>) {
+    for session in sessions {
+        if *shutdown.borrow() {
+            return;
+        }
+        // What was not closed is due again at the next look.
+        if let Err(error) = ingest.close(session, &shutdown).await {
+            error!(error = &error as &dyn std::error::Error, session.id = %session, "session {session} could not be closed");
         }
     }
 }
@@ -789,7 +816,8 @@ impl Handle {
         Ok(())
     }
 
-    async fn look_at_recording(&self, live: ingest::Live) -> Result<(), Error> {
+    /// True if it is time to close the recording.
+    async fn look_at_recording(&self, live: ingest::Live) -> Result<bool, Error> {
         let now_us = self.0.clock.now_us();
         let options = &self.0.options;
         let session = live.session_id;
@@ -813,18 +841,16 @@ impl Handle {
                     again.contains_key(&session)
                 };
                 if unsealed && failed_lately {
-                    return Ok(());
+                    return Ok(false);
                 }
                 if unsealed && since_packet_us >= settle {
                     self.seal(session).await;
                 } else if !unsealed && since_packet_us >= us(options.late_grace) {
                     let row = self.row(session).await?;
-                    if row.changed_at_us + us(options.late_grace) <= now_us {
-                        self.0.ingest.close(session).await?;
-                    }
+                    return Ok(row.changed_at_us + us(options.late_grace) <= now_us);
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 }

@@ -48,7 +48,7 @@ const PUBLISHED_FILES: &str = "SELECT r.session_id, s.started_at_us, r.created_a
      r.result_path, r.result_bytes FROM results r JOIN sessions s USING (session_id) ORDER BY r.session_id";
 
 /// Migrations in order. Each ends by setting the database's `user_version` to its own number, in its own transaction.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_accounts_and_channels.sql"),
     include_str!("migrations/0003_candidates.sql"),
@@ -57,6 +57,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/0006_results_expire.sql"),
     include_str!("migrations/0007_archives_come_back.sql"),
     include_str!("migrations/0008_labels.sql"),
+    include_str!("migrations/0009_frames_again.sql"),
 ];
 
 /// Connections for reading.
@@ -425,7 +426,8 @@ impl Catalog {
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(at(step))?;
         sqlx::query(
             "UPDATE sessions SET revision = ?2, sealed_rows = ?3, frames_path = ?4, frames_bytes = ?5, \
-             frames_sha256 = ?6, sync_error_ns = ?7, status = 'analyzing', changed_at_us = ?8 WHERE session_id = ?1",
+             frames_sha256 = ?6, other_frames_sha256 = NULL, sync_error_ns = ?7, status = 'analyzing', changed_at_us = ?8 \
+             WHERE session_id = ?1",
         )
         .bind(sealed.session_id.get())
         .bind(sealed.revision)

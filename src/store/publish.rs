@@ -283,6 +283,11 @@ pub(super) fn publish(
 }
 
 impl Unpublished {
+    /// Its length.
+    pub(super) fn bytes(&self) -> Result<u64, Error> {
+        fs::metadata(&self.temporary).map(|about| about.len()).map_err(io_error("look at", &self.temporary))
+    }
+
     /// Reads the file back; if it is what was written, gives it its name.
     pub(super) fn verified(
         self,
@@ -315,6 +320,7 @@ impl Unpublished {
         if pack::holder(&self.paths, self.path)?.is_some() {
             return Err(Error::Changed { path: self.target.clone() });
         }
+        swap::keep(&self.paths, self.path);
         fs::rename(&self.temporary, &self.target).map_err(io_error("rename to", &self.target))?;
         self.published = true;
         self.target.parent().map_or(Ok(()), sync_folder)

@@ -24,6 +24,7 @@
 #![deny(clippy::indexing_slicing)]
 
 mod dictionary;
+mod smaller;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -45,8 +46,9 @@ use serde::{Deserialize, Serialize};
 use self::dictionary::Dictionary;
 use super::pack::{self, TableFile};
 use super::paths::{Paths, Table, TablePath};
-use super::publish::{self, Checksums, Columns, batches, group_sums, open_table, parquet_error, value_of};
+use super::publish::{self, Checksums, Columns, Unpublished, batches, group_sums, open_table, parquet_error, value_of};
 pub use super::publish::{Error, remove_unfinished};
+pub use smaller::{KEY_SEALED_SHA256, make_smaller};
 
 /// The most rows of a row group: 128 Ki rows are eleven minutes of one sensor at 200 Hz, about 3 MB.
 pub const ROW_GROUP_ROWS: usize = 1 << 17;
@@ -98,6 +100,19 @@ impl Effort {
     }
 }
 
+/// On what terms a file is written.
+struct Terms<'a> {
+    effort: Effort,
+    /// Asked before every few row groups; once it says no, nothing is published.
+    go_on: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Terms<'_> {
+    const fn new(effort: Effort) -> Self {
+        Self { effort, go_on: &|| true }
+    }
+}
+
 /// Seals a session's frames, quickly: a player waits for the result. Row `i` of `frames` gets `seq` `i`. Blocks: half of the time
 /// it computes, on the current rayon pool, the other half it waits for the disk.
 ///
@@ -118,7 +133,7 @@ pub fn write_frames(
 ) -> Result<Manifest, Error> {
     let path = TablePath::new(Table::Frames, session_id, started_at_us);
     let properties = publish::properties(&frames_schema(), path, started_at_us, revision, metadata);
-    write(paths, path, (revision, properties), frames, acc_to_mps2, Effort::Quick)
+    write(paths, path, (revision, properties), frames, acc_to_mps2, &Terms::new(Effort::Quick))?.publish(None)
 }
 
 /// The same in an eighth fewer bytes and twice the time: nobody waits.
@@ -136,7 +151,27 @@ pub fn write_frames_small(
 ) -> Result<Manifest, Error> {
     let path = TablePath::new(Table::Frames, session_id, started_at_us);
     let properties = publish::properties(&frames_schema(), path, started_at_us, revision, metadata);
-    write(paths, path, (revision, properties), frames, acc_to_mps2, Effort::Small)
+    write(paths, path, (revision, properties), frames, acc_to_mps2, &Terms::new(Effort::Small))?.publish(None)
+}
+
+/// A file that is written, not yet read back, and not visible.
+struct Written {
+    unpublished: Unpublished,
+    revision: u32,
+    rows: u64,
+    t_range_ns: Option<(i64, i64)>,
+    sums: Vec<Checksums>,
+}
+
+impl Written {
+    /// Gives it its name, if it reads back as what was written, and that has the values of `same_as`, row group by row group.
+    fn publish(self, same_as: Option<&TableFile>) -> Result<Manifest, Error> {
+        let Self { unpublished, revision, rows, t_range_ns, sums } = self;
+        unpublished.verified(revision, rows, t_range_ns, |file| {
+            let same_as = same_as.map(group_sums).transpose()?;
+            Ok(group_sums(file)? == sums && same_as.is_none_or(|same| same == sums))
+        })
+    }
 }
 
 fn write(
@@ -145,23 +180,23 @@ fn write(
     (revision, properties): (u32, WriterPropertiesBuilder),
     frames: &FrameColumns,
     acc_to_mps2: impl Fn(u8) -> Option<f32>,
-    effort: Effort,
-) -> Result<Manifest, Error> {
+    terms: &Terms<'_>,
+) -> Result<Written, Error> {
     // A table instead of the closure, so that row groups can be encoded on several threads.
     let factors: Vec<Option<f32>> = (0..=u8::MAX).map(acc_to_mps2).collect();
     let session_id = path.session_id();
     check_columns(session_id, frames)?;
     let order = sorted_rows(frames);
     let groups: Vec<&[usize]> = order.iter().flat_map(|rows| rows.chunks(ROW_GROUP_ROWS)).collect();
-    let source = Source { session_id, frames, factors, effort };
+    let source = Source { session_id, frames, factors, terms };
 
-    let mut written = Vec::with_capacity(groups.len());
+    let mut sums = Vec::with_capacity(groups.len());
     let unpublished = publish::publish(paths, path, |file, temporary| {
-        written = source.write(file, properties, &groups).map_err(parquet_error("write", temporary))?;
+        sums = source.write(file, properties, &groups).map_err(parquet_error("write", temporary))?;
         Ok(())
     })?;
     let t_range_ns = frames.t_ns.iter().min().copied().zip(frames.t_ns.iter().max().copied());
-    unpublished.verified(revision, frames.len() as u64, t_range_ns, |file| Ok(group_sums(file)? == written))
+    Ok(Written { unpublished, revision, rows: frames.len() as u64, t_range_ns, sums })
 }
 
 fn check_columns(session_id: SessionId, frames: &FrameColumns) -> Result<(), Error> {
@@ -247,7 +282,7 @@ struct Source<'a> {
     session_id: SessionId,
     frames: &'a FrameColumns,
     factors: Vec<Option<f32>>,
-    effort: Effort,
+    terms: &'a Terms<'a>,
 }
 
 impl Source<'_> {
@@ -265,6 +300,9 @@ impl Source<'_> {
         let mut checksums = Vec::with_capacity(groups.len());
         // As many groups at a time as there are threads: what is encoded and not yet written stays bounded.
         for wave in groups.chunks(rayon::current_num_threads().max(1)) {
+            if !(self.terms.go_on)() {
+                return Err(ParquetError::General("given up".to_owned()));
+            }
             let first = checksums.len();
             let encoded: Vec<_> = wave
                 .par_iter()
@@ -305,7 +343,7 @@ impl Source<'_> {
         let chunks = schema.fields().par_iter().zip(batch.columns()).zip(writers).map(
             |((field, column), (mut writer, descr))| {
                 if let Some(values) = column.as_primitive_opt::<Float32Type>()
-                    && let Some(dictionary) = Dictionary::of(values, self.effort.level())?
+                    && let Some(dictionary) = Dictionary::of(values, self.terms.effort.level())?
                     && dictionary.expected_bytes < dictionary::split_bytes(values)
                 {
                     return Ok(Chunk::Dictionary(dictionary.encode(values, ColumnDescPtr::clone(descr))?));

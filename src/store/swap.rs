@@ -7,6 +7,8 @@
 //! A crash at any instant leaves the day as it was or as it shall be, and something below `_swap` that the next start
 //! deletes. A file that changed while its replacement was made ready is not replaced.
 //!
+//! A single file that another takes the place of, by a rename, is kept below `_swap` in the same way.
+//!
 //! Two locks, which the system gives back with the process that held them. Of a table's folder: shared by whoever gives a
 //! file its name or deletes one, exclusive for the links and the exchange, milliseconds. Of `_swap`: shared by whoever uses it, exclusive
 //! for deleting what is old.
@@ -67,7 +69,7 @@ impl Generation {
         let swap = paths.swap();
         make_folder(paths, &swap)?;
         let in_use = locked(&swap, File::lock_shared)?;
-        let mut number = 0u32;
+        let mut number = u32::try_from(entries(&swap)?.len()).unwrap_or(0);
         loop {
             let folder = swap.join(number.to_string());
             match fs::create_dir(&folder) {
@@ -396,17 +398,38 @@ pub fn remove_replaced(paths: &Paths, before_us: Option<i64>) -> Result<Option<u
     Ok(Some(removed))
 }
 
-/// Where a file that was replaced is, both below the data folder with `/`: the one that was replaced last, if several had the
-/// name.
+/// Keeps the file that has a session's place, for statements that are reading it: another one is about to take it.
+pub(super) fn keep(paths: &Paths, path: TablePath) {
+    let keep = || {
+        let live = paths.file(path);
+        if !live.is_file() {
+            return Ok(());
+        }
+        let mut generation = Generation::new(paths)?;
+        let kept = generation.folder.join(path.to_string());
+        kept.parent().map_or(Ok(()), fs::create_dir_all).map_err(io_error("make the folder of", &kept))?;
+        fs::hard_link(&live, &kept).map_err(io_error("link", &kept))?;
+        generation.is_kept = true;
+        Ok::<_, Error>(())
+    };
+    // A full disk, or a file system without links: such a statement is begun again, or fails.
+    if let Err(error) = keep() {
+        tracing::debug!(error = &error as &dyn std::error::Error, "{path} is replaced and not kept for who reads it");
+    }
+}
+
+/// Where a file that was replaced is, by its name below the data folder and, if several had that, its length: the one that was
+/// replaced last.
 #[must_use]
-pub fn replaced(paths: &Paths, name: &str) -> Option<String> {
+pub fn replaced(paths: &Paths, name: &str, bytes: Option<u64>) -> Option<PathBuf> {
+    let is_it = |file: &PathBuf| {
+        fs::metadata(file).is_ok_and(|about| about.is_file() && bytes.is_none_or(|bytes| about.len() == bytes))
+    };
     let generations = entries(&paths.swap()).ok()?;
-    let files = generations.iter().map(|generation| generation.join(name)).filter(|file| file.is_file());
-    let newest = files.max_by_key(|file| {
+    generations.iter().map(|generation| generation.join(name)).filter(is_it).max_by_key(|file| {
         let table = file.parent().and_then(Path::parent).map(fs::metadata);
         table.and_then(|about| Some(changed_at_us(&about.ok()?)))
-    })?;
-    Some(newest.strip_prefix(paths.root()).ok()?.to_str()?.to_owned())
+    })
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ fn tables(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-async fn whole(folder: &Path) {
+pub async fn whole(folder: &Path) {
     let report = ask(&["verify", "--data-dir", &text(folder), "--json"]).await;
     assert_eq!(report["lost"], json!([]), "{report}");
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod brought;
+mod closing;
 mod commands;
 mod compaction;
 mod custody;

@@ -198,6 +198,7 @@ impl Catalog {
     ) -> Result<Option<Here>, Error> {
         sqlx::query(
             "WITH same AS (SELECT session_id FROM sessions WHERE frames_sha256 = ?1 UNION \
+             SELECT session_id FROM sessions WHERE other_frames_sha256 = ?1 UNION \
              SELECT CAST(our_id AS INTEGER) FROM imported WHERE source = 'archive' AND kind = 'session' AND source_id = ?1), \
              known AS (SELECT session_id FROM same UNION SELECT session_id FROM sessions WHERE session_id = ?2 \
              AND started_at_us = ?3 AND ?4 = (SELECT value FROM settings WHERE name = 'service_id')) \
@@ -250,7 +251,9 @@ impl Catalog {
         let step = "bring a session back";
         let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(at(step))?;
         sqlx::query(
-            "UPDATE sessions SET frames_path = ?2, frames_bytes = ?3, frames_sha256 = ?4, brought_back_at_us = ?5 \
+            "UPDATE sessions SET frames_path = ?2, frames_bytes = ?3, frames_sha256 = ?4, \
+             other_frames_sha256 = CASE WHEN frames_sha256 = ?4 THEN other_frames_sha256 ELSE frames_sha256 END, \
+             brought_back_at_us = ?5 \
              WHERE session_id = ?1 AND frames_path IS NULL",
         )
         .bind(session.get())

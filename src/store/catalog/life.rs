@@ -6,8 +6,8 @@ use std::path::Path;
 use schemas::{SessionId, UserId};
 
 use super::archives::{ARCHIVED, archived_as};
-use super::{Catalog, Error, at, get};
-use crate::store::paths::Table;
+use super::{Catalog, Error, at, get, parse};
+use crate::store::paths::{Table, TablePath};
 
 /// An erasure that was begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,6 +279,42 @@ impl Catalog {
         .await
         .map_err(at("list old sessions"))?;
         rows.iter().map(|row| Ok(SessionId(get(row, 0)?))).collect()
+    }
+
+    /// The file that a session's frames are in, and its sum.
+    pub async fn frames_file(&self, session: SessionId) -> Result<Option<(TablePath, String)>, Error> {
+        let step = "look the frames of a session up";
+        let row = sqlx::query(
+            "SELECT frames_path, frames_sha256 FROM sessions \
+             WHERE session_id = ? AND frames_path IS NOT NULL AND frames_sha256 IS NOT NULL",
+        )
+        .bind(session.get())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(at(step))?;
+        row.map(|row| Ok((parse("path", &get::<String>(&row, 0)?)?, get(&row, 1)?))).transpose()
+    }
+
+    /// Notes that the frames of a session are in another file now, the same ones; nothing if they were not in the one with this sum.
+    pub async fn replace_frames(
+        &self,
+        session: SessionId,
+        sha256: &str,
+        new_bytes: i64,
+        new_sha256: &str,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE sessions SET frames_bytes = ?3, frames_sha256 = ?4, other_frames_sha256 = ?2 \
+             WHERE session_id = ?1 AND frames_sha256 = ?2 AND frames_path IS NOT NULL",
+        )
+        .bind(session.get())
+        .bind(sha256)
+        .bind(new_bytes)
+        .bind(new_sha256)
+        .execute(&self.writer)
+        .await
+        .map_err(at("note the new file of a session's frames"))?;
+        Ok(())
     }
 
     /// Gives up the frames of a session, if they still are the ones with this sum. From now on nobody is sent to the file.

@@ -13,6 +13,7 @@ use schemas::frames::FrameFlags;
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::audit::{Expected, audit};
 
 /// 2026-11-23 00:00 UTC.
 const STARTED_AT_US: i64 = 1_795_392_000_000_000;
@@ -229,7 +230,12 @@ fn a_file_that_reads_back_otherwise_is_not_published() {
     let frames = session(1, 1);
     let order = sorted_rows(&frames);
     let groups: Vec<&[usize]> = order.iter().map(Vec::as_slice).filter(|rows| !rows.is_empty()).collect();
-    let source = Source { session_id: SessionId(1), frames: &frames, factors: vec![None; 256], effort: Effort::Quick };
+    let source = Source {
+        session_id: SessionId(1),
+        frames: &frames,
+        factors: vec![None; 256],
+        terms: &Terms::new(Effort::Quick),
+    };
     let properties = publish::properties(&frames_schema(), path, STARTED_AT_US, 1, &[]);
     let unpublished = publish::publish(&paths, path, |file, _| {
         source.write(file, properties.clone(), &groups).unwrap();
@@ -295,7 +301,7 @@ fn what_a_crash_left_is_removed_and_nothing_else() {
         fs::create_dir_all(&on_its_way).unwrap();
         fs::write(on_its_way.join("frames.parquet"), "half").unwrap();
     }
-    assert_eq!(remove_unfinished(&paths).unwrap(), 3);
+    assert_eq!(remove_unfinished(&paths).unwrap(), 4, "and the file that was replaced");
     assert!(!paths.incoming().exists() && !paths.unpacked().exists());
     assert_eq!(publish::entries(file.parent().unwrap()).unwrap().len(), 2);
 }
@@ -397,4 +403,63 @@ fn seal_speed() {
             started.elapsed()
         );
     }
+}
+
+#[test]
+fn a_file_gets_smaller_once_and_says_whose_place_it_took() {
+    let dir = TempDir::new().unwrap();
+    let paths = Paths::new(dir.path());
+    let frames = session(25, 7);
+    let metadata = [(KEY_DEVICE_CODE.to_owned(), "d1".to_owned()), (KEY_SYNC_ERROR_NS.to_owned(), "1500".to_owned())];
+    let sealed = write_frames(&paths, SessionId(1), STARTED_AT_US, 3, &frames, factor, &metadata).unwrap();
+    let path = sealed.path;
+    let smaller = |sum: &str| make_smaller(&paths, path, sum, &|| true);
+    let small = smaller(&sealed.sha256).unwrap().unwrap();
+    assert!(small.bytes < sealed.bytes && small.sha256 != sealed.sha256, "{small:?} {sealed:?}");
+    assert_eq!((small.revision, small.rows), (3, 20_000));
+    let file = pack::locate(&paths, path).unwrap();
+    assert_eq!(file.sha256().unwrap(), (small.bytes, small.sha256.clone()));
+    assert_eq!(comparable(&read_frames(&file).unwrap()), comparable(&frames));
+    assert_eq!(super::metadata(&file).unwrap(), metadata);
+    assert!(acc_factors(&file).unwrap().iter().all(|(&sensor, &found)| found == factor(sensor)));
+
+    // Asked again, by the new sum or, after a crash, by the old one: it is there.
+    for sum in [&small.sha256, &sealed.sha256] {
+        let there = smaller(sum).unwrap().unwrap();
+        assert_eq!((there.bytes, &there.sha256), (small.bytes, &small.sha256));
+    }
+    // A catalog that has the old sum has nothing lost, one of another revision or sum has.
+    let lost = |expected: Expected| {
+        let report = audit(&paths, &[expected], |_| {}).unwrap();
+        (report.lost.len(), report.newer_files)
+    };
+    let known = Expected::from(&sealed);
+    assert_eq!(lost(known.clone()), (0, 1));
+    assert_eq!(lost(Expected { sha256: Some("0".repeat(64)), ..known.clone() }), (1, 0));
+    assert_eq!(lost(Expected { revision: Some(4), ..known }), (1, 0));
+    assert!(matches!(smaller(&"0".repeat(64)), Err(Error::Changed { .. })));
+}
+
+#[test]
+fn a_file_that_is_given_up_half_way_stays_as_it_was() {
+    let dir = TempDir::new().unwrap();
+    let paths = Paths::new(dir.path());
+    let sealed = write_frames(&paths, SessionId(1), STARTED_AT_US, 1, &session(1, 7), |_| None, &[]).unwrap();
+    assert_eq!(make_smaller(&paths, sealed.path, &sealed.sha256, &|| false).unwrap(), None);
+    assert_eq!(pack::locate(&paths, sealed.path).unwrap().sha256().unwrap(), (sealed.bytes, sealed.sha256));
+    let folder = paths.folder(sealed.path);
+    assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "nothing is left of it");
+}
+
+#[test]
+fn a_file_that_would_not_become_smaller_stays() {
+    let dir = TempDir::new().unwrap();
+    let paths = Paths::new(dir.path());
+    let mut frames = FrameColumns::default();
+    frames.push_decoded(4, SensorRole::Racket, None, [[1.0; 3]; 3]);
+    let sealed = write_frames(&paths, SessionId(1), STARTED_AT_US, 1, &frames, |_| None, &[]).unwrap();
+    let there = make_smaller(&paths, sealed.path, &sealed.sha256, &|| true).unwrap().unwrap();
+    assert_eq!((there.bytes, &there.sha256), (sealed.bytes, &sealed.sha256));
+    assert_eq!(fs::read_dir(paths.folder(sealed.path)).unwrap().count(), 1, "nothing is left of the try");
+    assert!(!paths.swap().exists());
 }

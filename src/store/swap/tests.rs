@@ -140,11 +140,11 @@ fn what_was_replaced_stays_readable_until_it_is_deleted() {
     let manifests = day(&paths);
     pack(&paths, Table::Frames);
     let name = manifests[1].path.to_string();
-    let kept = paths.root().join(replaced(&paths, &name).unwrap());
+    let kept = replaced(&paths, &name, None).unwrap();
     assert_eq!(TableFile::open(&kept).unwrap().sha256().unwrap().1, manifests[1].sha256);
     assert_eq!(remove_replaced(&paths, Some(0)).unwrap(), Some(0));
     assert_eq!(remove_replaced(&paths, Some(i64::MAX)).unwrap(), Some(4));
-    assert_eq!(replaced(&paths, &name), None);
+    assert_eq!(replaced(&paths, &name, None), None);
     // Nobody deletes while somebody packs.
     let _packing = Generation::new(&paths).unwrap();
     assert_eq!(remove_replaced(&paths, None).unwrap(), None);
@@ -192,7 +192,10 @@ fn a_file_that_changes_while_it_is_packed_is_not_replaced() {
         read_track(&locate(&paths, TablePath::new(Table::Frames, SessionId(3), STARTED_AT_US)).unwrap()).unwrap().len(),
         333
     );
-    assert_eq!(entries(&paths.swap()).unwrap(), Vec::<PathBuf>::new(), "nothing half is left");
+    let kept = entries(&paths.swap()).unwrap();
+    let name = TablePath::new(Table::Frames, SessionId(3), STARTED_AT_US).to_string();
+    assert_eq!(kept.len(), 1, "nothing half is left");
+    assert!(kept[0].join(name).is_file(), "only what the new revision replaced");
 }
 
 /// Bytes to place, while they are read the day is packed.
@@ -365,4 +368,20 @@ fn a_file_is_deleted_out_of_its_pack_and_not_beside_an_exchange() {
     assert!(heard.recv().unwrap());
     deleting.join().unwrap().unwrap();
     assert_eq!(names(&paths, Table::Frames), ["1.parquet", "4.parquet"]);
+}
+
+#[test]
+fn a_file_that_is_replaced_is_kept_for_who_reads_it_by_its_length() {
+    let dir = TempDir::new().unwrap();
+    let paths = Paths::new(dir.path());
+    let name = TablePath::new(Table::Frames, SessionId(1), STARTED_AT_US).to_string();
+    let lengths = [100, 300, 200].map(|rows| seal(&paths, 1, 1, rows).bytes);
+    let contents = |bytes| replaced(&paths, &name, bytes).map(|file| fs::metadata(file).unwrap().len());
+    assert_eq!(contents(Some(lengths[0])), Some(lengths[0]));
+    assert_eq!(contents(Some(lengths[1])), Some(lengths[1]));
+    assert_eq!(contents(Some(lengths[2])), None, "it is in its place");
+    assert_eq!(contents(None), Some(lengths[1]), "the last one");
+    assert_eq!(remove_replaced(&paths, Some(0)).unwrap(), Some(0), "nothing is that old");
+    assert_eq!(remove_replaced(&paths, None).unwrap(), Some(2));
+    assert_eq!(contents(None), None);
 }

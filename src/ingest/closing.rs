@@ -1,0 +1,87 @@
+//! The end of a recording, when late frames are not to be expected any more: its file once more in the small form, then the log
+//! and the memory are free.
+//!
+//! The file was sealed quickly, since somebody waited for the result. Now nobody does: it is written again, by one thread that gives way
+//! to everything else, and the catalog takes the new sum under the same revision. Killed in between, the session is not closed, and the
+//! next start comes here again.
+
+use std::sync::OnceLock;
+
+use rayon::ThreadPool;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use schemas::SessionId;
+
+use super::Error;
+use super::service::Handle;
+use crate::store::seal;
+use crate::threads;
+
+impl Handle {
+    /// Ends a recording: its file becomes small, nothing more is taken, the log may forget it, the memory is given back. A file that
+    /// cannot be written again stays as it is.
+    ///
+    /// False, and the recording goes on, while it holds rows that are not sealed (a packet may come between the caller's look and this),
+    /// and if the service is stopping.
+    pub async fn close(&self, session: SessionId, stopping: &watch::Receiver<bool>) -> Result<bool, Error> {
+        if let Some(recording) = self.get(session) {
+            // Held until the end: a seal would write the same file.
+            let _sealing = recording.sealing.lock().await;
+            if !recording.lock().is_sealed() || !self.make_smaller(session, stopping).await? {
+                return Ok(false);
+            }
+            let mut state = recording.lock();
+            if !state.is_sealed() {
+                return Ok(false);
+            }
+            state.closed = true;
+        }
+        self.forget(session).await?;
+        Ok(true)
+    }
+
+    /// False if the service is stopping.
+    async fn make_smaller(&self, session: SessionId, stopping: &watch::Receiver<bool>) -> Result<bool, Error> {
+        let Some((path, sealed)) = self.catalog().frames_file(session).await? else { return Ok(true) };
+        let (paths, sum, stopping) = (self.paths().clone(), sealed.clone(), stopping.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let go_on = || !*stopping.borrow();
+            in_background(|| seal::make_smaller(&paths, path, &sum, &go_on))
+        })
+        .await
+        .map_err(|_| Error::Broke { session_id: session })?;
+        match written {
+            Ok(None) => return Ok(false),
+            Ok(Some(there)) if there.sha256 != sealed => {
+                self.catalog().replace_frames(session, &sealed, there.bytes as i64, &there.sha256).await?;
+                metrics::counter!("volant_ingest_smaller_files_total", "outcome" => "written").increment(1);
+                debug!(file.bytes = there.bytes, "session {session} is stored in {} bytes", there.bytes);
+            }
+            Ok(Some(_)) => {}
+            Err(error) => {
+                metrics::counter!("volant_ingest_smaller_files_total", "outcome" => "failed").increment(1);
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    session.id = %session,
+                    "the file of session {session} could not be made smaller and stays as it was sealed"
+                );
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Runs work on the one thread that gives way; after what is there already.
+fn in_background<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
+    let make = || {
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "smaller".to_owned());
+        builder.start_handler(|_| threads::give_way()).build().ok()
+    };
+    match POOL.get_or_init(make) {
+        Some(pool) => pool.install(work),
+        // No thread is to be had now: this one does it.
+        None => work(),
+    }
+}

@@ -1,0 +1,70 @@
+//! A sealed file again in its small form, once nobody waits for it.
+//!
+//! The small form has the values of the first one, row group by row group, and its metadata; it says whose place it took
+//! ([`KEY_SEALED_SHA256`]). The catalog learns its sum afterwards: after a crash in between the file is known by that key, and asking
+//! again finds it.
+
+use super::{Effort, Error, Manifest, Paths, Table, TableFile, TablePath, Terms, pack, publish};
+use super::{acc_factors, describe, frames_schema, metadata, open_table, read_frames, value_of, write};
+
+/// Metadata key of the SHA-256 that a session's file had before its small form took its place.
+pub const KEY_SEALED_SHA256: &str = "volant.sealed_sha256";
+
+/// Writes a sealed file, which has this SHA-256, again in its small form; gives what is there then. `None` if `go_on` said no,
+/// and the file is as it was. One that is small already stays, and one that would not become smaller. Blocks, on the current rayon pool.
+///
+/// # Errors
+/// As [`super::write_frames`] and [`super::read_frames`]; [`Error::Changed`] if another file is there.
+pub fn make_smaller(
+    paths: &Paths,
+    path: TablePath,
+    sha256: &str,
+    go_on: &(dyn Fn() -> bool + Sync),
+) -> Result<Option<Manifest>, Error> {
+    let file = pack::locate(paths, path)?;
+    let (found, sealed) = publish::contained(file.path(), || {
+        let reader = open_table(&file, Table::Frames, &frames_schema())?;
+        let sealed = value_of(reader.metadata(), KEY_SEALED_SHA256).map(str::to_owned);
+        Ok((describe(&file, path)?, sealed))
+    })?;
+    let there = Manifest {
+        path,
+        rows: found.rows,
+        bytes: found.bytes,
+        sha256: found.sha256,
+        revision: found.revision,
+        t_min_ns: None,
+        t_max_ns: None,
+    };
+    if there.sha256 != sha256 && sealed.as_deref() != Some(sha256) {
+        return Err(Error::Changed { path: file.path().to_owned() });
+    }
+    if sealed.is_some() || file.is_packed() {
+        return Ok(Some(there));
+    }
+    match write_again(paths, path, &file, found.started_at_us, there, go_on) {
+        Err(_) if !go_on() => Ok(None),
+        written => written.map(Some),
+    }
+}
+
+fn write_again(
+    paths: &Paths,
+    path: TablePath,
+    file: &TableFile,
+    started_at_us: i64,
+    there: Manifest,
+    go_on: &(dyn Fn() -> bool + Sync),
+) -> Result<Manifest, Error> {
+    let (frames, factors) = (read_frames(file)?, acc_factors(file)?);
+    let mut metadata = metadata(file)?;
+    metadata.push((KEY_SEALED_SHA256.to_owned(), there.sha256.clone()));
+    let properties = publish::properties(&frames_schema(), path, started_at_us, there.revision, &metadata);
+    let factor = |sensor: u8| factors.get(&sensor).copied().flatten();
+    let terms = Terms { effort: Effort::Small, go_on };
+    let written = write(paths, path, (there.revision, properties), &frames, factor, &terms)?;
+    if written.unpublished.bytes()? >= there.bytes {
+        return Ok(there);
+    }
+    written.publish(Some(file))
+}
