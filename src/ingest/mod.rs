@@ -11,10 +11,10 @@
 //! stored once; frames that the log refused are in no table.
 
 pub mod clock;
-mod closing;
 mod common_clock;
 mod recording;
 mod service;
+mod smaller;
 
 use std::sync::Arc;
 

@@ -442,8 +442,18 @@ impl Handle {
         &self.0.paths
     }
 
-    /// The end of a recording that takes nothing any more.
-    pub(super) async fn forget(&self, session: SessionId) -> Result<(), Error> {
+    /// Ends a recording: nothing more is taken, the log may forget it, the memory is given back.
+    ///
+    /// False, and nothing happens, while the recording holds rows that are not sealed: a packet may come between the
+    /// caller's look and this.
+    pub async fn close(&self, session: SessionId) -> Result<bool, Error> {
+        if let Some(recording) = self.get(session) {
+            let mut state = recording.lock();
+            if !state.is_sealed() {
+                return Ok(false);
+            }
+            state.closed = true;
+        }
         self.0.catalog.close_session(session).await?;
         let mut registry = self.write();
         if let Some(recording) = registry.recordings.remove(&session) {
@@ -451,7 +461,7 @@ impl Handle {
         }
         drop(registry);
         self.0.log.release(session);
-        Ok(())
+        Ok(true)
     }
 
     /// How many rows of the recording the sealed file of this revision answers for; `None` if that is not the newest one, or

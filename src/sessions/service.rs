@@ -718,9 +718,9 @@ impl Service {
         }
         let mut due = Vec::new();
         for live in handle.0.ingest.all_live() {
-            let session = live.session_id;
+            let (session, frames) = (live.session_id, live.frames);
             match handle.look_at_recording(live).await {
-                Ok(is_due) => due.extend(is_due.then_some(session)),
+                Ok(is_due) => due.extend(is_due.then_some((session, frames))),
                 Err(error) => {
                     error!(error = &error as &dyn std::error::Error, session.id = %session, "session {session} could not be looked at");
                 }
@@ -732,16 +732,30 @@ impl Service {
     }
 }
 
-/// Closes sessions one after the other: a long one's file takes seconds to be written again, and nobody is to wait for that.
-async fn close(ingest: ingest::Handle, sessions: Vec<SessionId>, shutdown: watch::Receiver<bool>) {
-    for session in sessions {
+/// Frames of sessions that wait to be closed while the files of others are made smaller, at most: they are in memory until then, a
+/// gigabyte of them. What is more is closed with the file that it has.
+const CLOSING_LIMIT_FRAMES: usize = 12_000_000;
+
+/// Closes sessions, each with its frames, one after the other: the file of a long one takes seconds to be made smaller, and nothing else
+/// is to wait for that.
+async fn close(ingest: ingest::Handle, sessions: Vec<(SessionId, usize)>, shutdown: watch::Receiver<bool>) {
+    let mut waiting: usize = sessions.iter().map(|(_, frames)| frames).sum();
+    for (session, frames) in sessions {
         if *shutdown.borrow() {
             return;
         }
-        // What was not closed is due again at the next look.
-        if let Err(error) = ingest.close(session, &shutdown).await {
+        let has_time = waiting <= CLOSING_LIMIT_FRAMES;
+        let close = async {
+            if has_time && !ingest.make_smaller(session, &shutdown).await? {
+                return Ok(false);
+            }
+            ingest.close(session).await
+        };
+        // What is not closed now is due again at the next look.
+        if let Err(error) = close.await {
             error!(error = &error as &dyn std::error::Error, session.id = %session, "session {session} could not be closed");
         }
+        waiting -= frames;
     }
 }
 

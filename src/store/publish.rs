@@ -268,10 +268,18 @@ pub(super) fn publish(
     path: TablePath,
     write: impl FnOnce(&File, &Path) -> Result<(), Error>,
 ) -> Result<Unpublished, Error> {
-    let target = paths.file(path);
-    let folder = paths.folder(path);
-    make_folder(paths, &folder)?;
+    make_folder(paths, &paths.folder(path))?;
     swap::undo_for(paths, path)?;
+    prepare(paths, path, write)
+}
+
+/// The same, in a folder that is there, of a session that is in no pack: its file gets no name if it is in one then.
+pub(super) fn prepare(
+    paths: &Paths,
+    path: TablePath,
+    write: impl FnOnce(&File, &Path) -> Result<(), Error>,
+) -> Result<Unpublished, Error> {
+    let (target, folder) = (paths.file(path), paths.folder(path));
     let (file, temporary) = {
         let _shared = swap::shared(paths, path.table())?;
         create_temporary(&folder, &path.file_name())?

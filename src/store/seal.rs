@@ -28,6 +28,7 @@ mod smaller;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::path::Path;
 
 use arrow::array::{AsArray as _, Float32Array};
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type, SchemaRef};
@@ -105,11 +106,13 @@ struct Terms<'a> {
     effort: Effort,
     /// Asked before every few row groups; once it says no, nothing is published.
     go_on: &'a (dyn Fn() -> bool + Sync),
+    /// A pack that holds the session is undone for it.
+    undoes_packs: bool,
 }
 
 impl Terms<'_> {
     const fn new(effort: Effort) -> Self {
-        Self { effort, go_on: &|| true }
+        Self { effort, go_on: &|| true, undoes_packs: true }
     }
 }
 
@@ -191,10 +194,15 @@ fn write(
     let source = Source { session_id, frames, factors, terms };
 
     let mut sums = Vec::with_capacity(groups.len());
-    let unpublished = publish::publish(paths, path, |file, temporary| {
+    let encode = |file: &File, temporary: &Path| {
         sums = source.write(file, properties, &groups).map_err(parquet_error("write", temporary))?;
         Ok(())
-    })?;
+    };
+    let unpublished = if terms.undoes_packs {
+        publish::publish(paths, path, encode)?
+    } else {
+        publish::prepare(paths, path, encode)?
+    };
     let t_range_ns = frames.t_ns.iter().min().copied().zip(frames.t_ns.iter().max().copied());
     Ok(Written { unpublished, revision, rows: frames.len() as u64, t_range_ns, sums })
 }

@@ -20,6 +20,7 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -64,17 +65,20 @@ struct Generation {
     _in_use: File,
 }
 
+/// Number of the next folder below `_swap`; those of other processes, and of one that died, are passed over.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 impl Generation {
     fn new(paths: &Paths) -> Result<Self, Error> {
         let swap = paths.swap();
         make_folder(paths, &swap)?;
         let in_use = locked(&swap, File::lock_shared)?;
-        let mut number = u32::try_from(entries(&swap)?.len()).unwrap_or(0);
         loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let folder = swap.join(number.to_string());
             match fs::create_dir(&folder) {
                 Ok(()) => return Ok(Self { folder, is_kept: false, _in_use: in_use }),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < u32::MAX => number += 1,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(io_error("make folder", &folder)(error)),
             }
         }

@@ -117,12 +117,12 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ("wechat", &["entropy", "clock"], "a client of WeChat's servers"),
     (
         "query",
-        &["ingest", "hub", "store", "clock", "shutdown"],
+        &["ingest", "hub", "store", "clock", "shutdown", "threads"],
         "live batches of open recordings, sealed Parquet, presence",
     ),
     ("export", &["query", "store", "clock"], "rows of the tables, files of an archive"),
     ("custody", &["export", "store", "clock"], "copies, archives and erases what the service stored"),
-    ("ingest", &["store", "clock"], "logs, numbers and seals; knows no session state but the catalog's"),
+    ("ingest", &["store", "clock", "threads"], "logs, numbers and seals; knows no session state but the catalog's"),
     (
         "migration",
         &["export", "ingest", "recordings", "store", "clock"],
@@ -137,6 +137,7 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ("texts", &[], "every text in both languages"),
     ("entropy", &[], "the injected randomness"),
     ("clock", &[], "the injected wall clock"),
+    ("threads", &[], "threads that give way"),
     ("shutdown", &[], "the word to stop"),
 ];
 

@@ -11,7 +11,7 @@ use super::{acc_factors, describe, frames_schema, metadata, open_table, read_fra
 pub const KEY_SEALED_SHA256: &str = "volant.sealed_sha256";
 
 /// Writes a sealed file, which has this SHA-256, again in its small form; gives what is there then. `None` if `go_on` said no,
-/// and the file is as it was. One that is small already stays, and one that would not become smaller. Blocks, on the current rayon pool.
+/// and the file is as it was. One that is small already stays, and one that would not become smaller, or lies in a pack. Blocks, on the current rayon pool.
 ///
 /// # Errors
 /// As [`super::write_frames`] and [`super::read_frames`]; [`Error::Changed`] if another file is there.
@@ -61,10 +61,14 @@ fn write_again(
     metadata.push((KEY_SEALED_SHA256.to_owned(), there.sha256.clone()));
     let properties = publish::properties(&frames_schema(), path, started_at_us, there.revision, &metadata);
     let factor = |sensor: u8| factors.get(&sensor).copied().flatten();
-    let terms = Terms { effort: Effort::Small, go_on };
+    let terms = Terms { effort: Effort::Small, go_on, undoes_packs: false };
     let written = write(paths, path, (there.revision, properties), &frames, factor, &terms)?;
     if written.unpublished.bytes()? >= there.bytes {
         return Ok(there);
     }
-    written.publish(Some(file))
+    match written.publish(Some(file)) {
+        // Packed meanwhile, and the pack has it as it was.
+        Err(Error::Changed { .. }) => Ok(there),
+        published => published,
+    }
 }

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::audit::{Expected, audit};
+use crate::store::swap;
 
 /// 2026-11-23 00:00 UTC.
 const STARTED_AT_US: i64 = 1_795_392_000_000_000;
@@ -462,4 +463,25 @@ fn a_file_that_would_not_become_smaller_stays() {
     assert_eq!((there.bytes, &there.sha256), (sealed.bytes, &sealed.sha256));
     assert_eq!(fs::read_dir(paths.folder(sealed.path)).unwrap().count(), 1, "nothing is left of the try");
     assert!(!paths.swap().exists());
+}
+
+#[test]
+fn a_file_that_is_packed_meanwhile_stays_in_its_pack() {
+    let dir = TempDir::new().unwrap();
+    let paths = Paths::new(dir.path());
+    let sealed = [1, 2]
+        .map(|number| write_frames(&paths, SessionId(number), STARTED_AT_US, 1, &session(25, 7), factor, &[]).unwrap());
+    let folder = paths.folder(sealed[0].path);
+    let pack_it = || {
+        swap::pack_day(&paths, Table::Frames, &folder, &swap::Sizes::default(), false, &|| true).unwrap();
+        true
+    };
+    let is_as_it_was = |made: Option<Manifest>| {
+        let file = pack::locate(&paths, sealed[0].path).unwrap();
+        assert!(file.is_packed());
+        assert_eq!(file.sha256().unwrap(), (sealed[0].bytes, sealed[0].sha256.clone()));
+        assert_eq!(made.unwrap().sha256, sealed[0].sha256);
+    };
+    is_as_it_was(make_smaller(&paths, sealed[0].path, &sealed[0].sha256, &pack_it).unwrap());
+    is_as_it_was(make_smaller(&paths, sealed[0].path, &sealed[0].sha256, &|| true).unwrap());
 }

@@ -1,17 +1,16 @@
-//! The end of a recording, when late frames are not to be expected any more: its file once more in the small form, then the log
-//! and the memory are free.
+//! A sealed recording's file once more in the small form, when late frames are not to be expected any more.
 //!
 //! The file was sealed quickly, since somebody waited for the result. Now nobody does: it is written again, by one thread that gives way
-//! to everything else, and the catalog takes the new sum under the same revision. Killed in between, the session is not closed, and the
-//! next start comes here again.
+//! to everything else, and the catalog takes the new sum under the same revision. This goes before [`Handle::close`]: killed in
+//! between, the session is not closed, and the next start comes here again; and what works on closed sessions alone (packing, giving
+//! up, erasing) never meets it.
 
 use std::sync::OnceLock;
 
 use rayon::ThreadPool;
+use schemas::SessionId;
 use tokio::sync::watch;
 use tracing::{debug, warn};
-
-use schemas::SessionId;
 
 use super::Error;
 use super::service::Handle;
@@ -19,30 +18,12 @@ use crate::store::seal;
 use crate::threads;
 
 impl Handle {
-    /// Ends a recording: its file becomes small, nothing more is taken, the log may forget it, the memory is given back. A file that
-    /// cannot be written again stays as it is.
-    ///
-    /// False, and the recording goes on, while it holds rows that are not sealed (a packet may come between the caller's look and this),
-    /// and if the service is stopping.
-    pub async fn close(&self, session: SessionId, stopping: &watch::Receiver<bool>) -> Result<bool, Error> {
-        if let Some(recording) = self.get(session) {
-            // Held until the end: a seal would write the same file.
-            let _sealing = recording.sealing.lock().await;
-            if !recording.lock().is_sealed() || !self.make_smaller(session, stopping).await? {
-                return Ok(false);
-            }
-            let mut state = recording.lock();
-            if !state.is_sealed() {
-                return Ok(false);
-            }
-            state.closed = true;
-        }
-        self.forget(session).await?;
-        Ok(true)
-    }
-
-    /// False if the service is stopping.
-    async fn make_smaller(&self, session: SessionId, stopping: &watch::Receiver<bool>) -> Result<bool, Error> {
+    /// Writes the file of a sealed recording again in its small form; one that cannot be stays as it is, and that is told. False if
+    /// nothing was done, because the service is stopping.
+    pub async fn make_smaller(&self, session: SessionId, stopping: &watch::Receiver<bool>) -> Result<bool, Error> {
+        let Some(recording) = self.get(session) else { return Ok(true) };
+        // Held until the end: a seal would write the same file.
+        let _sealing = recording.sealing.lock().await;
         let Some((path, sealed)) = self.catalog().frames_file(session).await? else { return Ok(true) };
         let (paths, sum, stopping) = (self.paths().clone(), sealed.clone(), stopping.clone());
         let written = tokio::task::spawn_blocking(move || {
@@ -81,7 +62,7 @@ fn in_background<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     };
     match POOL.get_or_init(make) {
         Some(pool) => pool.install(work),
-        // No thread is to be had now: this one does it.
+        // No thread is to be had: this one does it.
         None => work(),
     }
 }
