@@ -232,6 +232,9 @@ impl Plan {
 /// How long an erasure waits for an import or another erasure.
 const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often files that were replaced are tried to be deleted while somebody is replacing one, and the pause between.
+const REPLACED_ATTEMPTS: usize = 5;
+const REPLACED_PAUSE: Duration = Duration::from_millis(20);
 /// How often the catalog's log is tried to be emptied, each time waiting for its readers for some seconds.
 const EMPTYING_ATTEMPTS: usize = 3;
 
@@ -250,9 +253,14 @@ fn delete(paths: &Paths, user: UserId, mut files: Vec<String>) -> Result<(), Err
             _ => {}
         }
     }
-    // What a compaction replaced holds everybody of a day.
-    if swap::remove_replaced(paths, None)?.is_none() {
-        return Err(Error::Compacting);
+    // What a compaction replaced holds everybody of a day. Whoever replaces one file is done with it in a moment.
+    let mut attempts = 1;
+    while swap::remove_replaced(paths, None)?.is_none() {
+        if attempts == REPLACED_ATTEMPTS {
+            return Err(Error::Compacting);
+        }
+        attempts += 1;
+        std::thread::sleep(REPLACED_PAUSE);
     }
     // An archive on its way to an object store may hold them; the next one is made anew.
     match fs::remove_dir_all(paths.outgoing()) {

@@ -29,7 +29,7 @@
 //! *New reader, old archive*: every version stays readable. *Old reader, new archive*: refused by its number. Version 2 has labels
 //! in `sessions/`; an archive without any is still written as version 1.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -87,6 +87,8 @@ pub struct Archive {
     pub players: Vec<ArchivedPlayer>,
     /// Sessions that were asked for and are not in it, because they are not sealed yet.
     pub left_out: Vec<i64>,
+    /// Files of sessions that are still open, by name: another one may take their place before it is their turn.
+    held: HashMap<String, TableFile>,
 }
 
 /// What an archive says of itself.
@@ -186,9 +188,20 @@ impl Archive {
         selection: String,
         created_at_us: i64,
     ) -> Result<Self, Error> {
-        let (mut sealed, mut left_out) = (Vec::new(), Vec::new());
+        let (mut sealed, mut left_out, mut held) = (Vec::new(), Vec::new(), HashMap::new());
+        let open = catalog.unclosed_sessions().await?.into_iter().map(|row| row.session_id).collect::<HashSet<_>>();
         for &session in sessions {
-            match catalog.archived_session(SessionId(session)).await? {
+            let id = SessionId(session);
+            let known = if open.contains(&id) {
+                let opened = open_session(paths, catalog, id).await?;
+                opened.map(|(session, file)| {
+                    held.extend(file.map(|file| (session.frames_path.clone(), file)));
+                    session
+                })
+            } else {
+                catalog.archived_session(id).await?
+            };
+            match known {
                 Some(session) => sealed.push(session),
                 None => left_out.push(session),
             }
@@ -199,7 +212,7 @@ impl Archive {
             players.extend(catalog.archived_player(UserId(user)).await?);
         }
         let service = catalog.service_id().await?.unwrap_or_else(|| "unnamed".to_owned());
-        Ok(Self { paths: paths.clone(), service, created_at_us, selection, sessions: sealed, players, left_out })
+        Ok(Self { paths: paths.clone(), service, created_at_us, selection, sessions: sealed, players, left_out, held })
     }
 
     /// What is remembered of it where it was made, so that whoever erases a player later knows of it.
@@ -423,6 +436,9 @@ impl Archive {
 
     /// A session's file, of its own or out of a pack.
     fn stored(&self, path: &str) -> Result<TableFile, Error> {
+        if let Some(held) = self.held.get(path) {
+            return Ok(held.clone());
+        }
         let at = |what| archive_error(&self.paths.root().join(path), what);
         let path: TablePath = path.parse().map_err(|_| at("the name of no session's file".to_owned()))?;
         pack::locate(&self.paths, path).map_err(store_error)
@@ -466,6 +482,29 @@ impl Archive {
         }
         Ok(Entry { path: name.to_owned(), bytes, sha256 })
     }
+}
+
+/// How often an open session is looked at until its file is the one that the catalog has, and the pause between: a file gets its
+/// name a moment before the catalog knows of it.
+const LOOKS_LIMIT: usize = 5;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// A session that may get another file at any moment, with the one that it has; without, if that is not to be had.
+async fn open_session(
+    paths: &Paths,
+    catalog: &Catalog,
+    session: SessionId,
+) -> Result<Option<(ArchivedSession, Option<TableFile>)>, Error> {
+    for _ in 1..LOOKS_LIMIT {
+        let Some(known) = catalog.archived_session(session).await? else { return Ok(None) };
+        let file = known.frames_path.parse().ok().and_then(|path| pack::locate(paths, path).ok());
+        if file.as_ref().is_some_and(|file| file.bytes() == known.frames_bytes as u64) {
+            return Ok(Some((known, file)));
+        }
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
+    // What is wrong with it is told when it is its turn.
+    Ok(catalog.archived_session(session).await?.map(|known| (known, None)))
 }
 
 /// Takes bytes and sends them in pieces.

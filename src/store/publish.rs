@@ -20,7 +20,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
@@ -47,10 +47,6 @@ pub(super) const KEY_REVISION: &str = "volant.revision";
 
 /// What wrote a file, as its footer says.
 pub(super) const CREATED_BY: &str = concat!("volant ", env!("CARGO_PKG_VERSION"));
-
-/// Level 1 of zstd, while somebody waits (`seal.rs` has another for when nobody does). Of 480,000 quantised rows level 3 makes 1.4 % fewer bytes in 14 % more time, level 6 makes 6 % fewer in
-/// twice the time (pyarrow 26 with these encodings, 2026-11-23).
-const ZSTD_LEVEL: i32 = 1;
 
 /// Why a Parquet file could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +182,7 @@ pub(super) fn properties(
     started_at_us: i64,
     revision: u32,
     extra: &[(String, String)],
+    compression: Compression,
 ) -> WriterPropertiesBuilder {
     let own = [
         (KEY_TABLE, path.table().to_string()),
@@ -196,11 +193,6 @@ pub(super) fn properties(
     ];
     let own = own.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value));
     let extra = extra.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-    let compression = match path.table() {
-        Table::Frames => Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("the level is in zstd's range")),
-        // Small pieces, of which a statement reads hundreds: getting ready to decompress zstd takes longer than reading one.
-        Table::Strokes | Table::Results => Compression::SNAPPY,
-    };
     WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
         .set_compression(compression)

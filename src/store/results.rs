@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
+use parquet::basic::Compression;
 use schemas::SessionId;
 use schemas::tables::{results_schema, strokes_schema};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ use super::pack::TableFile;
 use super::paths::{Paths, Table, TablePath};
 use super::publish::{self, Columns, batches, decode_error, open_table};
 use super::seal::{Error, Manifest};
+
+/// Small pieces, of which a statement reads hundreds: getting ready to decompress zstd takes longer than reading one.
+const COMPRESSION: Compression = Compression::SNAPPY;
 
 /// A swing that was found: one row of the `strokes` table. Units and null meanings as in the table's schema.
 ///
@@ -151,7 +155,7 @@ fn write<R>(
     fill(&mut builder);
     // The number of the analysis and its versions are in the rows; these files are replaced as a whole.
     let revision = 1;
-    let properties = publish::properties(&schema, path, started_at_us, revision, &[]).build();
+    let properties = publish::properties(&schema, path, started_at_us, revision, &[], COMPRESSION).build();
     let batch = RecordBatch::try_new(schema, builder.columns).map_err(decode_error(&paths.file(path)))?;
     publish::publish_batch(paths, path, properties, revision, &batch)
 }

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pipelines::synth::{SynthSpec, generate};
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use volant::export::Archive;
 use volant::store::catalog::Catalog;
 use volant::store::pack;
 use volant::store::paths::{Paths, TablePath};
@@ -109,14 +111,54 @@ async fn a_service_that_ends_while_it_closes_a_session_goes_on_with_it() {
     assert_eq!((&report["lost"], &report["newer_files"]), (&json!([]), &json!(1)), "{report}");
     assert_eq!(sql_on_folder(folder.path(), VALUES).await, values);
 
+    // A backup of that moment is one, and what is restored from it closes the session.
+    let place = tempfile::tempdir().unwrap();
+    let backup = text(&place.path().join("backup"));
+    ask(&["backup", "--data-dir", &text(folder.path()), "--out", &backup, "--json"]).await;
+    let restored = tempfile::tempdir().unwrap();
+    fs::remove_dir(restored.path()).unwrap();
+    ask(&["restore", &backup, "--data-dir", &text(restored.path()), "--json"]).await;
+    closes(restored, &small, &values).await;
+
     let app = TestApp::start_in(folder, |config| config.sessions.late_grace_s = 3600).await;
     assert_eq!(app.sql(VALUES).await, values, "as it is found");
-    let app = TestApp::start_in(app.stop().await, |config| config.sessions.late_grace_s = 0).await;
+    closes(app.stop().await, &small, &values).await;
+}
+
+/// A service on the folder closes its session with the file that is there.
+async fn closes(folder: TempDir, small: &[u8], values: &[Value]) {
+    let app = TestApp::start_in(folder, |config| config.sessions.late_grace_s = 0).await;
     let data_dir = text(app.data_dir());
     eventually(async || ask(&["verify", "--data-dir", &data_dir, "--json"]).await["newer_files"] == 0).await;
     whole(app.data_dir()).await;
-    assert_eq!(fs::read(&file).unwrap(), small, "it was not written again");
+    assert_eq!(fs::read(frames_file(app.data_dir()).1).unwrap(), small, "it was not written again");
     assert_eq!(app.sql(VALUES).await, values);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_has_the_file_that_was_there_when_it_began() {
+    let app = TestApp::start_with(|config| config.sessions.late_grace_s = 3600).await;
+    session(&app, 4).await;
+    let (path, file) = frames_file(app.data_dir());
+    let (paths, sealed) = (Paths::new(app.data_dir()), fs::read(&file).unwrap());
+    let catalog = Catalog::open_read_only(&paths.catalog()).await.unwrap();
+    let archive = Archive::of(&paths, &catalog, &[1], "all".to_owned(), 0).await.unwrap();
+    let (_, sum) = pack::locate(&paths, path).unwrap().sha256().unwrap();
+    seal::make_smaller(&paths, path, &sum, &|| true).unwrap().unwrap();
+    assert_ne!(fs::read(&file).unwrap(), sealed);
+
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("a.tar.zst");
+    tokio::task::spawn_blocking({
+        let out = out.clone();
+        move || archive.write(&out, &mut |_, _| {}).unwrap()
+    })
+    .await
+    .unwrap();
+    let into = place.path().join("into");
+    let taken = ask(&["import", "archive", &text(&out), "--data-dir", &text(&into), "--json"]).await;
+    assert_eq!(taken["taken"], 1, "{taken}");
+    assert_eq!(fs::read(frames_file(&into).1).unwrap(), sealed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,11 +4,22 @@
 //! ([`KEY_SEALED_SHA256`]). The catalog learns its sum afterwards: after a crash in between the file is known by that key, and asking
 //! again finds it.
 
-use super::{Effort, Error, Manifest, Paths, Table, TableFile, TablePath, Terms, pack, publish};
+use super::{About, Effort, Error, Manifest, Paths, Table, TableFile, TablePath, Terms, pack, publish};
 use super::{acc_factors, describe, frames_schema, metadata, open_table, read_frames, value_of, write};
 
 /// Metadata key of the SHA-256 that a session's file had before its small form took its place.
 pub const KEY_SEALED_SHA256: &str = "volant.sealed_sha256";
+
+/// The SHA-256 of the file that this small form replaced; `None` if it is none.
+///
+/// # Errors
+/// As [`super::read_frames`].
+pub fn sealed_sha256(file: &TableFile) -> Result<Option<String>, Error> {
+    publish::contained(file.path(), || {
+        let reader = open_table(file, Table::Frames, &frames_schema())?;
+        Ok(value_of(reader.metadata(), KEY_SEALED_SHA256).map(str::to_owned))
+    })
+}
 
 /// Writes a sealed file, which has this SHA-256, again in its small form; gives what is there then. `None` if `go_on` said no,
 /// and the file is as it was. One that is small already stays, and one that would not become smaller, or lies in a pack. Blocks, on the current rayon pool.
@@ -22,11 +33,8 @@ pub fn make_smaller(
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<Manifest>, Error> {
     let file = pack::locate(paths, path)?;
-    let (found, sealed) = publish::contained(file.path(), || {
-        let reader = open_table(&file, Table::Frames, &frames_schema())?;
-        let sealed = value_of(reader.metadata(), KEY_SEALED_SHA256).map(str::to_owned);
-        Ok((describe(&file, path)?, sealed))
-    })?;
+    let sealed = sealed_sha256(&file)?;
+    let found = publish::contained(file.path(), || describe(&file, path))?;
     let there = Manifest {
         path,
         rows: found.rows,
@@ -59,10 +67,10 @@ fn write_again(
     let (frames, factors) = (read_frames(file)?, acc_factors(file)?);
     let mut metadata = metadata(file)?;
     metadata.push((KEY_SEALED_SHA256.to_owned(), there.sha256.clone()));
-    let properties = publish::properties(&frames_schema(), path, started_at_us, there.revision, &metadata);
+    let about = About { session_id: path.session_id(), started_at_us, revision: there.revision, metadata: &metadata };
     let factor = |sensor: u8| factors.get(&sensor).copied().flatten();
     let terms = Terms { effort: Effort::Small, go_on, undoes_packs: false };
-    let written = write(paths, path, (there.revision, properties), &frames, factor, &terms)?;
+    let written = write(paths, &about, &frames, factor, &terms)?;
     if written.unpublished.bytes()? >= there.bytes {
         return Ok(there);
     }

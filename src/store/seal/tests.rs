@@ -237,7 +237,8 @@ fn a_file_that_reads_back_otherwise_is_not_published() {
         factors: vec![None; 256],
         terms: &Terms::new(Effort::Quick),
     };
-    let properties = publish::properties(&frames_schema(), path, STARTED_AT_US, 1, &[]);
+    let compression = Effort::Quick.compression();
+    let properties = publish::properties(&frames_schema(), path, STARTED_AT_US, 1, &[], compression);
     let unpublished = publish::publish(&paths, path, |file, _| {
         source.write(file, properties.clone(), &groups).unwrap();
         Ok(())
@@ -342,7 +343,7 @@ fn a_cut_foreign_or_newer_file_is_an_error_and_no_panic() {
     ));
     let batch = session(1, 1).to_batch(SessionId(9), 0, &[0, 1], factor);
     let batch = RecordBatch::try_new(future.clone(), batch.columns().to_vec()).unwrap();
-    let properties = publish::properties(&future, path, STARTED_AT_US, 1, &[]).build();
+    let properties = publish::properties(&future, path, STARTED_AT_US, 1, &[], Effort::Quick.compression()).build();
     publish::publish_batch(&paths, path, properties, 1, &batch).unwrap();
     assert!(matches!(read_frames(&opened(&paths.file(path))), Err(Error::Newer { version: 2, .. })));
 }
