@@ -3,6 +3,8 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::advice;
 use crate::analysis::Analysis;
 use crate::params::Params;
@@ -32,8 +34,19 @@ const COMPARED: [&str; 16] = [
 ];
 
 /// What a player did before: the figures of earlier strokes by class, sorted once.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "BTreeMap<String, BTreeMap<String, Vec<f64>>>")]
 pub struct History(BTreeMap<String, BTreeMap<&'static str, Vec<f64>>>);
+
+impl From<BTreeMap<String, BTreeMap<String, Vec<f64>>>> for History {
+    /// Figures that are not compared are left out.
+    fn from(classes: BTreeMap<String, BTreeMap<String, Vec<f64>>>) -> Self {
+        let figures = |mut named: BTreeMap<String, Vec<f64>>| {
+            COMPARED.into_iter().filter_map(|name| Some((name, named.remove(name)?))).collect()
+        };
+        Self(classes.into_iter().map(|(class, named)| (class, figures(named))).collect())
+    }
+}
 
 impl History {
     /// From earlier strokes: class and figures of each. Only strokes that the same pipeline and model version measured may be
@@ -63,6 +76,36 @@ impl History {
                 }
             }
         }
+        Self::sorted(classes)
+    }
+
+    /// Several histories as one.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use volant_pipelines::History;
+    ///
+    /// let strokes: Vec<BTreeMap<String, f64>> =
+    ///     (0..40).map(|i| BTreeMap::from([("peak_gyro_dps".to_owned(), 1000.0 + f64::from(i))])).collect();
+    /// let of = |strokes: &[BTreeMap<String, f64>]| History::of(strokes.iter().map(|metrics| ("clear", metrics)));
+    /// let (first, last) = strokes.split_at(15);
+    /// assert_eq!(History::merged([of(last), of(first)]), of(&strokes));
+    /// ```
+    #[must_use]
+    pub fn merged(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut classes: BTreeMap<String, BTreeMap<&'static str, Vec<f64>>> = BTreeMap::new();
+        for Self(part) in parts {
+            for (class, named) in part {
+                let figures = classes.entry(class).or_default();
+                for (name, values) in named {
+                    figures.entry(name).or_default().extend(values);
+                }
+            }
+        }
+        Self::sorted(classes)
+    }
+
+    fn sorted(mut classes: BTreeMap<String, BTreeMap<&'static str, Vec<f64>>>) -> Self {
         for values in classes.values_mut().flat_map(BTreeMap::values_mut) {
             values.sort_by(f64::total_cmp);
         }

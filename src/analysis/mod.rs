@@ -12,6 +12,7 @@
 mod ahead;
 mod calibration;
 mod candidates;
+mod history;
 mod labels;
 mod live;
 mod registry;

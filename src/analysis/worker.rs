@@ -1,19 +1,16 @@
 //! The worker: leases a job, gets the samples, runs the pipeline on the CPU pool, publishes.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipelines::{Analysis, History, Provenance, Stage, compare};
+use pipelines::{Analysis, History, Stage, compare};
 use schemas::{AnalysisId, NotificationId, SessionId, SessionStatus, Track, UserId};
-use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::ahead::{Ahead, Input, Outcome};
-use super::{Error, Known, Options, Registry, chain, rows};
+use super::{Error, Known, Options, Registry, chain, history, rows};
 use crate::clock::Clock;
 use crate::hub::{self, AdminMessage, Level};
 use crate::ingest;
@@ -24,27 +21,8 @@ use crate::store::seal;
 
 /// A lease outlives the job's own time limit by this much, so that only a dead worker's job is taken over.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
-/// Sessions of a player that a new one is compared with, the latest.
-const HISTORY_SESSIONS: i64 = 20;
 /// How often the catalog is asked for jobs that nobody announced (left over from another process).
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// What of an earlier analysis is compared.
-#[derive(Deserialize)]
-struct Earlier<'a> {
-    #[serde(borrow)]
-    strokes: Vec<EarlierStroke<'a>>,
-    provenance: Provenance,
-}
-
-#[derive(Deserialize)]
-struct EarlierStroke<'a> {
-    /// The name of somebody's own class may have characters that JSON escapes.
-    stroke: Cow<'a, str>,
-    /// The names of figures are ours and have none.
-    #[serde(borrow)]
-    metrics: BTreeMap<&'a str, f64>,
-}
 
 /// The part that runs by itself.
 #[derive(Debug)]
@@ -252,28 +230,12 @@ impl Inner {
         Ok(analysis)
     }
 
-    /// The player's earlier strokes, as far as the same pipeline and model measured them; `None` where nothing is compared.
+    /// The player's earlier strokes; `None` where nothing is compared.
     async fn history(&self, row: &SessionRow, by: &Known) -> Result<Option<History>, Error> {
-        let Some(user) = row.user_id.filter(|_| by.pipeline.stages.contains(&Stage::Report)) else { return Ok(None) };
-        let earlier = self.catalog.earlier_analyses(user, row.session_id, HISTORY_SESSIONS).await?;
-        let by = by.clone();
-        let gather = move || {
-            let model = by.model.as_ref().map(|model| model.sha256());
-            let same = |made: &Provenance| {
-                made.name == by.pipeline.name()
-                    && made.pipeline == pipelines::PIPELINE
-                    && made.params_sha256 == by.pipeline.params.sha256()
-                    && made.model_sha256.as_deref() == model
-            };
-            let earlier: Vec<Earlier> = earlier
-                .iter()
-                .filter_map(|text| serde_json::from_str(text).ok())
-                .filter(|earlier: &Earlier<'_>| same(&earlier.provenance))
-                .collect();
-            let strokes = earlier.iter().flat_map(|earlier| &earlier.strokes);
-            History::of(strokes.map(|stroke| (stroke.stroke.as_ref(), &stroke.metrics)))
-        };
-        tokio::task::spawn_blocking(gather).await.map(Some).map_err(|_| Error::Broke { session_id: row.session_id })
+        match row.user_id.filter(|_| by.pipeline.stages.contains(&Stage::Report)) {
+            Some(user) => history::before(&self.catalog, row.session_id, user, by).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Puts a candidate in the place of the published result: files first, then the commit; killed between, it is done

@@ -8,6 +8,7 @@ mod accounts;
 mod archives;
 mod candidates;
 mod deliveries;
+mod figures;
 mod imports;
 mod labels;
 mod life;
@@ -30,6 +31,7 @@ pub use accounts::{AuditRow, GroupRow, NewToken, TokenRow};
 pub use archives::{ArchivedPlayer, ArchivedResult, ArchivedSession, Here, StoredFrames};
 pub use candidates::{CandidateJob, CandidateRow, Order, Switch};
 pub use deliveries::{DeliveryOutcome, DeliveryRow, WebhookRow};
+pub use figures::Figures;
 pub use imports::{Claim, ImportedResult, ImportedSession, ImportedUser, NewImport, ShownResult};
 pub use labels::{Label, LabelRow, Relabel, SAME_SWING_NS};
 pub use life::{Erased, Erasure};
@@ -48,7 +50,7 @@ const PUBLISHED_FILES: &str = "SELECT r.session_id, s.started_at_us, r.created_a
      r.result_path, r.result_bytes FROM results r JOIN sessions s USING (session_id) ORDER BY r.session_id";
 
 /// Migrations in order. Each ends by setting the database's `user_version` to its own number, in its own transaction.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_accounts_and_channels.sql"),
     include_str!("migrations/0003_candidates.sql"),
@@ -58,6 +60,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/0007_archives_come_back.sql"),
     include_str!("migrations/0008_labels.sql"),
     include_str!("migrations/0009_frames_again.sql"),
+    include_str!("migrations/0010_stroke_figures.sql"),
 ];
 
 /// Connections for reading.
@@ -623,21 +626,6 @@ impl Catalog {
                 })
             })
             .collect()
-    }
-
-    /// The latest published analyses of a player before a session, the newest first.
-    pub async fn earlier_analyses(&self, user: UserId, before: SessionId, limit: i64) -> Result<Vec<String>, Error> {
-        let rows = sqlx::query(
-            "SELECT r.analysis FROM results r JOIN sessions s USING (session_id) \
-             WHERE s.user_id = ? AND r.session_id < ? ORDER BY r.session_id DESC LIMIT ?",
-        )
-        .bind(user.get())
-        .bind(before.get())
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(at("read earlier analyses"))?;
-        rows.iter().map(|row| get(row, 0)).collect()
     }
 
     /// Every file that the catalog answers for, for verification: path, and of frames also revision, rows, bytes, sum.

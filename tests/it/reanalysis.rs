@@ -188,6 +188,26 @@ async fn a_session_is_compared_with_the_players_own_earlier_strokes() {
     assert!(names.iter().any(|name| name == "peak_gyro_dps_percentile_median"), "{names:?}");
     let middle = last["analysis"]["session"]["metrics"]["peak_gyro_dps_percentile_median"].as_f64().unwrap();
     assert!((1.0..99.0).contains(&middle), "{middle}");
+
+    // What it was compared with is kept in short. Without that, or if it is of another analysis, the answer is the same and it is kept anew.
+    let place = format!("sqlite://{}/catalog.sqlite", app.data_dir().display());
+    let catalog = sqlx::SqlitePool::connect(&place).await.unwrap();
+    let kept = async || {
+        let kept = "SELECT session_id, analysed_at_us, figures FROM stroke_figures ORDER BY 1";
+        sqlx::query_as::<_, (i64, i64, String)>(kept).fetch_all(&catalog).await.unwrap()
+    };
+    eventually(async || kept().await.len() == 4).await;
+    let before = kept().await;
+    assert!(before.iter().all(|(.., figures)| figures.len() < last.to_string().len() / 4), "{before:?}");
+    for spoil in ["DELETE FROM stroke_figures", "UPDATE stroke_figures SET analysed_at_us = 1, figures = '{}'"] {
+        sqlx::query(spoil).execute(&catalog).await.unwrap();
+        sqlx::query("DELETE FROM candidates").execute(&catalog).await.unwrap();
+        assert_eq!(ordered(&app, BUILTIN, &json!({ "session_ids": [5] })).await, 1);
+        let (_, again) = app.get(&format!("/api/v2/sessions/5/analyses/{BUILTIN}")).await;
+        assert_eq!(again["analysis"], last["analysis"], "{spoil}");
+        eventually(async || kept().await == before).await;
+    }
+    catalog.close().await;
     app.stop().await;
 }
 

@@ -40,7 +40,7 @@ const BUSY: &str = "SELECT s.session_id FROM sessions s WHERE s.user_id = ?1 AND
      ORDER BY s.session_id LIMIT 1";
 
 /// Tables that hold rows of a player's sessions, and how.
-const OF_SESSIONS: [(&str, &str); 8] = [
+const OF_SESSIONS: [(&str, &str); 9] = [
     (
         "delivery_attempts",
         "DELETE FROM delivery_attempts WHERE notification_id IN \
@@ -58,6 +58,10 @@ const OF_SESSIONS: [(&str, &str); 8] = [
     ("results", "DELETE FROM results WHERE session_id IN (SELECT session_id FROM sessions WHERE user_id = ?1)"),
     ("jobs", "DELETE FROM jobs WHERE session_id IN (SELECT session_id FROM sessions WHERE user_id = ?1)"),
     ("candidates", "DELETE FROM candidates WHERE session_id IN (SELECT session_id FROM sessions WHERE user_id = ?1)"),
+    (
+        "stroke_figures",
+        "DELETE FROM stroke_figures WHERE session_id IN (SELECT session_id FROM sessions WHERE user_id = ?1)",
+    ),
     ("labels", "DELETE FROM labels WHERE session_id IN (SELECT session_id FROM sessions WHERE user_id = ?1)"),
     (
         "imported_results",
@@ -366,6 +370,7 @@ impl Catalog {
         for statement in [
             "DELETE FROM results WHERE session_id = ?",
             "DELETE FROM candidates WHERE session_id = ?",
+            "DELETE FROM stroke_figures WHERE session_id = ?",
             "DELETE FROM imported_results WHERE session_id = ?",
         ] {
             sqlx::query(statement).bind(session.get()).execute(&mut *transaction).await.map_err(at(step))?;
