@@ -569,7 +569,10 @@ impl Config {
     /// See [`Ingest`].
     #[must_use]
     pub fn ingest_options(&self) -> ingest::Options {
-        ingest::Options { session_limit_frames: self.ingest.session_limit_frames }
+        ingest::Options {
+            session_limit_frames: self.ingest.session_limit_frames,
+            min_free_bytes: self.store.min_free_bytes,
+        }
     }
 
     /// See [`Analysis`].

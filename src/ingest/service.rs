@@ -21,6 +21,8 @@ pub struct Options {
     /// A session that holds so many frames takes no more; its device is told to stop. 6 million are two hours of four
     /// sensors at 200 Hz, 450 MB in memory.
     pub session_limit_frames: usize,
+    /// So much of the disk stays free for frames: what can wait is not written then.
+    pub min_free_bytes: u64,
 }
 
 /// Events that wait for the sessions room at most; it looks at all recordings each second anyway, so a full queue costs
@@ -432,6 +434,10 @@ impl Handle {
         self.0.catalog.commit_seal(&sealed, self.0.clock.now_us()).await?;
         recording.lock().sealed(revision, taken_rows, common);
         Ok(Some(sealed))
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.0.options
     }
 
     pub(super) fn catalog(&self) -> &Catalog {

@@ -5,6 +5,7 @@
 //! between, the session is not closed, and the next start comes here again; and what works on closed sessions alone (packing, giving
 //! up, erasing) never meets it.
 
+use std::fs;
 use std::sync::OnceLock;
 
 use rayon::ThreadPool;
@@ -14,41 +15,50 @@ use tracing::{debug, warn};
 
 use super::Error;
 use super::service::Handle;
-use crate::store::seal;
+use crate::store::{seal, space};
 use crate::threads;
 
 impl Handle {
-    /// Writes the file of a sealed recording again in its small form; one that cannot be stays as it is, and that is told. False if
-    /// nothing was done, because the service is stopping.
+    /// Writes the file of a sealed recording again in its small form; one that cannot be stays as it is, and that is told. On a disk that
+    /// has become full it is not tried: frames that come need the room. False if nothing was done, because the service is stopping.
     pub async fn make_smaller(&self, session: SessionId, stopping: &watch::Receiver<bool>) -> Result<bool, Error> {
         let Some(recording) = self.get(session) else { return Ok(true) };
         // Held until the end: a seal would write the same file.
         let _sealing = recording.sealing.lock().await;
         let Some((path, sealed)) = self.catalog().frames_file(session).await? else { return Ok(true) };
+        let needed = self
+            .options()
+            .min_free_bytes
+            .saturating_add(fs::metadata(self.paths().file(path)).map_or(0, |file| file.len()));
+        if space::free_bytes(self.paths().root()).is_ok_and(|free| free < needed) {
+            metrics::counter!("volant_ingest_smaller_files_total", "outcome" => "no_room").increment(1);
+            return Ok(true);
+        }
         let (paths, sum, stopping) = (self.paths().clone(), sealed.clone(), stopping.clone());
         let written = tokio::task::spawn_blocking(move || {
             let go_on = || !*stopping.borrow();
             in_background(|| seal::make_smaller(&paths, path, &sum, &go_on))
         })
-        .await
-        .map_err(|_| Error::Broke { session_id: session })?;
-        match written {
-            Ok(None) => return Ok(false),
-            Ok(Some(there)) if there.sha256 != sealed => {
-                self.catalog().replace_frames(session, &sealed, there.bytes as i64, &there.sha256).await?;
-                metrics::counter!("volant_ingest_smaller_files_total", "outcome" => "written").increment(1);
-                debug!(file.bytes = there.bytes, "session {session} is stored in {} bytes", there.bytes);
+        .await;
+        let error: Box<dyn std::error::Error + Send> = match written {
+            Ok(Ok(None)) => return Ok(false),
+            Ok(Ok(Some(there))) => {
+                if there.sha256 != sealed {
+                    self.catalog().replace_frames(session, &sealed, there.bytes as i64, &there.sha256).await?;
+                    metrics::counter!("volant_ingest_smaller_files_total", "outcome" => "written").increment(1);
+                    debug!(file.bytes = there.bytes, "session {session} is stored in {} bytes", there.bytes);
+                }
+                return Ok(true);
             }
-            Ok(Some(_)) => {}
-            Err(error) => {
-                metrics::counter!("volant_ingest_smaller_files_total", "outcome" => "failed").increment(1);
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    session.id = %session,
-                    "the file of session {session} could not be made smaller and stays as it was sealed"
-                );
-            }
-        }
+            Ok(Err(error)) => Box::new(error),
+            Err(panicked) => Box::new(panicked),
+        };
+        metrics::counter!("volant_ingest_smaller_files_total", "outcome" => "failed").increment(1);
+        warn!(
+            error = &*error as &dyn std::error::Error,
+            session.id = %session,
+            "the file of session {session} could not be made smaller and stays as it was sealed"
+        );
         Ok(true)
     }
 }

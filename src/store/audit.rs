@@ -61,7 +61,7 @@ pub struct Report {
     pub bytes: u64,
     /// Of these files, those that the catalog does not know.
     pub unlisted_files: u64,
-    /// Of these files, those of a later revision than the catalog knows.
+    /// Of these files, those that the catalog does not know yet in the place of one that it knows: of a later revision, or its small form.
     pub newer_files: u64,
     /// Files under temporary names, which the next start deletes.
     pub unfinished_files: u64,

@@ -181,3 +181,19 @@ async fn a_file_that_cannot_be_written_again_stays_and_the_session_closes() {
     let report = String::from_utf8(verified.stdout).unwrap();
     assert!(report.contains(&path.to_string()), "{report}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_has_become_full_is_left_to_frames() {
+    let app = TestApp::start_with(|config| config.sessions.late_grace_s = 3600).await;
+    session(&app, 5).await;
+    let sealed = length(app.data_dir());
+    let app = TestApp::start_in(app.stop().await, |config| {
+        config.sessions.late_grace_s = 0;
+        config.store.min_free_bytes = u64::MAX / 2;
+    })
+    .await;
+    let catalog = Catalog::open_read_only(&Paths::new(app.data_dir()).catalog()).await.unwrap();
+    eventually(async || catalog.unclosed_sessions().await.unwrap().is_empty()).await;
+    assert_eq!(length(app.data_dir()), sealed);
+    whole(app.data_dir()).await;
+}

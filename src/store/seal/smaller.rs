@@ -22,7 +22,8 @@ pub fn sealed_sha256(file: &TableFile) -> Result<Option<String>, Error> {
 }
 
 /// Writes a sealed file, which has this SHA-256, again in its small form; gives what is there then. `None` if `go_on` said no,
-/// and the file is as it was. One that is small already stays, and one that would not become smaller, or lies in a pack. Blocks, on the current rayon pool.
+/// and the file is as it was. One that is small already stays, and one that would not become smaller, or lies in a pack. Blocks, on the
+/// current rayon pool, and holds the frames in memory, 75 bytes each.
 ///
 /// # Errors
 /// As [`super::write_frames`] and [`super::read_frames`]; [`Error::Changed`] if another file is there.
