@@ -1,13 +1,18 @@
 //! From columns in memory to a verified Parquet file.
 
-use criterion::{Criterion, Throughput};
+use criterion::{BatchSize, Criterion, Throughput};
 use schemas::{FrameColumns, SessionId, Track};
 use volant::store::pack::TableFile;
 use volant::store::paths::Paths;
-use volant::store::seal;
+use volant::store::{seal, swap};
 
 use super::STARTED_AT_US;
 use super::data::{interleaved, session, stamp};
+
+/// Each file replaces the one before, which would be kept for who reads it: they would fill the disk.
+fn forget_replaced(paths: &Paths) {
+    swap::remove_replaced(paths, None).expect("files that can be deleted");
+}
 
 pub(super) fn bench(c: &mut Criterion) {
     let folder = super::folder();
@@ -18,21 +23,23 @@ pub(super) fn bench(c: &mut Criterion) {
         let frames = columns(&session(200.0, duration_s), STARTED_AT_US);
         group.throughput(Throughput::Elements(frames.len() as u64));
         group.bench_function(id, |b| {
-            b.iter(|| {
+            let seal = |()| {
                 let unit = |_| Some(9.80665);
                 seal::write_frames(&paths, SessionId(1), STARTED_AT_US, 1, &frames, unit, &[])
                     .expect("a disk with room")
-            });
+            };
+            b.iter_batched(|| forget_replaced(&paths), seal, BatchSize::PerIteration);
         });
     }
     let frames = columns(&session(200.0, 600.0), STARTED_AT_US);
     group.throughput(Throughput::Elements(frames.len() as u64));
     group.bench_function("480k_frames_as_small_as_can_be", |b| {
-        b.iter(|| {
+        let seal = |()| {
             let unit = |_| Some(9.80665);
             seal::write_frames_small(&paths, SessionId(3), STARTED_AT_US, 1, &frames, unit, &[])
                 .expect("a disk with room")
-        });
+        };
+        b.iter_batched(|| forget_replaced(&paths), seal, BatchSize::PerIteration);
     });
     let manifest = seal::write_frames(&paths, SessionId(2), STARTED_AT_US, 1, &frames, |_| Some(9.80665), &[])
         .expect("a disk with room");
