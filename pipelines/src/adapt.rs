@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::features::hand_features;
 use crate::linear::{Linear, Normaliser, softmax};
-use crate::model::{Head, Model, ModelError, OTHER};
+use crate::model::{Head, Model, ModelError};
 use crate::train::Example;
 
 /// How hard the old weights hold against the pull of one swing, in units in which a swing's features have length 1.
@@ -72,7 +72,7 @@ pub fn adapt(base: &Model, swings: &[Example], weight: f64, name: &str) -> Resul
     if usable.len() > ADAPT_SWINGS_MAX {
         return Err(AdaptError::TooMany { swings: usable.len(), limit: ADAPT_SWINGS_MAX });
     }
-    let other = classes.binary_search_by(|class| class.as_str().cmp(OTHER)).ok();
+    let other = base.other();
     let heads: Vec<Head> = base
         .heads
         .par_iter()
@@ -165,6 +165,7 @@ fn moved(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::OTHER;
     use crate::tests::small_training;
     use crate::{
         EvaluateOptions, Judge, LabelledTrack, Mark, Params, TrainOptions, analyze, evaluate, examples,

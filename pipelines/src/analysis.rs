@@ -32,7 +32,7 @@ pub struct Stroke {
     pub sensor: SensorRole,
     /// Class name, or `other`.
     pub stroke: String,
-    /// Probability of `stroke`; absent when no model ran.
+    /// Probability of `stroke`, knowing the swings around it where they are a drill; absent when no model ran.
     pub confidence: Option<f64>,
     /// Every class with its probability; they sum to 1. Empty when no model ran.
     pub probabilities: BTreeMap<String, f64>,
@@ -60,6 +60,10 @@ pub struct SessionFigures {
     pub frame_count: usize,
     /// Swings by class.
     pub stroke_counts: BTreeMap<String, usize>,
+    /// Stretches in which the same stroke was played over and over, in the order of their times. The strokes of a drill are named
+    /// together. Empty in open play.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drills: Vec<Drill>,
     /// Median over swings, s.
     pub phase_delay: PhaseDelay,
     /// 0 to 1.
@@ -76,6 +80,21 @@ pub struct SessionFigures {
     #[serde(default)]
     pub advice: Vec<Advice>,
     pub sensors: BTreeMap<SensorRole, SensorQuality>,
+}
+
+/// The same stroke, played over and over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Drill {
+    /// Class name.
+    pub stroke: String,
+    /// Start of its first swing, ms since session start.
+    pub start_ms: f64,
+    /// End of its last swing, ms since session start.
+    pub end_ms: f64,
+    /// Swings from the first to the last.
+    pub swings: usize,
+    /// Those of them that are named `stroke`.
+    pub named: usize,
 }
 
 /// Median delays between the peaks of angular velocity, s; `None` where not resolved.

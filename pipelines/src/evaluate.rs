@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +13,16 @@ use crate::calibrate::{Signal, median, span_s};
 use crate::features::Span;
 use crate::levels::LEVELS;
 use crate::model::{Model, OTHER};
-use crate::params::Params;
+use crate::params::{ClassifyParams, Params};
 use crate::reliability::{ReliabilityBin, calibration_error, expected_error, merged, reliability};
 use crate::segment::Swing;
 use crate::train::{
     Example, LabelledTrack, Mark, MarkQuality, Prepared, TrainError, TrainOptions, accuracy_and_macro_f1, argmax,
     examples, is_ignored, marked_examples, match_marks, ns, train,
 };
+
+/// Seed of the order that swings are put into to see what names are worth in open play.
+const DRAWN_ORDER: u64 = 1;
 
 /// Who names the swings.
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +164,18 @@ pub struct LevelFigures {
     pub calibration_error: f64,
 }
 
+/// The same swings, each named without knowing the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Alone {
+    /// Share named right.
+    pub accuracy: f64,
+    /// Expected calibration error, 0 to 1.
+    pub calibration_error: f64,
+    /// Share named right when each player's swings are put into a drawn order and then named together: as in open play, where
+    /// no swing tells of the next.
+    pub accuracy_in_drawn_order: f64,
+}
+
 /// How marked swings were named, wherever the detector put them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Classification {
@@ -185,6 +203,10 @@ pub struct Classification {
     pub calibration_error: f64,
     /// Side and height, where the names of two classes or more say them.
     pub levels: BTreeMap<String, LevelFigures>,
+    /// How much the strokes around one say of it; absent where every recording is one example, or the pipeline names each
+    /// swing by itself. Sets whose recordings hold one stroke each are drills: rallies gain nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone: Option<Alone>,
 }
 
 /// The whole judgement.
@@ -210,6 +232,10 @@ struct Named {
     sure: bool,
     /// Of each level that the true class has: told right, its probability, sure.
     levels: Vec<(&'static str, bool, f64, bool)>,
+    /// What the model says without the swings around it, where they were used.
+    alone: Option<Vec<f64>>,
+    /// The true class in the model's list.
+    class: Option<usize>,
 }
 
 /// What a judge says about one place in a recording.
@@ -218,9 +244,18 @@ struct Verdict {
     confidence: f64,
     sure: bool,
     values: Vec<f64>,
+    /// The values without the swings around it, where they were used.
+    alone: Option<Vec<f64>>,
 }
 
 impl Verdict {
+    fn of(values: Vec<f64>, alone: Option<Vec<f64>>, model: &Model, params: &ClassifyParams) -> Self {
+        let best = argmax(&values);
+        let confidence = values[best];
+        let sure = confidence >= params.confidence_min.max(model.header().confidence_min);
+        Self { best: model.header().classes[best].clone(), confidence, sure, values, alone }
+    }
+
     fn is_stroke(&self) -> bool {
         self.sure && self.best != OTHER
     }
@@ -238,6 +273,8 @@ impl Verdict {
             })
             .collect();
         Named {
+            alone: self.alone,
+            class: truth,
             player: mark.player.clone(),
             truth: mark.stroke.clone(),
             best: self.best,
@@ -298,7 +335,8 @@ pub fn evaluate(
             idle.before_gate_per_min = Some(idle.before_gate as f64 / idle.minutes);
             idle
         }),
-        classification: (!named.is_empty()).then(|| classification(&named)),
+        classification: (!named.is_empty())
+            .then(|| Classification { alone: alone(&named, &models, &params.classify), ..classification(&named) }),
         notes,
     })
 }
@@ -326,12 +364,9 @@ fn of_recording(
         let model = models.for_player(player)?;
         prepared.signal().filter(|signal| model.serves(signal)).map(|signal| (model, signal))
     };
-    let verdict = |span: &Span, player: &str| -> Option<Verdict> {
+    let values = |span: &Span, player: &str| -> Option<Vec<f64>> {
         let (model, signal) = model_for(player)?;
-        let values = model.probabilities(signal.role, &model.views(signal, span, &params.classify)?)?;
-        let best = argmax(&values);
-        let sure = values[best] >= params.classify.confidence_min.max(model.header().confidence_min);
-        Some(Verdict { best: model.header().classes[best].clone(), confidence: values[best], sure, values })
+        model.probabilities(signal.role, &model.views(signal, span, &params.classify)?)
     };
     let mut named: Vec<Named> = Vec::new();
     let mut name = |verdict: Verdict, mark: &Mark| {
@@ -340,8 +375,8 @@ fn of_recording(
         }
     };
     for mark in whole.iter().filter(|mark| !models.is_spent(mark)) {
-        if let Some(verdict) = verdict(&mark.span(), &mark.player) {
-            name(verdict, mark);
+        if let (Some(values), Some(model)) = (values(&mark.span(), &mark.player), models.for_player(&mark.player)) {
+            name(Verdict::of(values, None, model, &params.classify), mark);
         }
     }
     if !whole.is_empty() {
@@ -383,11 +418,27 @@ fn of_recording(
     tally.found = pairs.len();
     let false_alarms = alarms(&kept, &pairs);
     tally.alarms = false_alarms.len();
-    tally.named_alarms = false_alarms
-        .iter()
-        .filter(|swing| verdict(&swing.span(), player).is_some_and(|verdict| verdict.is_stroke()))
-        .count();
-    for (m, mark) in counted.iter().enumerate() {
+    // Marks without a swing have a name too, as if they had been found.
+    let at_mark = |m: usize, mark: &Mark| {
+        let proposal = proposed.iter().find(|pair| pair.0 == m).map(|pair| &prepared.swings[pair.1]);
+        proposal.map_or_else(|| mark.span(), Swing::span)
+    };
+    let marked: Vec<Span> = counted.iter().enumerate().map(|(m, mark)| at_mark(m, mark)).collect();
+    let mut spans: Vec<Span> = kept.iter().map(Swing::span).chain(marked.iter().copied()).collect();
+    spans.sort_by_key(|span| (span.peak_ns, span.start_ns, span.end_ns));
+    spans.dedup();
+    let alone: Vec<Option<Vec<f64>>> = spans.par_iter().map(|span| values(span, player)).collect();
+    let together = model_for(player).map(|(model, _)| model.together(&alone, &params.classify).values);
+    let verdict = |span: &Span| -> Option<Verdict> {
+        let (model, _) = model_for(player)?;
+        let at = spans.iter().position(|other| other == span)?;
+        let values = together.as_ref()?[at].clone()?;
+        let alone = alone[at].clone().filter(|_| params.classify.drills);
+        Some(Verdict::of(values, alone, model, &params.classify))
+    };
+    tally.named_alarms =
+        false_alarms.iter().filter(|swing| verdict(&swing.span()).is_some_and(|verdict| verdict.is_stroke())).count();
+    for (m, (mark, span)) in counted.iter().zip(&marked).enumerate() {
         let swing = pairs.iter().find(|pair| pair.0 == m).map(|pair| &kept[pair.1]);
         if let Some(swing) = swing {
             tally.errors_ms.push((swing.impact_ns - ns(mark.peak_ms)).abs() as f64 / 1e6);
@@ -395,9 +446,7 @@ fn of_recording(
         if models.is_spent(mark) {
             continue;
         }
-        let proposal = proposed.iter().find(|pair| pair.0 == m).map(|pair| &prepared.swings[pair.1]);
-        let span = proposal.map_or_else(|| mark.span(), Swing::span);
-        if let Some(verdict) = verdict(&span, &mark.player) {
+        if let Some(verdict) = verdict(span) {
             if swing.is_some() && verdict.sure {
                 tally.answered += usize::from(verdict.best != OTHER);
                 tally.right += usize::from(verdict.best == mark.stroke);
@@ -657,7 +706,29 @@ fn classification(named: &[Named]) -> Classification {
         classes,
         confusion,
         players,
+        alone: None,
     }
+}
+
+/// How the swings that were named together are named without each other.
+fn alone(named: &[Named], models: &Models<'_>, params: &ClassifyParams) -> Option<Alone> {
+    let said = |n: &Named| n.alone.as_ref().map(|values| (Some(argmax(values)) == n.class, values[argmax(values)]));
+    let by_itself: Vec<(bool, f64)> =
+        named.iter().map(|n| said(n).unwrap_or((n.best == n.truth, n.confidence))).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(DRAWN_ORDER);
+    let mut right = named.iter().filter(|n| n.alone.is_none() && n.best == n.truth).count();
+    for player in named.iter().map(|n| n.player.as_str()).collect::<BTreeSet<_>>() {
+        let mut drawn: Vec<&Named> = named.iter().filter(|n| n.player == player && n.alone.is_some()).collect();
+        drawn.shuffle(&mut rng);
+        let values: Vec<Option<Vec<f64>>> = drawn.iter().map(|n| n.alone.clone()).collect();
+        let together = models.for_player(player)?.together(&values, params).values;
+        right += drawn.iter().zip(&together).filter(|(n, values)| values.as_deref().map(argmax) == n.class).count();
+    }
+    named.iter().any(|n| n.alone.is_some()).then(|| Alone {
+        accuracy: by_itself.iter().filter(|said| said.0).count() as f64 / named.len() as f64,
+        calibration_error: calibration_error(by_itself.iter().copied()),
+        accuracy_in_drawn_order: right as f64 / named.len() as f64,
+    })
 }
 
 fn by_class(classes: &[String], confusion: &[Vec<usize>]) -> BTreeMap<String, ClassFigures> {
@@ -777,7 +848,20 @@ fn merge_classifications(parts: &[(&str, &Evaluation)]) -> Option<Classification
         };
         levels.insert(level.to_owned(), figures);
     }
+    // A part whose swings were named by themselves counts as it is; the mean error is an upper bound, as above.
+    let alone = there.iter().any(|(_, c)| c.alone.is_some()).then(|| {
+        let sum =
+            |of: &dyn Fn(&Classification) -> f64| there.iter().map(|(_, c)| of(c) * c.examples as f64).sum::<f64>();
+        Alone {
+            accuracy: sum(&|c| c.alone.map_or(c.accuracy, |alone| alone.accuracy)) / examples as f64,
+            calibration_error: sum(&|c| c.alone.map_or(c.calibration_error, |alone| alone.calibration_error))
+                / examples as f64,
+            accuracy_in_drawn_order: sum(&|c| c.alone.map_or(c.accuracy, |alone| alone.accuracy_in_drawn_order))
+                / examples as f64,
+        }
+    });
     Some(Classification {
+        alone,
         examples,
         accuracy,
         macro_f1,

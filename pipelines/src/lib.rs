@@ -14,6 +14,7 @@ mod correlate;
 mod curriculum;
 mod definition;
 mod doctor;
+mod drills;
 mod evaluate;
 mod features;
 mod figures;
@@ -47,15 +48,15 @@ pub use adapt::{ADAPT_SWINGS_MAX, AdaptError, adapt};
 pub use advice::{Advice, AdviceError, EVIDENCE_STROKES_MAX, Evidence, Rules};
 pub use alignment::{Alignment, CALIBRATED_S, ClockFix, ClockRun, align};
 pub use analysis::{
-    Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures, Severity,
-    Stroke,
+    Analysis, Drill, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality, SessionFigures,
+    Severity, Stroke,
 };
 pub use curriculum::{GeneratedRecording, generated_player, generated_swings};
 pub use definition::{Pipeline, PipelineError, Stage};
 pub use doctor::{Finding, diagnose};
 pub use evaluate::{
-    ClassFigures, Classification, EvaluateOptions, Evaluation, Idle, Judge, LevelFigures, PlayerFigures, Proposals,
-    Segmentation, evaluate, merge,
+    Alone, ClassFigures, Classification, EvaluateOptions, Evaluation, Idle, Judge, LevelFigures, PlayerFigures,
+    Proposals, Segmentation, evaluate, merge,
 };
 pub use features::{Mirror, WindowSpec};
 pub use figures::{FIGURES, Figure, Per, figure, names as figure_names, page as figures_page};

@@ -11,7 +11,8 @@
 //! - samples that arrived too late (this passes over what is older than what it has seen), and a clock that was read
 //!   anew;
 //! - values that are no measurements: here the sample is left out, there it is bridged;
-//! - which sensor has more of the recording, if racket and wrist both have holes.
+//! - which sensor has more of the recording, if racket and wrist both have holes;
+//! - the strokes after one: that a drill has begun is known when some of it was played.
 //!
 //! Everything held is bounded: the first seconds until the unit is known, then the last seconds.
 
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use schemas::SensorRole;
 
 use crate::calibrate::{acc_to_mps2, median, span_s};
+use crate::drills::Drills;
 use crate::features::Window;
 use crate::filter::Lanes;
 use crate::model::{LevelAnswer, Model, OTHER};
@@ -206,6 +208,8 @@ struct Running {
     samples: VecDeque<Lanes>,
     /// Swings whose windows are not complete.
     pending: VecDeque<(LiveSwing, Swing)>,
+    /// What the names so far say of the next one.
+    drills: Drills,
 }
 
 impl Running {
@@ -230,6 +234,7 @@ impl Running {
             has_gyro: measures(|sample| sample.gyro),
         };
         let model = model.filter(|model| model.serves_kind(role, &kind));
+        let drills = Drills::new(model.as_ref().and_then(|model| model.other()));
         let mut bias = Bias::default();
         for sample in samples {
             bias.hear(sample.gyro);
@@ -248,6 +253,7 @@ impl Running {
             t_ns: VecDeque::new(),
             samples: VecDeque::new(),
             pending: VecDeque::new(),
+            drills,
         }
     }
 
@@ -344,16 +350,16 @@ impl Running {
         if self.classify.gate && model.gate(self.role, &views, swing.strength).is_some_and(|answer| !answer.kept) {
             return LiveEvent::Rejected { number: live.number };
         }
-        match model.classify(self.role, &views, &self.classify) {
-            Some(answer) => LiveEvent::Stroke(LiveStroke {
-                swing: live,
-                stroke: answer.stroke,
-                confidence: Some(answer.confidence),
-                probabilities: answer.probabilities,
-                levels: answer.levels,
-            }),
-            None => LiveEvent::Stroke(unnamed),
-        }
+        let Some(alone) = model.probabilities(self.role, &views) else { return LiveEvent::Stroke(unnamed) };
+        let values = if self.classify.drills { self.drills.hear(&alone) } else { alone };
+        let answer = model.name_swing(&values, self.classify.confidence_min);
+        LiveEvent::Stroke(LiveStroke {
+            swing: live,
+            stroke: answer.stroke,
+            confidence: Some(answer.confidence),
+            probabilities: answer.probabilities,
+            levels: answer.levels,
+        })
     }
 }
 

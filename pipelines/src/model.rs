@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::calibrate::Signal;
+use crate::drills::{Together, together};
 use crate::features::{CHANNELS, HAND, Span, View, Window, WindowSpec};
 use crate::levels::{ClassLevels, LEVELS, level_probabilities, tempered};
 use crate::linear::{Linear, Normaliser, softmax};
@@ -416,9 +417,19 @@ impl Model {
         Some(gate.answer(&views.first()?.hand, strength))
     }
 
-    /// Names the swing in these views; see [`Model::name_swing`].
-    pub(crate) fn classify(&self, role: SensorRole, views: &[View], params: &ClassifyParams) -> Option<Answer> {
-        Some(self.name_swing(&self.probabilities(role, views)?, params.confidence_min))
+    /// Probabilities of all swings of a recording, in the order of their times, from those of each by itself: where the
+    /// pipeline says so, the strokes of a drill are named together.
+    pub(crate) fn together(&self, alone: &[Option<Vec<f64>>], params: &ClassifyParams) -> Together {
+        if params.drills {
+            together(alone, self.other())
+        } else {
+            Together { values: alone.to_vec(), drills: Vec::new() }
+        }
+    }
+
+    /// Place of the class [`OTHER`], if the model knows it.
+    pub(crate) fn other(&self) -> Option<usize> {
+        self.header.classes.binary_search_by(|class| class.as_str().cmp(OTHER)).ok()
     }
 
     /// Names a swing. The name is `other` where the best class is that, or where the best stays below `confidence_min` or

@@ -118,6 +118,8 @@ pub struct ClassifyParams {
     pub confidence_min: f64,
     /// Whether a model's gate may reject movements that the detector proposes.
     pub gate: bool,
+    /// Whether the swings around one say more of its name: in drills, where the same stroke is played over and over.
+    pub drills: bool,
     /// For a player of the other hand: the axis across the body.
     pub mirror: Mirror,
 }

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::f64::consts::SQRT_2;
+use std::ops::RangeInclusive;
 
 use rayon::prelude::*;
 use schemas::{SensorRole, SensorTrack, Track};
 
 use crate::advice::{Rules, advise};
 use crate::analysis::{
-    Analysis, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SessionFigures, Severity, Stroke,
+    Analysis, Drill, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SessionFigures, Severity, Stroke,
 };
 use crate::calibrate::{Signal, calibrate, median, norm, span_s};
 use crate::correlate::repeatability;
 use crate::definition::Stage;
+use crate::drills::Together;
 use crate::features::View;
 use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Answer, Model, OTHER};
@@ -25,7 +27,7 @@ use crate::segment::{Swing, choose_sensor, segment};
 use crate::trend::{mann_kendall_p, theil_sen};
 
 /// Name and version of the pipeline in every provenance. The version changes with every change of what is computed.
-pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+9");
+pub const PIPELINE: &str = concat!("volant-pipelines ", env!("CARGO_PKG_VERSION"), "+10");
 
 /// Analyses a recording. Uses the rayon pool that it is called in; the result does not depend on its size.
 ///
@@ -79,14 +81,17 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
         params,
         shaft: sensors[3].and_then(|(racket, _)| shaft_axis(racket, &swings)),
     };
+    let (answers, drills) = usable_model.zip(chosen).map_or_else(
+        || (vec![None; seen.len()], Vec::new()),
+        |(model, (signal, _))| named(model, signal.role, &seen, params),
+    );
     let mut strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
         let measured = runs(Stage::Kinetics).then_some(motion);
-        let answer = |views: &Option<Vec<View>>| {
-            usable_model
-                .zip(views.as_ref())
-                .and_then(|(model, views)| model.classify(signal.role, views, &params.classify))
-        };
-        seen.par_iter().map(|(swing, views)| stroke(swing, signal, measured, &chain, track, answer(views))).collect()
+        swings
+            .par_iter()
+            .zip(answers)
+            .map(|(swing, answer)| stroke(swing, signal, measured, &chain, track, answer))
+            .collect()
     });
     let drifts = drifts(&strokes, &chain);
     if let Some((signal, motion)) = chosen.filter(|_| runs(Stage::Kinetics)) {
@@ -113,6 +118,7 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
         said.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
     }
     let mut session = figures(track, &sensors, &strokes, &chain, said);
+    session.drills = drills;
     if runs(Stage::Report) {
         session.advice = advise(&strokes, &session, params, Rules::builtin());
     } else {
@@ -144,6 +150,33 @@ fn seen_by(model: &Model, proposed: &[Swing], signal: &Signal, params: &Params) 
             answer.is_none_or(|answer| answer.kept).then_some((*swing, views))
         })
         .collect()
+}
+
+/// What the model says of each swing: of each by itself, then of all together.
+fn named(
+    model: &Model,
+    role: SensorRole,
+    seen: &[(Swing, Option<Vec<View>>)],
+    params: &Params,
+) -> (Vec<Option<Answer>>, Vec<Drill>) {
+    let alone = seen.par_iter().map(|(_, views)| model.probabilities(role, views.as_ref()?)).collect::<Vec<_>>();
+    let Together { values, drills } = model.together(&alone, &params.classify);
+    let name = |values: Option<Vec<f64>>| Some(model.name_swing(&values?, params.classify.confidence_min));
+    let answers: Vec<Option<Answer>> = values.into_iter().map(name).collect();
+    let drill = |(class, run): (usize, RangeInclusive<usize>)| {
+        let stroke = model.header().classes[class].clone();
+        let named = answers[run.clone()].iter().flatten().filter(|answer| answer.stroke == stroke).count();
+        let swings = &seen[run];
+        Some(Drill {
+            start_ms: swings.first()?.0.start_ns as f64 / 1e6,
+            end_ms: swings.last()?.0.end_ns as f64 / 1e6,
+            swings: swings.len(),
+            stroke,
+            named,
+        })
+    };
+    let drills = drills.into_iter().filter_map(drill).collect();
+    (answers, drills)
 }
 
 fn add_repeatability(signal: &Signal, motion: &Motion, swings: &[Swing], strokes: &mut [Stroke]) {
@@ -298,6 +331,7 @@ fn figures(
         duration_s,
         frame_count: track.len(),
         stroke_counts,
+        drills: Vec::new(),
         phase_delay: delay,
         energy_ratio,
         rom_data: rom,

@@ -31,6 +31,8 @@ const TOLD_LIMIT: usize = 20_000;
 const SAME_SWING_MS: f64 = 100.0;
 /// The clock of a session moves by no more when it is read anew, ms: swings are further apart.
 const LARGEST_SHIFT_MS: f64 = 400.0;
+/// A probability of the name that moved by no more is unchanged: what was played later says more of a drill's first strokes.
+const SAME_CONFIDENCE: f64 = 0.1;
 /// Times that moved by no more are unchanged, ms: the clock is fitted anew when the session is sealed.
 const SAME_TIME_MS: f64 = 25.0;
 
@@ -266,7 +268,9 @@ fn revise(told: &[LiveSwing], analysis: &Analysis) -> Revision {
         };
         taken[place] = true;
         let moved = |before: f64, after: f64| (before + shift_ms - after).abs() > SAME_TIME_MS;
+        let surer = stroke.confidence.zip(swing.confidence).map_or(0.0, |(after, before)| (after - before).abs());
         let same = stroke.stroke == swing.stroke
+            && surer <= SAME_CONFIDENCE
             && !moved(swing.start_ms, stroke.start_ms)
             && !moved(swing.impact_ms, stroke.impact_ms)
             && !moved(swing.end_ms, stroke.end_ms);
@@ -331,6 +335,13 @@ mod tests {
             .collect();
         let revision = revise(&moved, &analysis);
         assert_eq!((revision.unchanged, revision.shift_ms.round()), (count, 150.0));
+        // A drill that was heard to its end is surer of its first strokes.
+        let unsure: Vec<LiveSwing> = told
+            .iter()
+            .cloned()
+            .map(|swing| LiveSwing { confidence: swing.confidence.map(|confidence| confidence - 0.2), ..swing })
+            .collect();
+        assert_eq!(revise(&unsure, &analysis).changed, told);
         "serve".clone_into(&mut told[0].stroke);
         told[1].impact_ms += 5000.0;
         told.remove(2);

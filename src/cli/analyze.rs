@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use pipelines::{Analysis, Model, Severity, advice_text};
+use pipelines::{Analysis, Drill, Model, Severity, advice_text};
 use serde::Serialize;
 
 use crate::analysis::{Known, Registry};
@@ -154,6 +154,10 @@ fn text(Named { recording, analysis }: &Named) -> String {
         let counts: Vec<String> = session.stroke_counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
         lines.push(String::new());
         lines.push(format!("  strokes         {}", counts.join(", ")));
+    }
+    for Drill { stroke, start_ms, end_ms, swings, named } in &session.drills {
+        let (from_s, to_s) = (start_ms / 1e3, end_ms / 1e3);
+        lines.push(format!("  drill           {stroke} from {from_s:.1} to {to_s:.1} s, {named} of {swings} swings"));
     }
     let shown = |value: Option<f64>, factor: f64, unit: &str| {
         value.map_or_else(|| "not computed".to_owned(), |value| format!("{:.1} {unit}", value * factor))

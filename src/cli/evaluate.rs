@@ -207,6 +207,13 @@ fn print_names(out: &mut impl std::io::Write, c: &Classification) -> std::io::Re
         c.coverage * 100.0,
         share(c.accuracy_when_sure)
     )?;
+    if let Some(alone) = c.alone {
+        writeln!(
+            out,
+            "    each swing by itself: accuracy {:.3}, calibration error {:.3}; in a drawn order, as in open play: {:.3}",
+            alone.accuracy, alone.calibration_error, alone.accuracy_in_drawn_order
+        )?;
+    }
     for (level, figures) in &c.levels {
         writeln!(
             out,

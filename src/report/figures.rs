@@ -1,10 +1,10 @@
 //! Figures as text: rounding, units, absence with its reason; and the figures of the chain and the scores as lists
 //! that text and page share.
 
-use pipelines::{Advice, Analysis, IssueCode, Params, SessionFigures, Stroke};
+use pipelines::{Advice, Analysis, Drill, IssueCode, Params, SessionFigures, Stroke};
 use schemas::SensorRole;
 
-use crate::texts::{Lang, label};
+use crate::texts::{Lang, class, label};
 
 /// Shown in a table where a figure is absent.
 pub(super) const ABSENT: &str = "–";
@@ -41,6 +41,16 @@ pub(super) fn count(value: usize) -> String {
 pub(super) fn clock(t_s: f64) -> String {
     let tenths = (t_s.max(0.0) * 10.0).round() as u64;
     format!("{}:{:02}.{}", tenths / 600, tenths / 10 % 60, tenths % 10)
+}
+
+/// One line on a drill.
+pub(super) fn drill_text(drill: &Drill, lang: Lang) -> String {
+    label(lang, "drill")
+        .replace("{stroke}", &class(lang, &drill.stroke))
+        .replace("{from}", &clock(drill.start_ms / 1e3))
+        .replace("{to}", &clock(drill.end_ms / 1e3))
+        .replace("{swings}", &count(drill.swings))
+        .replace("{named}", &count(drill.named))
 }
 
 /// Probability of the stroke's name, or of what it came nearest to where it has none.

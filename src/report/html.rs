@@ -7,8 +7,8 @@ use std::fmt::{self, Write as _};
 use pipelines::{Analysis, Severity, Stroke};
 
 use super::figures::{
-    ABSENT, advice_texts, bare_codes, chain_figures, clock, count, delays_ms, evidence_strokes, fixed, further_figures,
-    issue_text, metric, optional, reason, scores, sureness,
+    ABSENT, advice_texts, bare_codes, chain_figures, clock, count, delays_ms, drill_text, evidence_strokes, fixed,
+    further_figures, issue_text, metric, optional, reason, scores, sureness,
 };
 use super::text::{severity, unit};
 use super::{Curve, plots};
@@ -248,6 +248,9 @@ impl Page {
         match plots::strokes_by_class(analysis, self.lang) {
             Some(svg) => self.out.push_str(&svg),
             None => self.note(label(self.lang, "no_strokes")),
+        }
+        for drill in &analysis.session.drills {
+            self.note(&drill_text(drill, self.lang));
         }
         self.out.push_str("</section>\n");
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pipelines::{
-    Advice, Analysis, Evidence, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality,
+    Advice, Analysis, Drill, Evidence, Issue, IssueCode, PhaseDelay, Provenance, RangeOfMotion, Scores, SensorQuality,
     SessionFigures, Severity, Stroke,
 };
 use schemas::{SensorRole, Track};
@@ -82,6 +82,13 @@ fn analysis() -> Analysis {
             duration_s: 48.0,
             frame_count: 37_680,
             stroke_counts,
+            drills: vec![Drill {
+                stroke: "smash".to_owned(),
+                start_ms: 3120.0,
+                end_ms: 31_400.0,
+                swings: 12,
+                named: 11,
+            }],
             phase_delay: PhaseDelay {
                 waist_to_shoulder: Some(0.0842),
                 shoulder_to_wrist: Some(0.0518),

@@ -3,8 +3,8 @@
 use pipelines::{Analysis, Severity};
 
 use super::figures::{
-    ABSENT, Figure, advice_texts, bare_codes, chain_figures, classes, clock, count, evidence_strokes, fixed,
-    further_figures, issue_text, optional, reason, scores,
+    ABSENT, Figure, advice_texts, bare_codes, chain_figures, classes, clock, count, drill_text, evidence_strokes,
+    fixed, further_figures, issue_text, optional, reason, scores,
 };
 use crate::texts::{Lang, advice, class, label, sensor};
 
@@ -37,6 +37,9 @@ pub fn text(analysis: &Analysis, lang: Lang) -> String {
         [class(lang, name), count.to_string(), bar].to_vec()
     });
     page.table(&[Align::Left, Align::Right, Align::Left], rows);
+    for drill in &session.drills {
+        page.line(format!("  {}", drill_text(drill, lang)));
+    }
 
     page.heading(label(lang, "kinetic_chain"));
     let figures = chain_figures(analysis, lang);

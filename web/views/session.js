@@ -152,12 +152,23 @@ function result(analysis, room) {
     h(
       "div.columns",
       null,
-      h("section", null, h("h2", null, t("strokes_by_class")), classes.length ? bars(classes, color, room) : h("p.empty", null, t("no_strokes"))),
+      h(
+        "section",
+        null,
+        h("h2", null, t("strokes_by_class")),
+        classes.length ? bars(classes, color, room) : h("p.empty", null, t("no_strokes")),
+        (session.drills || []).map((drill) => h("p.note", null, drilled(drill))),
+      ),
       h("section", null, h("h2", null, t("scores")), scores(session), h("h2.second", null, t("chain")), chain(session)),
     ),
     strokes.length > 0 && h("section", null, h("h2", null, t("stroke_timeline")), timeline(strokes, session.duration_s, color, room)),
     h("section", null, h("h2", null, t("issues")), faults(issues)),
   ].filter(Boolean);
+}
+
+function drilled(drill) {
+  const [from, to] = [drill.start_ms, drill.end_ms].map((ms) => fixed(ms / 1e3, 0));
+  return `${word(drill.stroke)}: ${t("drill")}, ${from}–${to} s, ${drill.named}/${drill.swings}`;
 }
 
 function bars(classes, color, room) {
