@@ -181,6 +181,10 @@ pub enum IssueCode {
     ClockDriftSuspected,
     /// Frames without a time of their own, of a sensor whose other frames have one: left out.
     FramesUntimed,
+    /// The swings look like those of the other hand, which the model does not know.
+    OtherHandSuspected,
+    /// The swings look as if the sensor sat half a turn round.
+    SensorTurnedSuspected,
 }
 
 /// Something wrong with a recording.

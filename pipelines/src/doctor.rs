@@ -161,6 +161,14 @@ fn remedy(code: IssueCode) -> [&'static str; 2] {
             "Check that this sensor sits on the arm that holds the racket, tight enough not to turn on it.",
             "确认该传感器佩戴在持拍手一侧，并固定牢靠。",
         ],
+        IssueCode::OtherHandSuspected => [
+            "If this player holds the racket in the other hand, let a pipeline with classify.mirror set to that axis analyse the player's sessions (docs/pipelines.md); else calibrate the model with a few labelled swings.",
+            "若该球员为另一只手持拍，请用 classify.mirror 设为该轴的流程分析其训练（见 docs/pipelines.md）；否则请用少量已标注的挥拍校准模型。",
+        ],
+        IssueCode::SensorTurnedSuspected => [
+            "Wear the sensor the other way round, as in the recordings that the model learned from, or calibrate the model with a few labelled swings of this player.",
+            "请将传感器反过来佩戴，与模型训练时一致；或用该球员的少量已标注挥拍校准模型。",
+        ],
         IssueCode::ClockDriftSuspected => [
             "Do not read the chain's delays as technique; let the gateway set the sensors' clocks again during long sessions.",
             "暂勿将动力链延迟视为技术特点；长时间训练中应让网关重新校时。",

@@ -6,15 +6,19 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use schemas::SensorRole;
 
 use crate::adapt::adapt;
-use crate::calibrate::{Signal, median, span_s};
-use crate::features::Span;
+use crate::calibrate::{Signal, span_s};
+use crate::evaluation::{
+    Alone, Classification, Evaluation, Idle, LevelFigures, MountingFigures, PlayerFigures, Tally, by_class,
+};
+use crate::features::{Span, View};
 use crate::levels::LEVELS;
 use crate::model::{Model, OTHER};
+use crate::mounting::{LEAST, Mounting, suspicion, worn};
 use crate::params::{ClassifyParams, Params};
-use crate::reliability::{ReliabilityBin, calibration_error, expected_error, merged, reliability};
+use crate::reliability::{calibration_error, expected_error, reliability};
 use crate::segment::Swing;
 use crate::train::{
     Example, LabelledTrack, Mark, MarkQuality, Prepared, TrainError, TrainOptions, accuracy_and_macro_f1, argmax,
@@ -43,6 +47,8 @@ pub struct EvaluateOptions {
     /// Labelled swings of each class of the player being judged that training may see, at weight
     /// [`EvaluateOptions::CALIBRATION_WEIGHT`]; they are not judged. A judge that is a model is adapted to each player.
     pub calibrate: usize,
+    /// Also read each player's swings as if the sensor sat otherwise, and see whether that is noticed.
+    pub mountings: bool,
 }
 
 impl EvaluateOptions {
@@ -52,174 +58,8 @@ impl EvaluateOptions {
 
 impl Default for EvaluateOptions {
     fn default() -> Self {
-        Self { tolerance_ms: 250.0, calibrate: 0 }
+        Self { tolerance_ms: 250.0, calibrate: 0, mountings: false }
     }
-}
-
-/// What the detector proposed, before a gate rejected any of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Proposals {
-    /// Marks with a proposal.
-    pub found: usize,
-    /// Proposals without a mark.
-    pub false_alarms: usize,
-    /// found / (found + false alarms); absent without proposals.
-    pub precision: Option<f64>,
-    /// found / marks; absent without marks.
-    pub recall: Option<f64>,
-    /// Harmonic mean of both.
-    pub f1: Option<f64>,
-    /// Per minute of these recordings.
-    pub false_alarms_per_min: Option<f64>,
-}
-
-/// How swings were found: by the detector, and by the gate of the judge's model where it has one.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Segmentation {
-    /// Marks that count.
-    pub marks: usize,
-    /// Marks with a swing.
-    pub found: usize,
-    /// Swings without a mark, in recordings that have marks.
-    pub false_alarms: usize,
-    /// found / (found + false alarms); absent without swings.
-    pub precision: Option<f64>,
-    /// found / marks; absent without marks.
-    pub recall: Option<f64>,
-    /// Harmonic mean of both.
-    pub f1: Option<f64>,
-    /// Largest distance that counted as found, ms.
-    pub tolerance_ms: f64,
-    /// Median distance of mark and impact, ms.
-    pub peak_error_ms_median: Option<f64>,
-    /// Length of the recordings with marks, min.
-    pub minutes: f64,
-    /// False alarms per minute of these.
-    pub false_alarms_per_min: Option<f64>,
-    /// Marks that were found and named right; absent without a judge.
-    pub found_and_named: Option<usize>,
-    /// F1 of "found and named right", where swings named `other` do not count as swings.
-    pub named_f1: Option<f64>,
-    /// Swings without a mark that the judge named anything but `other`.
-    pub named_false_alarms: Option<usize>,
-    /// Before the gate.
-    pub before_gate: Proposals,
-    /// Proposals at a mark that the gate rejected; absent without a gate.
-    pub rejected_swings: Option<usize>,
-}
-
-/// What was found in recordings without any mark.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Idle {
-    /// Length, min.
-    pub minutes: f64,
-    /// Swings found, by detector and gate.
-    pub false_alarms: usize,
-    /// Per minute.
-    pub false_alarms_per_min: Option<f64>,
-    /// Of these, named anything but `other`; absent without a judge.
-    pub named_false_alarms: Option<usize>,
-    /// Proposals before the gate.
-    pub before_gate: usize,
-    /// Per minute.
-    pub before_gate_per_min: Option<f64>,
-}
-
-/// Figures of one player.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PlayerFigures {
-    /// Swings judged.
-    pub examples: usize,
-    /// Share named right.
-    pub accuracy: f64,
-    /// Mean F1 over the player's classes.
-    pub macro_f1: f64,
-}
-
-/// Figures of one class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ClassFigures {
-    /// Swings of this class.
-    pub examples: usize,
-    /// Share of swings so named that were of this class; absent if none was so named.
-    pub precision: Option<f64>,
-    /// Share of the class that was so named; absent if none occurs.
-    pub recall: Option<f64>,
-    /// Harmonic mean of both; absent if the class neither occurs nor was named.
-    pub f1: Option<f64>,
-}
-
-/// How well one level above the type is told: side or height.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct LevelFigures {
-    /// Swings whose class says it.
-    pub examples: usize,
-    /// Share told right, taking the likeliest value of every swing.
-    pub accuracy: f64,
-    /// Share of swings that got an answer.
-    pub coverage: f64,
-    /// Share told right of these.
-    pub accuracy_when_sure: Option<f64>,
-    /// Expected calibration error, 0 to 1.
-    pub calibration_error: f64,
-}
-
-/// The same swings, each named without knowing the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Alone {
-    /// Share named right.
-    pub accuracy: f64,
-    /// Expected calibration error, 0 to 1.
-    pub calibration_error: f64,
-    /// Share named right when each player's swings are put into a drawn order and then named together: as in open play, where
-    /// no swing tells of the next.
-    pub accuracy_in_drawn_order: f64,
-}
-
-/// How marked swings were named, wherever the detector put them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Classification {
-    /// Swings judged.
-    pub examples: usize,
-    /// Share named right, taking the best class of every swing.
-    pub accuracy: f64,
-    /// Mean F1 over the classes that occur.
-    pub macro_f1: f64,
-    /// Share of swings that got an answer other than "not sure".
-    pub coverage: f64,
-    /// Share named right of these.
-    pub accuracy_when_sure: Option<f64>,
-    /// Class names: rows and columns of `confusion`.
-    pub classes: Vec<String>,
-    /// Rows true, columns best class.
-    pub confusion: Vec<Vec<usize>>,
-    /// By player.
-    pub players: BTreeMap<String, PlayerFigures>,
-    /// By class.
-    pub by_class: BTreeMap<String, ClassFigures>,
-    /// Reliability diagram: whether the probability of the best class comes true.
-    pub reliability: Vec<ReliabilityBin>,
-    /// Expected calibration error over its bins, 0 to 1.
-    pub calibration_error: f64,
-    /// Side and height, where the names of two classes or more say them.
-    pub levels: BTreeMap<String, LevelFigures>,
-    /// How much the strokes around one say of it; absent where every recording is one example, or the pipeline names each
-    /// swing by itself. Sets whose recordings hold one stroke each are drills: rallies gain nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alone: Option<Alone>,
-}
-
-/// The whole judgement.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Absent if no recording has marks to find.
-    pub segmentation: Option<Segmentation>,
-    /// Absent if every recording has marks.
-    pub idle: Option<Idle>,
-    /// Absent without a judge.
-    pub classification: Option<Classification>,
-    /// What could not be judged and why.
-    pub notes: Vec<String>,
 }
 
 /// What a judge said about one marked swing.
@@ -310,8 +150,12 @@ pub fn evaluate(
     let mut found = Tally::default();
     let mut idle = Idle::default();
     let mut named: Vec<Named> = Vec::new();
+    let mut seen: BTreeMap<String, Vec<(SensorRole, Vec<View>)>> = BTreeMap::new();
     for part in parts {
         named.extend(part.named);
+        for (player, role, views) in part.seen {
+            seen.entry(player).or_default().push((role, views));
+        }
         match part.swings {
             Some((tally, true)) => found.add(tally),
             Some((tally, false)) => {
@@ -328,6 +172,14 @@ pub fn evaluate(
     if judged && named.is_empty() {
         notes.push("no swing could be named: the model serves no sensor of these recordings at their rate".to_owned());
     }
+    let mut classification = (!named.is_empty())
+        .then(|| Classification { alone: alone(&named, &models, &params.classify), ..classification(&named) });
+    for (player, swings) in seen {
+        let figures = classification.as_mut().and_then(|all| all.players.get_mut(&player));
+        if let (Some(figures), Some(model)) = (figures, models.for_player(&player)) {
+            figures.mounting = mounting(model, &swings);
+        }
+    }
     Ok(Evaluation {
         segmentation: (found.marks > 0).then(|| found.figures(options.tolerance_ms, judged)),
         idle: (idle.minutes > 0.0).then(|| {
@@ -335,8 +187,7 @@ pub fn evaluate(
             idle.before_gate_per_min = Some(idle.before_gate as f64 / idle.minutes);
             idle
         }),
-        classification: (!named.is_empty())
-            .then(|| Classification { alone: alone(&named, &models, &params.classify), ..classification(&named) }),
+        classification,
         notes,
     })
 }
@@ -344,6 +195,8 @@ pub fn evaluate(
 /// What one recording adds to the figures.
 struct OfRecording {
     named: Vec<Named>,
+    /// The swings that were named: player, sensor, what the model saw. Only where mountings are asked for.
+    seen: Vec<(String, SensorRole, Vec<View>)>,
     /// Counts of swings, and whether the recording has marks; absent where the whole is one example.
     swings: Option<(Tally, bool)>,
 }
@@ -369,18 +222,21 @@ fn of_recording(
         model.probabilities(signal.role, &model.views(signal, span, &params.classify)?)
     };
     let mut named: Vec<Named> = Vec::new();
-    let mut name = |verdict: Verdict, mark: &Mark| {
-        if let Some(model) = models.for_player(&mark.player) {
+    let mut seen = Vec::new();
+    let mut name = |verdict: Verdict, mark: &Mark, span: &Span| {
+        if let Some((model, signal)) = model_for(&mark.player) {
             named.push(verdict.named(model, mark));
+            let views = options.mountings.then(|| model.views(signal, span, &params.classify)).flatten();
+            seen.extend(views.map(|views| (mark.player.clone(), signal.role, views)));
         }
     };
     for mark in whole.iter().filter(|mark| !models.is_spent(mark)) {
         if let (Some(values), Some(model)) = (values(&mark.span(), &mark.player), models.for_player(&mark.player)) {
-            name(Verdict::of(values, None, model, &params.classify), mark);
+            name(Verdict::of(values, None, model, &params.classify), mark, &mark.span());
         }
     }
     if !whole.is_empty() {
-        return OfRecording { named, swings: None };
+        return OfRecording { named, seen, swings: None };
     }
     let player = recording.marks.first().map_or(recording.name, |mark| mark.player.as_str());
     let passes = |swing: &Swing| -> Option<bool> {
@@ -451,76 +307,10 @@ fn of_recording(
                 tally.answered += usize::from(verdict.best != OTHER);
                 tally.right += usize::from(verdict.best == mark.stroke);
             }
-            name(verdict, mark);
+            name(verdict, mark, span);
         }
     }
-    OfRecording { named, swings: Some((tally, !recording.marks.is_empty())) }
-}
-
-/// Counts of swings found.
-#[derive(Default)]
-struct Tally {
-    minutes: f64,
-    marks: usize,
-    found: usize,
-    alarms: usize,
-    named_alarms: usize,
-    /// Found, and alarms, before the gate.
-    proposed: usize,
-    proposed_alarms: usize,
-    /// Proposals at a mark that the gate rejected.
-    rejected: Option<usize>,
-    /// Found and named anything but `other`.
-    answered: usize,
-    right: usize,
-    errors_ms: Vec<f64>,
-}
-
-impl Tally {
-    fn add(&mut self, other: Self) {
-        self.minutes += other.minutes;
-        self.marks += other.marks;
-        self.found += other.found;
-        self.alarms += other.alarms;
-        self.named_alarms += other.named_alarms;
-        self.proposed += other.proposed;
-        self.proposed_alarms += other.proposed_alarms;
-        if let Some(rejected) = other.rejected {
-            *self.rejected.get_or_insert(0) += rejected;
-        }
-        self.answered += other.answered;
-        self.right += other.right;
-        self.errors_ms.extend(other.errors_ms);
-    }
-
-    fn figures(&mut self, tolerance_ms: f64, judged: bool) -> Segmentation {
-        let ratio = |a: usize, b: usize| (b > 0).then(|| a as f64 / b as f64);
-        let named_total = self.answered + self.named_alarms + self.marks;
-        Segmentation {
-            marks: self.marks,
-            found: self.found,
-            false_alarms: self.alarms,
-            precision: ratio(self.found, self.found + self.alarms),
-            recall: ratio(self.found, self.marks),
-            f1: ratio(2 * self.found, self.found + self.alarms + self.marks),
-            tolerance_ms,
-            peak_error_ms_median: median(&mut self.errors_ms),
-            minutes: self.minutes,
-            false_alarms_per_min: (self.minutes > 0.0).then(|| self.alarms as f64 / self.minutes),
-            found_and_named: judged.then_some(self.right),
-            named_f1: if judged { ratio(2 * self.right, named_total) } else { None },
-            named_false_alarms: judged.then_some(self.named_alarms),
-            before_gate: Proposals {
-                found: self.proposed,
-                false_alarms: self.proposed_alarms,
-                precision: ratio(self.proposed, self.proposed + self.proposed_alarms),
-                recall: ratio(self.proposed, self.marks),
-                f1: ratio(2 * self.proposed, self.proposed + self.proposed_alarms + self.marks),
-                false_alarms_per_min: (self.minutes > 0.0).then(|| self.proposed_alarms as f64 / self.minutes),
-            },
-            rejected_swings: self.rejected,
-        }
-    }
+    OfRecording { named, seen, swings: Some((tally, !recording.marks.is_empty())) }
 }
 
 /// The models that name the swings of each player.
@@ -668,7 +458,7 @@ fn classification(named: &[Named]) -> Classification {
         let confusion = confusion_of(&mut named.iter().filter(|n| n.player == player));
         let (accuracy, macro_f1) = accuracy_and_macro_f1(&confusion);
         let examples = confusion.iter().flatten().sum();
-        players.insert(player.to_owned(), PlayerFigures { examples, accuracy, macro_f1 });
+        players.insert(player.to_owned(), PlayerFigures { examples, accuracy, macro_f1, mounting: None });
     }
     let mut levels = BTreeMap::new();
     for level in LEVELS {
@@ -731,148 +521,27 @@ fn alone(named: &[Named], models: &Models<'_>, params: &ClassifyParams) -> Optio
     })
 }
 
-fn by_class(classes: &[String], confusion: &[Vec<usize>]) -> BTreeMap<String, ClassFigures> {
-    let ratio = |a: usize, b: usize| (b > 0).then(|| a as f64 / b as f64);
-    let figures = |i: usize| {
-        let truth: usize = confusion[i].iter().sum();
-        let answered: usize = confusion.iter().map(|row| row[i]).sum();
-        let right = confusion[i][i];
-        ClassFigures {
-            examples: truth,
-            precision: ratio(right, answered),
-            recall: ratio(right, truth),
-            f1: ratio(2 * right, truth + answered),
-        }
+/// Whether it is noticed that a sensor sits otherwise, on these swings of a player.
+fn mounting(model: &Model, swings: &[(SensorRole, Vec<View>)]) -> Option<MountingFigures> {
+    let role = swings.first()?.0;
+    let specs = &model.header().windows;
+    let suspected = |mounting: Option<Mounting>| {
+        let read: Vec<(Vec<View>, Vec<f64>)> = swings
+            .par_iter()
+            .filter(|swing| swing.0 == role)
+            .filter_map(|(_, views)| {
+                let views = match mounting {
+                    Some(mounting) => worn(views, specs, mounting),
+                    None => views.clone(),
+                };
+                let values = model.probabilities(role, &views)?;
+                Some((views, values))
+            })
+            .collect();
+        let read: Vec<(&[View], &[f64])> = read.iter().map(|(views, values)| (&views[..], &values[..])).collect();
+        suspicion(model, role, &read).map(|suspicion| suspicion.mounting)
     };
-    classes.iter().enumerate().map(|(i, class)| (class.clone(), figures(i))).collect()
-}
-
-/// The figures of several evaluations together: counts add up, shares are of the sums. Players of the same name in two
-/// evaluations are told apart by the name given with each.
-#[must_use]
-pub fn merge(parts: &[(&str, &Evaluation)]) -> Evaluation {
-    let segmentations: Vec<&Segmentation> = parts.iter().filter_map(|(_, e)| e.segmentation.as_ref()).collect();
-    let segmentation = segmentations.first().map(|first| {
-        let judged = segmentations.iter().any(|s| s.found_and_named.is_some());
-        let sum = |of: &dyn Fn(&Segmentation) -> usize| segmentations.iter().map(|s| of(s)).sum::<usize>();
-        let mut tally = Tally {
-            minutes: segmentations.iter().map(|s| s.minutes).sum(),
-            marks: sum(&|s| s.marks),
-            found: sum(&|s| s.found),
-            alarms: sum(&|s| s.false_alarms),
-            proposed: sum(&|s| s.before_gate.found),
-            proposed_alarms: sum(&|s| s.before_gate.false_alarms),
-            rejected: segmentations.iter().filter_map(|s| s.rejected_swings).reduce(|a, b| a + b),
-            ..Tally::default()
-        };
-        let mut whole = tally.figures(first.tolerance_ms, false);
-        // A median of medians, weighted by nothing: good enough beside the figures of each set.
-        let mut medians: Vec<f64> = segmentations.iter().filter_map(|s| s.peak_error_ms_median).collect();
-        whole.peak_error_ms_median = median(&mut medians);
-        if judged {
-            whole.found_and_named = Some(sum(&|s| s.found_and_named.unwrap_or(0)));
-            whole.named_false_alarms = Some(sum(&|s| s.named_false_alarms.unwrap_or(0)));
-        }
-        whole
-    });
-    let idles: Vec<&Idle> = parts.iter().filter_map(|(_, e)| e.idle.as_ref()).collect();
-    let idle = (!idles.is_empty()).then(|| {
-        let minutes: f64 = idles.iter().map(|i| i.minutes).sum();
-        let false_alarms = idles.iter().map(|i| i.false_alarms).sum();
-        let before_gate = idles.iter().map(|i| i.before_gate).sum();
-        Idle {
-            minutes,
-            before_gate,
-            before_gate_per_min: (minutes > 0.0).then(|| before_gate as f64 / minutes),
-            false_alarms,
-            false_alarms_per_min: (minutes > 0.0).then(|| false_alarms as f64 / minutes),
-            named_false_alarms: idles
-                .iter()
-                .any(|i| i.named_false_alarms.is_some())
-                .then(|| idles.iter().filter_map(|i| i.named_false_alarms).sum()),
-        }
-    });
-    Evaluation {
-        segmentation,
-        idle,
-        classification: merge_classifications(parts),
-        notes: parts.iter().flat_map(|(name, e)| e.notes.iter().map(move |note| format!("{name}: {note}"))).collect(),
-    }
-}
-
-fn merge_classifications(parts: &[(&str, &Evaluation)]) -> Option<Classification> {
-    let there: Vec<(&str, &Classification)> =
-        parts.iter().filter_map(|(name, e)| Some((*name, e.classification.as_ref()?))).collect();
-    let classes: Vec<String> =
-        there.iter().flat_map(|(_, c)| c.classes.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect();
-    let examples: usize = there.iter().map(|(_, c)| c.examples).sum();
-    if examples == 0 {
-        return None;
-    }
-    let mut confusion = vec![vec![0; classes.len()]; classes.len()];
-    for (_, part) in &there {
-        for (row, truth) in part.confusion.iter().zip(&part.classes) {
-            for (count, best) in row.iter().zip(&part.classes) {
-                let at = |name: &String| classes.binary_search(name).unwrap_or(0);
-                confusion[at(truth)][at(best)] += count;
-            }
-        }
-    }
-    let (accuracy, macro_f1) = accuracy_and_macro_f1(&confusion);
-    let sure: f64 = there.iter().map(|(_, c)| c.coverage * c.examples as f64).sum();
-    let right: f64 =
-        there.iter().filter_map(|(_, c)| Some(c.accuracy_when_sure? * c.coverage * c.examples as f64)).sum();
-    let players = there
-        .iter()
-        .flat_map(|(name, c)| c.players.iter().map(move |(player, f)| (format!("{name}/{player}"), f.clone())))
-        .collect();
-    let diagrams: Vec<&[ReliabilityBin]> = there.iter().map(|(_, c)| c.reliability.as_slice()).collect();
-    let diagram = merged(&diagrams);
-    let mut levels = BTreeMap::new();
-    for level in LEVELS {
-        let parts: Vec<&LevelFigures> = there.iter().filter_map(|(_, c)| c.levels.get(level)).collect();
-        let examples: usize = parts.iter().map(|part| part.examples).sum();
-        if examples == 0 {
-            continue;
-        }
-        let sum = |of: &dyn Fn(&LevelFigures) -> f64| parts.iter().map(|p| of(p) * p.examples as f64).sum::<f64>();
-        let sure = sum(&|p| p.coverage);
-        let right = sum(&|p| p.accuracy_when_sure.unwrap_or(0.0) * p.coverage);
-        let figures = LevelFigures {
-            examples,
-            accuracy: sum(&|p| p.accuracy) / examples as f64,
-            coverage: sure / examples as f64,
-            accuracy_when_sure: (sure > 0.0).then(|| right / sure),
-            // The mean error of the sets: an upper bound of that of all answers together.
-            calibration_error: sum(&|p| p.calibration_error) / examples as f64,
-        };
-        levels.insert(level.to_owned(), figures);
-    }
-    // A part whose swings were named by themselves counts as it is; the mean error is an upper bound, as above.
-    let alone = there.iter().any(|(_, c)| c.alone.is_some()).then(|| {
-        let sum =
-            |of: &dyn Fn(&Classification) -> f64| there.iter().map(|(_, c)| of(c) * c.examples as f64).sum::<f64>();
-        Alone {
-            accuracy: sum(&|c| c.alone.map_or(c.accuracy, |alone| alone.accuracy)) / examples as f64,
-            calibration_error: sum(&|c| c.alone.map_or(c.calibration_error, |alone| alone.calibration_error))
-                / examples as f64,
-            accuracy_in_drawn_order: sum(&|c| c.alone.map_or(c.accuracy, |alone| alone.accuracy_in_drawn_order))
-                / examples as f64,
-        }
-    });
-    Some(Classification {
-        alone,
-        examples,
-        accuracy,
-        macro_f1,
-        coverage: sure / examples as f64,
-        accuracy_when_sure: (sure > 0.0).then(|| right / sure),
-        by_class: by_class(&classes, &confusion),
-        classes,
-        confusion,
-        players,
-        calibration_error: expected_error(&diagram),
-        reliability: diagram,
-        levels,
-    })
+    // Read so a second time the swings are as they were.
+    let found = || Mounting::ALL.into_iter().filter(|&mounting| suspected(Some(mounting)) == Some(mounting)).count();
+    (swings.len() >= LEAST).then(|| MountingFigures { suspected: suspected(None).is_some(), found: found() })
 }

@@ -2,6 +2,7 @@
 
 use crate::calibrate::{G, Signal};
 use crate::filter::{Lanes, goertzel};
+use crate::mounting::Mounting;
 use crate::wide::wide;
 
 /// Channels in model files, in order, with their units.
@@ -188,13 +189,27 @@ impl Window {
         Some(Self { channels })
     }
 
-    /// The same movement as the other hand makes it: reflected in the plane across `axis`. An acceleration turns its
-    /// sign along the axis, a rotation about the two others.
-    pub(crate) fn mirrored(mut self, mirror: Mirror) -> Self {
-        let Some(axis) = mirror.axis() else { return self };
+    /// The same movement as the other hand makes it.
+    pub(crate) fn mirrored(self, mirror: Mirror) -> Self {
+        match mirror.axis() {
+            Some(axis) => self.worn(Mounting::Mirrored(axis)),
+            None => self,
+        }
+    }
+
+    /// The same movement through a sensor that sits otherwise. A reflection turns the sign of acceleration along its axis, and of
+    /// rotation, which is no vector but an axial one, about the two others; half a turn turns both across its axis.
+    pub(crate) fn worn(mut self, mounting: Mounting) -> Self {
         for c in 0..3 {
-            let turned = if c == axis { c } else { 3 + c };
-            self.channels[turned].iter_mut().for_each(|value| *value = -*value);
+            let (acc, gyro) = match mounting {
+                Mounting::Mirrored(axis) => (c == axis, c != axis),
+                Mounting::Turned(axis) => (c != axis, c != axis),
+            };
+            for (channel, flips) in [(c, acc), (3 + c, gyro)] {
+                if flips {
+                    self.channels[channel].iter_mut().for_each(|value| *value = -*value);
+                }
+            }
         }
         self
     }

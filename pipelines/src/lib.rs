@@ -16,6 +16,7 @@ mod definition;
 mod doctor;
 mod drills;
 mod evaluate;
+mod evaluation;
 mod features;
 mod figures;
 mod filter;
@@ -28,6 +29,7 @@ mod linear;
 mod live;
 mod load;
 mod model;
+mod mounting;
 mod orientation;
 mod params;
 mod peak;
@@ -54,9 +56,10 @@ pub use analysis::{
 pub use curriculum::{GeneratedRecording, generated_player, generated_swings};
 pub use definition::{Pipeline, PipelineError, Stage};
 pub use doctor::{Finding, diagnose};
-pub use evaluate::{
-    Alone, ClassFigures, Classification, EvaluateOptions, Evaluation, Idle, Judge, LevelFigures, PlayerFigures,
-    Proposals, Segmentation, evaluate, merge,
+pub use evaluate::{EvaluateOptions, Judge, evaluate};
+pub use evaluation::{
+    Alone, ClassFigures, Classification, Evaluation, Idle, LevelFigures, MountingFigures, PlayerFigures, Proposals,
+    Segmentation, merge,
 };
 pub use features::{Mirror, WindowSpec};
 pub use figures::{FIGURES, Figure, Per, figure, names as figure_names, page as figures_page};

@@ -411,6 +411,21 @@ impl Model {
         average(&answers, self.header.temperature)
     }
 
+    /// How far a swing lies from those of the training: the root mean square of its hand-made figures in their standard deviations
+    /// there, each at most 6. About 1 for a swing of the training.
+    pub(crate) fn strangeness(&self, role: SensorRole, views: &[View]) -> f64 {
+        const MOST: f64 = 6.0;
+        let (mut sum, mut count) = (0.0, 0_usize);
+        for head in self.heads.iter().filter(|head| head.role == role) {
+            let Some(view) = views.get(head.window) else { continue };
+            let mut hand = view.hand.clone();
+            head.hand_norm.apply(&mut hand);
+            sum += hand.iter().map(|z| f64::from(*z).abs().min(MOST).powi(2)).sum::<f64>();
+            count += hand.len();
+        }
+        (sum / count.max(1) as f64).sqrt()
+    }
+
     /// What the gate of this sensor says; `None` where the model has none.
     pub(crate) fn gate(&self, role: SensorRole, views: &[View], strength: f64) -> Option<GateAnswer> {
         let gate = self.gates.iter().find(|gate| gate.header.role == role)?;

@@ -18,6 +18,7 @@ use crate::drills::Together;
 use crate::features::View;
 use crate::kinetics::{Chain, Motion, of_swing, shaft_axis, unwrapped_range};
 use crate::model::{Answer, Model, OTHER};
+use crate::mounting::{Mounting, Suspicion, suspicion};
 use crate::params::Params;
 use crate::report::{
     PAIRS, Session, interval_ms, median_of, phase_delay, range_of_motion, recommendations, scores, session_delays,
@@ -81,10 +82,10 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
         params,
         shaft: sensors[3].and_then(|(racket, _)| shaft_axis(racket, &swings)),
     };
-    let (answers, drills) = usable_model.zip(chosen).map_or_else(
-        || (vec![None; seen.len()], Vec::new()),
-        |(model, (signal, _))| named(model, signal.role, &seen, params),
-    );
+    let Named { answers, drills, suspicion } = match usable_model.zip(chosen) {
+        Some((model, (signal, _))) => named(model, signal.role, &seen, params),
+        None => Named { answers: vec![None; seen.len()], ..Named::default() },
+    };
     let mut strokes: Vec<Stroke> = chosen.map_or_else(Vec::new, |(signal, motion)| {
         let measured = runs(Stage::Kinetics).then_some(motion);
         swings
@@ -116,6 +117,7 @@ pub(crate) fn analyze_stages(track: &Track, params: &Params, model: Option<&Mode
     said.of_gate(proposed.len() - swings.len(), chosen.map(|(signal, _)| signal));
     if runs(Stage::Classify) {
         said.of_model(model, usable_model, &strokes, chosen.map(|(signal, _)| signal));
+        said.of_mounting(suspicion, usable_model, chosen.map(|(signal, _)| signal));
     }
     let mut session = figures(track, &sensors, &strokes, &chain, said);
     session.drills = drills;
@@ -152,14 +154,18 @@ fn seen_by(model: &Model, proposed: &[Swing], signal: &Signal, params: &Params) 
         .collect()
 }
 
+/// What a model says of all swings.
+#[derive(Default)]
+struct Named {
+    answers: Vec<Option<Answer>>,
+    drills: Vec<Drill>,
+    suspicion: Option<Suspicion>,
+}
+
 /// What the model says of each swing: of each by itself, then of all together.
-fn named(
-    model: &Model,
-    role: SensorRole,
-    seen: &[(Swing, Option<Vec<View>>)],
-    params: &Params,
-) -> (Vec<Option<Answer>>, Vec<Drill>) {
-    let alone = seen.par_iter().map(|(_, views)| model.probabilities(role, views.as_ref()?)).collect::<Vec<_>>();
+fn named(model: &Model, role: SensorRole, seen: &[(Swing, Option<Vec<View>>)], params: &Params) -> Named {
+    let alone: Vec<Option<Vec<f64>>> =
+        seen.par_iter().map(|(_, views)| model.probabilities(role, views.as_ref()?)).collect();
     let Together { values, drills } = model.together(&alone, &params.classify);
     let name = |values: Option<Vec<f64>>| Some(model.name_swing(&values?, params.classify.confidence_min));
     let answers: Vec<Option<Answer>> = values.into_iter().map(name).collect();
@@ -176,7 +182,9 @@ fn named(
         })
     };
     let drills = drills.into_iter().filter_map(drill).collect();
-    (answers, drills)
+    let known = seen.iter().zip(&alone).filter_map(|((_, views), alone)| Some((views.as_deref()?, alone.as_deref()?)));
+    let suspicion = suspicion(model, role, &known.collect::<Vec<_>>());
+    Named { answers, drills, suspicion }
 }
 
 fn add_repeatability(signal: &Signal, motion: &Motion, swings: &[Swing], strokes: &mut [Stroke]) {
@@ -659,6 +667,39 @@ impl Issues {
                 format!("有 {rejected} 次动作与模型所知的非挥拍动作相似，未计入。"),
             ],
             &["strokes"],
+        );
+    }
+
+    fn of_mounting(&mut self, suspicion: Option<Suspicion>, model: Option<&Model>, chosen: Option<&Signal>) {
+        let (Some(suspicion), Some(model), Some(signal)) = (suspicion, model, chosen) else { return };
+        let Suspicion { mounting, as_it_is, otherwise } = suspicion;
+        let (role, zh, axis, name) = (signal.role, name_zh(signal.role), mounting.axis(), model.name());
+        let (code, [how, asks], [how_zh, asks_zh]) = match mounting {
+            Mounting::Mirrored(_) => (
+                IssueCode::OtherHandSuspected,
+                ["mirrored across its axis", "is it the other hand?"],
+                ["镜像", "是否为另一只手？"],
+            ),
+            Mounting::Turned(_) => (
+                IssueCode::SensorTurnedSuspected,
+                ["turned by half about its axis", "is it worn the other way round?"],
+                ["旋转半周", "传感器是否戴反？"],
+            ),
+        };
+        self.add(
+            code,
+            Severity::Warning,
+            Some(role),
+            [
+                format!(
+                    "The {role} sensor's swings are more like those that model {name} learned from when they are {how} {axis} \
+                     ({otherwise:.2} standard deviations away instead of {as_it_is:.2}): {asks}"
+                ),
+                format!(
+                    "{zh}传感器若沿 {axis} 轴{how_zh}，挥拍更接近模型 {name} 的训练数据（相距 {otherwise:.2} 个标准差，现为 {as_it_is:.2}）：{asks_zh}"
+                ),
+            ],
+            &["stroke", "stroke_counts", "confidence"],
         );
     }
 

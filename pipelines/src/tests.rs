@@ -460,7 +460,7 @@ fn matching_is_one_to_one_and_ignores_ambiguous_marks() {
     marks[1].quality = MarkQuality::Ignored;
     let recording = LabelledTrack { set: "s", name: "r", track: &generated.track, marks: &marks, acc_to_mps2: None };
     let judge = |tolerance_ms: f64| {
-        let options = EvaluateOptions { tolerance_ms, calibrate: 0 };
+        let options = EvaluateOptions { tolerance_ms, ..EvaluateOptions::default() };
         evaluate(std::slice::from_ref(&recording), Params::builtin(), Judge::Nobody, &options)
             .unwrap()
             .segmentation

@@ -29,6 +29,10 @@ pub struct Args {
     /// they are not judged
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub calibrate: usize,
+    /// Also read each player's swings as if the sensor sat on the other hand or half a turn round, and see whether that is
+    /// noticed
+    #[arg(long)]
+    pub mountings: bool,
     /// Largest distance of a label's peak and a swing's impact, ms; 600 suits recordings below 8 Hz
     #[arg(long, value_name = "MS", default_value_t = 250.0)]
     pub tolerance_ms: f64,
@@ -112,7 +116,8 @@ pub(super) fn evaluation(args: &Args) -> anyhow::Result<Answer> {
         ..TrainOptions::default()
     };
     let judge = model.as_ref().map_or(Judge::LeaveOnePlayerOut(&training), Judge::Model);
-    let options = EvaluateOptions { tolerance_ms: args.tolerance_ms, calibrate: args.calibrate };
+    let options =
+        EvaluateOptions { tolerance_ms: args.tolerance_ms, calibrate: args.calibrate, mountings: args.mountings };
     let progress = bar(args.sets.len() as u64);
     let mut sets = Vec::new();
     for path in &args.sets {
@@ -226,9 +231,13 @@ fn print_names(out: &mut impl std::io::Write, c: &Classification) -> std::io::Re
         )?;
     }
     for (player, figures) in &c.players {
+        let mounting = figures.mounting.map_or_else(String::new, |mounting| {
+            let suspected = if mounting.suspected { "suspected" } else { "not suspected" };
+            format!("; mounting {suspected} as it is, {} of 6 others found", mounting.found)
+        });
         writeln!(
             out,
-            "    {player:<20} accuracy {:.3}, macro-F1 {:.3} of {}",
+            "    {player:<20} accuracy {:.3}, macro-F1 {:.3} of {}{mounting}",
             figures.accuracy, figures.macro_f1, figures.examples
         )?;
     }

@@ -333,6 +333,7 @@ mod tests {
             model: Some(first),
             leave_one_player_out: false,
             calibrate: 0,
+            mountings: false,
             tolerance_ms: 250.0,
             seed: 1,
             features: 420,
