@@ -162,8 +162,8 @@ fn remedy(code: IssueCode) -> [&'static str; 2] {
             "确认该传感器佩戴在持拍手一侧，并固定牢靠。",
         ],
         IssueCode::OtherHandSuspected => [
-            "If this player holds the racket in the other hand, let a pipeline with classify.mirror set to that axis analyse the player's sessions (docs/pipelines.md); else calibrate the model with a few labelled swings.",
-            "若该球员为另一只手持拍，请用 classify.mirror 设为该轴的流程分析其训练（见 docs/pipelines.md）；否则请用少量已标注的挥拍校准模型。",
+            "If this player holds the racket in the other hand, let a pipeline with classify.mirror set to that axis (or to none, where it is set) analyse the player's sessions (docs/pipelines.md); else calibrate the model with a few labelled swings.",
+            "若该球员为另一只手持拍，请用 classify.mirror 设为该轴（若已设置则改为 none）的流程分析其训练（见 docs/pipelines.md）；否则请用少量已标注的挥拍校准模型。",
         ],
         IssueCode::SensorTurnedSuspected => [
             "Wear the sensor the other way round, as in the recordings that the model learned from, or calibrate the model with a few labelled swings of this player.",

@@ -283,17 +283,26 @@ fn of_recording(
     let mut spans: Vec<Span> = kept.iter().map(Swing::span).chain(marked.iter().copied()).collect();
     spans.sort_by_key(|span| (span.peak_ns, span.start_ns, span.end_ns));
     spans.dedup();
-    let alone: Vec<Option<Vec<f64>>> = spans.par_iter().map(|span| values(span, player)).collect();
-    let together = model_for(player).map(|(model, _)| model.together(&alone, &params.classify).values);
-    let verdict = |span: &Span| -> Option<Verdict> {
+    // Of each player whose marks are here the names by the model that is his judge: alone, and together.
+    let said = |player: &str| -> Option<(Vec<Option<Vec<f64>>>, Vec<Option<Vec<f64>>>)> {
         let (model, _) = model_for(player)?;
-        let at = spans.iter().position(|other| other == span)?;
-        let values = together.as_ref()?[at].clone()?;
-        let alone = alone[at].clone().filter(|_| params.classify.drills);
-        Some(Verdict::of(values, alone, model, &params.classify))
+        let alone: Vec<Option<Vec<f64>>> = spans.par_iter().map(|span| values(span, player)).collect();
+        let together = model.together(&alone, &params.classify).values;
+        Some((alone, together))
     };
-    tally.named_alarms =
-        false_alarms.iter().filter(|swing| verdict(&swing.span()).is_some_and(|verdict| verdict.is_stroke())).count();
+    let players: BTreeSet<&str> = counted.iter().map(|mark| mark.player.as_str()).chain([player]).collect();
+    let said: BTreeMap<&str, _> = players.into_iter().filter_map(|player| Some((player, said(player)?))).collect();
+    let verdict = |span: &Span, player: &str| -> Option<Verdict> {
+        let (model, _) = model_for(player)?;
+        let (alone, together) = said.get(player)?;
+        let at = spans.iter().position(|other| other == span)?;
+        let alone = alone[at].clone().filter(|_| params.classify.drills);
+        Some(Verdict::of(together[at].clone()?, alone, model, &params.classify))
+    };
+    tally.named_alarms = false_alarms
+        .iter()
+        .filter(|swing| verdict(&swing.span(), player).is_some_and(|verdict| verdict.is_stroke()))
+        .count();
     for (m, (mark, span)) in counted.iter().zip(&marked).enumerate() {
         let swing = pairs.iter().find(|pair| pair.0 == m).map(|pair| &kept[pair.1]);
         if let Some(swing) = swing {
@@ -302,7 +311,7 @@ fn of_recording(
         if models.is_spent(mark) {
             continue;
         }
-        if let Some(verdict) = verdict(span) {
+        if let Some(verdict) = verdict(span, &mark.player) {
             if swing.is_some() && verdict.sure {
                 tally.answered += usize::from(verdict.best != OTHER);
                 tally.right += usize::from(verdict.best == mark.stroke);

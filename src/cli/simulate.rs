@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use pipelines::synth::{AccUnit, SynthSession, SynthSpec, generate};
+use pipelines::synth::{AccUnit, Plan, Rallies, SynthSession, SynthSpec, generate};
+use schemas::StrokeKind;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -71,6 +72,10 @@ pub struct Args {
     #[arg(long, default_value_t = 100.0, value_name = "HZ", value_parser = rate, conflicts_with = "recording")]
     rate: f64,
 
+    /// Strokes that come up in generated sessions, separated by commas; `smash` alone makes a drill. All without.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = stroke, conflicts_with = "recording")]
+    strokes: Vec<StrokeKind>,
+
     /// Switch the devices on just now: uncalibrated clocks, and deaf for ten seconds soon after.
     #[arg(long)]
     cold_boot: bool,
@@ -108,6 +113,14 @@ fn positive(text: &str) -> Result<f64, String> {
 fn rate(text: &str) -> Result<f64, String> {
     let value = text.parse().map_err(|_| "a number of samples a second is expected".to_owned())?;
     if (50.0..=400.0).contains(&value) { Ok(value) } else { Err("50 to 400 Hz".to_owned()) }
+}
+
+fn stroke(text: &str) -> Result<StrokeKind, String> {
+    let known = Rallies::default().kinds;
+    known.iter().find(|kind| kind.as_str() == text).copied().ok_or_else(|| {
+        let names: Vec<&str> = known.iter().map(|kind| kind.as_str()).collect();
+        format!("one of {}", names.join(", "))
+    })
 }
 
 /// Runs the command. 0: every session was played and its analysis announced. 1: one was not. 130: interrupted.
@@ -191,7 +204,16 @@ fn named(error: crate::simulator::Error, what: &'static str) -> anyhow::Error {
 }
 
 fn spec(args: &Args, index: u64) -> SynthSpec {
-    SynthSpec { duration_s: args.duration, rate_hz: args.rate, ..SynthSpec::new(args.seed.wrapping_add(index)) }
+    let mut rallies = Rallies::default();
+    if !args.strokes.is_empty() {
+        rallies.kinds.clone_from(&args.strokes);
+    }
+    SynthSpec {
+        duration_s: args.duration,
+        rate_hz: args.rate,
+        plan: Plan::Rallies(rallies),
+        ..SynthSpec::new(args.seed.wrapping_add(index))
+    }
 }
 
 /// The code of device `index`: a number counts on, a word gets a number.
@@ -437,6 +459,19 @@ mod tests {
         assert!(!set.labels.is_empty() && set.labels[0].recording == "samples");
         assert!(pick(&path, Some("samples")).is_ok());
         assert!(pick(&path, Some("other")).unwrap_err().to_string().contains("it has samples"));
+    }
+
+    #[test]
+    fn a_drill_has_the_strokes_that_were_asked_for() {
+        let of = |text: &str| generate(&spec(&args(text).unwrap(), 0)).truth.strokes;
+        let drill = of("--duration 60 --strokes smash");
+        assert!(drill.len() > 10 && drill.iter().all(|stroke| stroke.kind == StrokeKind::Smash));
+        let two = of("--duration 60 --strokes clear,net_shot");
+        assert!(two.iter().any(|stroke| stroke.kind == StrokeKind::Clear));
+        assert!(two.iter().all(|stroke| matches!(stroke.kind, StrokeKind::Clear | StrokeKind::NetShot)));
+        let refused = args("--strokes smash,serve").unwrap_err().to_string();
+        assert!(refused.contains("one of clear, drop, smash"), "{refused}");
+        assert!(args("--strokes other").is_err());
     }
 
     /// `data/README.md` says how the demonstration was made; this makes it again.

@@ -49,6 +49,16 @@ test("an empty service says what to do first", async ({ own, page }) => {
   await expect(page.locator("main")).toContainText("No session");
 });
 
+test("a drill is told, on the session's page and in its report", async ({ own, page }) => {
+  await own.start();
+  own.play("--strokes", "smash", "--duration", "60", "--seed", "5");
+  await page.goto(`${own.url}/#/sessions/1`);
+  const told = page.locator("main p.note", { hasText: /^smash: a drill, named together, \d+–\d+ s, \d+\/\d+$/ });
+  await expect(told).toBeVisible();
+  await page.goto(`${own.url}/sessions/1/report`);
+  await expect(page.locator("p.note", { hasText: "smash over and over from 0:" })).toBeVisible();
+});
+
 test("every session of a season can be reached", async ({ own, page }) => {
   const lines = ["recording,sensor,t_ms,ax,ay,az,gx,gy,gz"];
   for (let take = 1; take <= 230; take++) for (let i = 0; i < 4; i++) lines.push(`take-${take},wrist,${i * 20},0,0,1,${take},${i},0`);
