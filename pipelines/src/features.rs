@@ -271,9 +271,10 @@ pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
         let (high_at, _) = extreme(channel, |a, b| a > b);
         out.extend([mean[c], deviation[c], low_at, high_at, shape.skew[c], shape.tails[c].min(50.0)]);
         out.extend([shape.length[c], shape.bend[c], shape.crossings[c]]);
-        let mut sorted = channel.clone();
-        sorted.sort_unstable_by(f64::total_cmp);
-        out.extend(RANKS.map(|rank| sorted[(rank * (n - 1) as f64).round() as usize]));
+        let mut sorted: Vec<i32> = window.channels[c].iter().map(|v| ordered(v.to_bits().cast_signed())).collect();
+        sorted.sort_unstable();
+        let at_rank = |rank: f64| ordered(sorted[(rank * (n - 1) as f64).round() as usize]).cast_unsigned();
+        out.extend(RANKS.map(|rank| f64::from(f32::from_bits(at_rank(rank)))));
         out.extend((0..COURSE).map(|part| {
             let (from, to) = (part * n / COURSE, ((part + 1) * n / COURSE).max(part * n / COURSE + 1).min(n));
             let values = &channel[from.min(n - 1)..to];
@@ -319,6 +320,12 @@ pub(crate) fn hand_features(window: &Window, spec: &WindowSpec) -> Vec<f32> {
         hardest_at - fastest_share,
     ]);
     out.into_iter().map(|v| if v.is_finite() { v as f32 } else { 0.0 }).collect()
+}
+
+/// Bits of an f32 as a whole number that is ordered as `f32::total_cmp` orders, and back again: whole numbers are sorted without
+/// jumps.
+const fn ordered(bits: i32) -> i32 {
+    bits ^ ((bits >> 31).cast_unsigned() >> 1).cast_signed()
 }
 
 /// A value of each channel. Sums of rows run side by side, where one channel's would wait for its own last value.
@@ -440,6 +447,14 @@ mod tests {
     fn at(peak_s: f64) -> Span {
         let ns = |s: f64| (s * 1e9) as i64;
         Span { start_ns: ns(peak_s - 0.5), peak_ns: ns(peak_s), end_ns: ns(peak_s + 0.5) }
+    }
+
+    #[test]
+    fn whole_numbers_are_ordered_as_the_values_are() {
+        let values = [f32::NEG_INFINITY, -3.5, -1e-40, -0.0, 0.0, 1e-40, 2.0, 2.000_000_2, f32::INFINITY, f32::NAN];
+        let numbers = values.map(|value| ordered(value.to_bits().cast_signed()));
+        assert!(numbers.is_sorted());
+        assert_eq!(numbers.map(|number| ordered(number).cast_unsigned()), values.map(f32::to_bits));
     }
 
     #[test]
