@@ -28,7 +28,7 @@ pub struct Revision {
     pub shift_ms: f64,
     /// Swings that stayed as they were, that shift aside.
     pub unchanged: usize,
-    /// Swings that stayed, with another name or other times.
+    /// Swings that stayed, with another name, a confidence that moved by more than 0.1, or other times.
     pub changed: Vec<LiveSwing>,
     /// Swings that are none in the final result.
     pub withdrawn: Vec<u32>,

@@ -231,7 +231,7 @@ pub enum ServerMessage {
         shift_ms: f64,
         /// Swings that stayed as they were told, that shift aside.
         unchanged: usize,
-        /// Swings that stayed, with another name or other times.
+        /// Swings that stayed, with another name, a confidence that moved by more than 0.1, or other times.
         changed: Vec<SwingFields>,
         /// `swing_id` of those that are none.
         withdrawn: Vec<u32>,
