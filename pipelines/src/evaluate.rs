@@ -192,6 +192,12 @@ pub fn evaluate(
     })
 }
 
+/// What a model says of the swings of a recording, each by itself and all together.
+struct Said {
+    alone: Vec<Option<Vec<f64>>>,
+    together: Vec<Option<Vec<f64>>>,
+}
+
 /// What one recording adds to the figures.
 struct OfRecording {
     named: Vec<Named>,
@@ -284,17 +290,16 @@ fn of_recording(
     spans.sort_by_key(|span| (span.peak_ns, span.start_ns, span.end_ns));
     spans.dedup();
     // Of each player whose marks are here the names by the model that is his judge: alone, and together.
-    let said = |player: &str| -> Option<(Vec<Option<Vec<f64>>>, Vec<Option<Vec<f64>>>)> {
+    let say = |player: &str| -> Option<Said> {
         let (model, _) = model_for(player)?;
         let alone: Vec<Option<Vec<f64>>> = spans.par_iter().map(|span| values(span, player)).collect();
-        let together = model.together(&alone, &params.classify).values;
-        Some((alone, together))
+        Some(Said { together: model.together(&alone, &params.classify).values, alone })
     };
     let players: BTreeSet<&str> = counted.iter().map(|mark| mark.player.as_str()).chain([player]).collect();
-    let said: BTreeMap<&str, _> = players.into_iter().filter_map(|player| Some((player, said(player)?))).collect();
+    let said: BTreeMap<&str, Said> = players.into_iter().filter_map(|player| Some((player, say(player)?))).collect();
     let verdict = |span: &Span, player: &str| -> Option<Verdict> {
         let (model, _) = model_for(player)?;
-        let (alone, together) = said.get(player)?;
+        let Said { alone, together } = said.get(player)?;
         let at = spans.iter().position(|other| other == span)?;
         let alone = alone[at].clone().filter(|_| params.classify.drills);
         Some(Verdict::of(together[at].clone()?, alone, model, &params.classify))
