@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Analysis, IssueCode, Severity};
 use crate::calibrate::{G, median, span_s};
-use crate::pipeline::name_zh;
+use crate::issues::name_zh;
 
 /// One thing wrong with a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

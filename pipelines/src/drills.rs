@@ -8,8 +8,8 @@
 //! in open play no drill explains the swings, and their names stay.
 //!
 //! What a drill cannot change is whether a swing is a stroke at all (the class `other` keeps its probability), and a name
-//! that the swing's own answer excludes. The constants are measured in `docs/evaluation.md`; a factor of two of any of them
-//! changes little.
+//! that the swing's own answer excludes. What other constants would do
+//! stands in `docs/evaluation.md`.
 
 use std::ops::RangeInclusive;
 

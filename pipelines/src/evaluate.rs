@@ -13,10 +13,10 @@ use crate::calibrate::{Signal, span_s};
 use crate::evaluation::{
     Alone, Classification, Evaluation, Idle, LevelFigures, MountingFigures, PlayerFigures, Tally, by_class,
 };
-use crate::features::{Span, View};
+use crate::features::{Mounting, Span, View};
 use crate::levels::LEVELS;
 use crate::model::{Model, OTHER};
-use crate::mounting::{LEAST, Mounting, suspicion, worn};
+use crate::mounting::{LEAST, suspicion, worn};
 use crate::params::{ClassifyParams, Params};
 use crate::reliability::{calibration_error, expected_error, reliability};
 use crate::segment::Swing;

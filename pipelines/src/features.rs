@@ -2,7 +2,6 @@
 
 use crate::calibrate::{G, Signal};
 use crate::filter::{Lanes, goertzel};
-use crate::mounting::Mounting;
 use crate::wide::wide;
 
 /// Channels in model files, in order, with their units.
@@ -94,6 +93,26 @@ impl Mirror {
             Self::Y => Some(1),
             Self::Z => Some(2),
         }
+    }
+}
+
+/// How a sensor may sit other than in the training; the axis is one of the sensor's own, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mounting {
+    /// On the other hand: reflected in the plane across the axis.
+    Mirrored(usize),
+    /// Half a turn about the axis.
+    Turned(usize),
+}
+
+impl Mounting {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Mirrored(0), Self::Mirrored(1), Self::Mirrored(2), Self::Turned(0), Self::Turned(1), Self::Turned(2)];
+
+    /// Name of the axis.
+    pub(crate) fn axis(self) -> &'static str {
+        let (Self::Mirrored(axis) | Self::Turned(axis)) = self;
+        ["x", "y", "z"][axis]
     }
 }
 

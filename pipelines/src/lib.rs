@@ -21,6 +21,7 @@ mod features;
 mod figures;
 mod filter;
 mod history;
+mod issues;
 mod kinetics;
 #[cfg(test)]
 mod laws;

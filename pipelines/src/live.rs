@@ -607,6 +607,29 @@ mod tests {
     }
 
     #[test]
+    fn a_stroke_is_named_by_what_was_played_before_it() {
+        let session = session(8, 60.0, 100.0, AccUnit::Mps2);
+        let samples = samples(session.track.get(SensorRole::Racket).unwrap());
+        let named = |drills: bool| -> Vec<Vec<f64>> {
+            let classify = ClassifyParams { drills, ..Params::builtin().classify.clone() };
+            let params = Params { classify, ..Params::builtin().clone() };
+            let mut live = Live::new(SensorRole::Racket, &params, Some(model()));
+            let mut events = live.push(&samples);
+            events.extend(live.finish());
+            let probabilities = |event: &LiveEvent| match event {
+                LiveEvent::Stroke(stroke) => Some(stroke.probabilities.values().copied().collect()),
+                _ => None,
+            };
+            events.iter().filter_map(probabilities).collect()
+        };
+        let mut drills = Drills::new(model().other());
+        let alone = named(false);
+        assert!(alone.len() > 10);
+        let heard: Vec<Vec<f64>> = alone.iter().map(|alone| drills.hear(alone)).collect();
+        assert!(heard != alone && heard == named(true));
+    }
+
+    #[test]
     fn hostile_samples_do_no_harm() {
         let mut live = LiveSession::new(Params::builtin(), Some(&model()));
         let values = [f32::NAN, f32::INFINITY, 0.0, 1e20, -3.0, 9.8];

@@ -9,28 +9,8 @@
 use rayon::prelude::*;
 use schemas::SensorRole;
 
-use crate::features::{View, WindowSpec};
+use crate::features::{Mounting, View, WindowSpec};
 use crate::model::Model;
-
-/// How a sensor may sit other than in the training; the axis is one of the sensor's own, from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mounting {
-    /// On the other hand: reflected in the plane across the axis.
-    Mirrored(usize),
-    /// Half a turn about the axis.
-    Turned(usize),
-}
-
-impl Mounting {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Mirrored(0), Self::Mirrored(1), Self::Mirrored(2), Self::Turned(0), Self::Turned(1), Self::Turned(2)];
-
-    /// Name of the axis.
-    pub(crate) fn axis(self) -> &'static str {
-        let (Self::Mirrored(axis) | Self::Turned(axis)) = self;
-        ["x", "y", "z"][axis]
-    }
-}
 
 /// Swings that would lie nearer to those of the training if the sensor sat otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
